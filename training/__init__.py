@@ -1,0 +1,1 @@
+"""Training of the embedded mini models; not part of the installed package."""
