@@ -1,0 +1,182 @@
+"""What every kind of model shares: encoding, the embedding table, gradients at the embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from promptfuse.errors import ModelError, TextError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Encoded texts, padded on the right.
+
+    Attributes:
+        ids: (rows, length) token ids, special tokens included.
+        mask: (rows, length), 1 at tokens and 0 at padding.
+        content: for each row, the half-open range of columns between the special tokens in front and
+            those behind.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    content: tuple[tuple[int, int], ...]
+
+
+class Model(ABC):
+    """A frozen Hugging Face model in one role.
+
+    The module is put into evaluation mode and its parameters take no gradients: only the text moves.
+
+    Args:
+        module: the loaded model.
+        tokenizer: its fast tokenizer.
+        name: the hub id or folder that it came from.
+
+    Raises:
+        ModelError: if the tokenizer is not a fast one.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(
+                f"{name}: the tokenizer has no fast version, which gives the spans of tokens; "
+                "convert it to a tokenizer.json"
+            )
+        self.module = module.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.module.parameters()).device
+
+    @property
+    @abstractmethod
+    def text_module(self) -> nn.Module:
+        """The part that reads token ids."""
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The module that turns token ids into input embeddings."""
+        module: nn.Module = self.text_module.get_input_embeddings()  # type: ignore[operator]
+        return module
+
+    @cached_property
+    def embedding_table(self) -> Tensor:
+        """Input embeddings of all ids, (rows, d); rows may outnumber the tokenizer's ids."""
+        module = self.embedding
+        if type(module) is nn.Embedding:
+            return module.weight.detach()
+        rows = module.num_embeddings
+        with torch.no_grad():
+            # Some architectures scale or normalise behind the look-up; the module's output is what counts.
+            return module(torch.arange(int(rows), device=self.device))  # type: ignore[no-any-return,arg-type]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the embedding table and the tokenizer, first 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        table = self.embedding_table.to(device="cpu", dtype=torch.float32).contiguous()
+        digest.update(table.numpy().tobytes())
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills short rows."""
+        for value in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if isinstance(value, int):
+                return value
+        return 0
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens a row may have, special tokens included."""
+        config = self.text_module.config
+        found = [
+            value
+            for name in ("max_position_embeddings", "n_positions")
+            if isinstance(value := getattr(config, name, None), int)
+        ]
+        # RoBERTa's and OPT's tables hold positions that no token can have; the tokenizer knows better.
+        found.append(self.tokenizer.model_max_length)
+        return int(min(found))
+
+    def token_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+        """Token ids of each text with the model's special tokens, and the range between those.
+
+        Raises:
+            TextError: if a text has more tokens than the model has positions.
+            ModelError: if a token id has no row in the embedding table.
+        """
+        encoded = self.tokenizer(list(texts), return_special_tokens_mask=True, verbose=False)
+        rows: list[list[int]] = encoded["input_ids"]
+        content = []
+        for row, special in zip(rows, encoded["special_tokens_mask"], strict=True):
+            start, stop = 0, len(row)
+            while start < stop and special[start]:
+                start += 1
+            while stop > start and special[stop - 1]:
+                stop -= 1
+            content.append((start, stop))
+        self.check(texts, rows)
+        return rows, content
+
+    def check(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
+        """Raise where a text does not fit the model; see ``token_rows``."""
+        limit, table_rows = self.max_length, len(self.embedding_table)
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > limit:
+                shown = text if len(text) <= 40 else text[:37] + "..."
+                raise TextError(
+                    f"{self.name}: {shown!r} has {len(row)} tokens, the model takes {limit}; shorten it"
+                )
+            if row and max(row) >= table_rows:
+                raise ModelError(
+                    f"{self.name}: the tokenizer gives id {max(row)}, the embedding table has {table_rows} rows; "
+                    "use the tokenizer that belongs to the model"
+                )
+
+    def collate(self, rows: Sequence[Sequence[int]], content: Sequence[tuple[int, int]]) -> Batch:
+        """Pad rows on the right into one batch on the model's device."""
+        longest = max(len(row) for row in rows)
+        ids = torch.full((len(rows), longest), self.pad_id)
+        mask = torch.zeros((len(rows), longest), dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = 1
+        return Batch(ids.to(self.device), mask.to(self.device), tuple(content))
+
+    def encode(self, texts: Sequence[str]) -> Batch:
+        """Encode texts afresh, (len(texts), longest)."""
+        return self.collate(*self.token_rows(texts))
+
+    @contextmanager
+    def embeddings_from(self, embeddings: Tensor) -> Iterator[None]:
+        """Make the next forward pass use these input embeddings in place of the look-up.
+
+        Not every text tower takes ``inputs_embeds`` (CLIP's does not), but every one has an embedding
+        module, whose output a hook can replace.
+
+        Args:
+            embeddings: (rows, length, d), for the very ids that the forward pass is given.
+        """
+        handle = self.embedding.register_forward_hook(lambda module, args, output: embeddings)
+        try:
+            yield
+        finally:
+            handle.remove()

@@ -1,0 +1,83 @@
+"""Reading photos: anything that Pillow opens, upright, in RGB."""
+
+from __future__ import annotations
+
+import warnings
+from os import PathLike
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from promptfuse.errors import ImageError
+
+MAX_PIXELS = 100_000_000
+"""Larger photos are refused before they are decoded: a small file may unpack to many gigabytes."""
+
+MIN_SIDE = 8
+"""Photos with a shorter side have nothing to describe."""
+
+ImageLike = str | PathLike[str] | Image.Image
+
+
+def load_image(source: ImageLike) -> Image.Image:
+    """Open a photo: EXIF orientation applied, greyscale to RGB, transparent parts on white.
+
+    Args:
+        source: a path, or an image that is open already.
+
+    Raises:
+        ImageError: if the file is missing, no image, damaged, too small or far too large.
+    """
+    if isinstance(source, Image.Image):
+        return _upright_rgb(source, "image")
+    path = Path(source)
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder; give image files, e.g. {path}/*.jpg")
+    if not path.exists():
+        raise ImageError(f"{path}: no such file; check the path")
+    try:
+        # Pillow warns at its own limit and raises at twice that; ours is checked on the header instead.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_size(image, str(path))
+                image.load()
+                return _upright_rgb(image, str(path))
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not an image that Pillow can read; give a JPEG, PNG or WebP file") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path}: {_TOO_LARGE}") from None
+    except PermissionError:
+        raise ImageError(f"{path}: cannot be read; check its permissions") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ImageError(f"{path}: the image is damaged or cut short ({_first_line(error)}); save it again") from None
+
+
+_TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} megapixels, refused as a decompression bomb; scale it down"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name}: {_TOO_LARGE}")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"{name}: {width}x{height} pixels is too small to describe; give at least {MIN_SIDE}x{MIN_SIDE}"
+        )
+
+
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    _check_size(image, name)
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I;16", "I;16B", "I"):
+        # Pillow clips 16-bit greys to white when it converts them; scale to 8 bits instead.
+        image = image.convert("F").point(lambda value: value / 257).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

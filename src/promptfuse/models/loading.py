@@ -1,0 +1,162 @@
+"""Loading a model from a Hugging Face id, a local folder or the embedded set."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer
+
+from promptfuse.errors import ModelError
+from promptfuse.models.base import Model
+from promptfuse.models.causal import CausalLM
+from promptfuse.models.classifier import SequenceClassifier
+from promptfuse.models.image_text import ImageTextModel
+
+EMBEDDED = {
+    name: Path(__file__).parent / "mini" / name.removeprefix("mini-")
+    for name in ("mini-lm", "mini-clip", "mini-tone")
+}
+"""The models that the package carries, by the names that ``load_model`` takes."""
+
+_IMAGE_TEXT_TYPES = ("clip", "siglip", "vision-text-dual-encoder", "chinese_clip", "altclip", "metaclip_2")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+
+
+def load_model(
+    name: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+) -> Model:
+    """Load a causal LM, an image-text encoder or a sequence classifier; the kind follows its config.
+
+    Args:
+        name: a Hugging Face id, a local folder, or ``mini-lm``, ``mini-clip``, ``mini-tone``.
+        device: where the parameters go.
+        dtype: the parameters' type.
+        trust_remote_code: run code that the model's repository brings; off unless you ask for it.
+
+    Raises:
+        ModelError: if the model cannot be found, reached or read, is of no supported kind, lacks a
+            fast tokenizer, or has parameters that its files do not hold.
+    """
+    source = str(EMBEDDED.get(str(name), name))
+    if Path(source).is_dir():
+        _check_folder(Path(source))
+    else:
+        _check_hub(source)
+    with _quiet(), _clear_errors(str(name)):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        role = _role(config, str(name))
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        module, info = role.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, trust_remote_code=trust_remote_code
+        )
+        if missing := sorted(info["missing_keys"]):
+            raise ModelError(
+                f"{name}: the files lack {len(missing)} parameters of {type(module).__name__} "
+                f"(the first is {missing[0]}); use a checkpoint that was trained for this role"
+            )
+        module = module.to(device)
+        if role is transformers.AutoModelForCausalLM:
+            return CausalLM(module, tokenizer, str(name))
+        if role is transformers.AutoModelForSequenceClassification:
+            return SequenceClassifier(module, tokenizer, str(name))
+        processor = transformers.AutoImageProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return ImageTextModel(module, tokenizer, processor, str(name))
+
+
+def _role(config: Any, name: str) -> Any:
+    """The auto class for a configuration."""
+    architectures = " ".join(config.architectures or ())
+    if "ForSequenceClassification" in architectures:
+        return transformers.AutoModelForSequenceClassification
+    if config.model_type in _IMAGE_TEXT_TYPES:
+        return transformers.AutoModel
+    causal = ("ForCausalLM", "LMHeadModel")
+    if any(part in architectures for part in causal):
+        return transformers.AutoModelForCausalLM
+    raise ModelError(
+        f"{name}: {architectures or config.model_type} is neither a causal LM, an image-text encoder "
+        "nor a sequence classifier; use a checkpoint of one of these kinds"
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{folder}: no config.json in this folder; give a folder made by save_pretrained")
+    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
+        raise ModelError(f"{folder}: no tokenizer in this folder; save the model's tokenizer beside it")
+
+
+def _check_hub(name: str) -> None:
+    """Fail at once, with one line, where waiting for the hub would be in vain."""
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
+        raise ModelError(f"{name}: no such folder; check the path")
+    try:
+        huggingface_hub.utils.validate_repo_id(name)
+    except ValueError:
+        raise ModelError(f"{name}: neither a folder nor a Hugging Face id; check the spelling") from None
+    if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+        return
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise ModelError(f"{name}: not in the local cache and HF_HUB_OFFLINE is set; unset it or give a folder")
+    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return  # A proxy resolves the host for us, so a direct connection would tell nothing.
+    parts = urlsplit(huggingface_hub.constants.ENDPOINT)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        raise ModelError(
+            f"{name}: not in the local cache and the model hub cannot be reached; "
+            "connect to the network, give a local folder, or use the embedded models (--models mini)"
+        ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep loaders from writing progress and advice into the caller's terminal."""
+    hub = logging.getLogger("huggingface_hub")
+    before, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    hub_before = hub.level
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    hub.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
+        hub.setLevel(hub_before)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+@contextmanager
+def _clear_errors(name: str) -> Iterator[None]:
+    """Turn what the loaders raise about a model's files into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = reason if len(reason) <= 200 else reason[:197] + "..."
+        raise ModelError(f"{name}: cannot be loaded ({reason}); check the id or the folder's files") from error
