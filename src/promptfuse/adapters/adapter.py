@@ -1,0 +1,126 @@
+"""The adapter: linear maps between the input embeddings of two models, word by word.
+
+It is used backwards only. Forward, a text is decoded and encoded again, which is exact.
+
+Source: Williams and Kolter, "FUSE-ing Language Models", arXiv 2408.04816.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from promptfuse.adapters import files
+from promptfuse.adapters.fit import fit
+from promptfuse.adapters.maps import Maps
+from promptfuse.adapters.protocols import EmbeddingModel, Progress
+from promptfuse.adapters.report import AdapterReport
+from promptfuse.adapters.words import checked_weights, count_words, vocabulary_words
+from promptfuse.errors import AdapterError
+
+
+class Adapter:
+    """Maps from model A's embeddings to model B's.
+
+    Make one with `fit` or `from_pretrained`.
+
+    Args:
+        maps: the maps.
+        fingerprints: of A and of B.
+        report: how the maps were fitted and how good they are.
+
+    Attributes:
+        maps: the maps.
+        fingerprints: of the embedding table and tokenizer of A and of B.
+    """
+
+    def __init__(self, maps: Maps, fingerprints: tuple[str, str], report: AdapterReport) -> None:
+        self.maps = maps
+        self.fingerprints = fingerprints
+        self._report = report
+
+    @classmethod
+    def fit(
+        cls,
+        model_a: EmbeddingModel,
+        model_b: EmbeddingModel,
+        preset: str = "default",
+        words: Mapping[str, float] | Iterable[Path | str] | None = None,
+        progress: Progress | None = None,
+    ) -> Adapter:
+        """Fit an adapter from A to B.
+
+        Args:
+            model_a: the model whose tokens are searched.
+            model_b: the model whose gradients are to be carried to A.
+            preset: ``"default"`` (ridge chosen on held-out words, frequency weights) or ``"paper"``
+                (pseudo-inverse with a cut-off of 1e-6, every distinct word alike).
+            words: {word: frequency}, or UTF-8 text files whose words are counted. By default the words
+                of both vocabularies, weighted by rank.
+            progress: called with the words done and the words in all.
+
+        Raises:
+            AdapterError: if the preset is unknown, a file unreadable, or no word is common to both.
+        """
+        if words is None:
+            weights = vocabulary_words(model_b.tokenizer)
+            # A's tokens are the candidates, so its weights prevail.
+            weights |= vocabulary_words(model_a.tokenizer)
+        elif isinstance(words, Mapping):
+            weights = checked_weights(words)
+        else:
+            weights = count_words(words)
+        maps, report = fit(model_a, model_b, preset, weights, progress)
+        return cls(maps, (model_a.fingerprint, model_b.fingerprint), report)
+
+    def report(self) -> AdapterReport:
+        """How the adapter was fitted and how good it is."""
+        return self._report
+
+    def push(self, x_a: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
+        """Map A's embeddings of a text to approximations of B's; see `Maps.push`."""
+        return self.maps.push(x_a, n_a, n_b)
+
+    def pull(self, gradient_b: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
+        """Carry gradients at B's embeddings of a text to A's; see `Maps.pull`."""
+        return self.maps.pull(gradient_b, n_a, n_b)
+
+    def verify(self, model_a: EmbeddingModel, model_b: EmbeddingModel) -> None:
+        """Make sure that the adapter belongs to these models.
+
+        Raises:
+            AdapterError: if an embedding table or a tokenizer is not the one it was fitted on.
+        """
+        for model, fingerprint in zip((model_a, model_b), self.fingerprints, strict=True):
+            if model.fingerprint != fingerprint:
+                raise AdapterError(
+                    f"the adapter {self._report.model_a} -> {self._report.model_b} was fitted on another "
+                    f"embedding table or tokenizer than that of {model.name}; fit it again with Adapter.fit"
+                )
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the adapter to a folder, as safetensors and JSON.
+
+        Raises:
+            AdapterError: if the folder cannot be written to.
+        """
+        tensors = {f"map.{n}": g for n, g in self.maps.by_length.items()}
+        tensors["positional"] = self.maps.positional
+        description = {"fingerprints": list(self.fingerprints), "report": self._report.to_json()}
+        files.write(Path(folder), tensors, description)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> Adapter:
+        """Read an adapter; `verify` says whether it still belongs to its models.
+
+        Raises:
+            AdapterError: if there is none, or if it is damaged.
+        """
+        tensors, description = files.read(Path(folder))
+        positional = tensors.pop("positional")
+        by_length = {int(name.removeprefix("map.")): g for name, g in tensors.items()}
+        fingerprint_a, fingerprint_b = description["fingerprints"]
+        report = AdapterReport.from_json(description["report"])
+        return cls(Maps(by_length, positional), (fingerprint_a, fingerprint_b), report)

@@ -1,0 +1,270 @@
+"""Fitting the maps: one pass over the words, whatever their number.
+
+Words are grouped by n = max(n_A, n_B), zero-padded on the right to n sub-tokens in both models, and added
+to the moments of their group. A tenth of them, chosen by a checksum of the word so that a word is always
+on the same side, is held out: it chooses the ridge and gives the figures of the report, and joins the
+others for the final fit.
+
+Source: Williams and Kolter, arXiv 2408.04816, section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from promptfuse.adapters.maps import Maps
+from promptfuse.adapters.moments import Moments
+from promptfuse.adapters.protocols import EmbeddingModel, Progress
+from promptfuse.adapters.report import AdapterReport, LengthReport
+from promptfuse.adapters.ridge import held_out_errors
+from promptfuse.errors import AdapterError
+from promptfuse.segments import encode_words
+from promptfuse.tproduct import t_product
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How an adapter is fitted.
+
+    Attributes:
+        weight_power: words count by their frequency to this power: 0 is every distinct word alike.
+        ridges: penalties to choose from, relative to the mean eigenvalue of the gram, increasing.
+        rcond: eigenvalues of the gram up to this times the largest count as zero. They are squares: 1e-12
+            is a cut-off of 1e-6 on the singular values of the stacked embeddings.
+        max_subtokens: the longest words that get a map of their own; longer ones share the positional map.
+    """
+
+    weight_power: float
+    ridges: tuple[float, ...]
+    rcond: float = 1e-12
+    max_subtokens: int = 8
+
+
+PRESETS: Mapping[str, FitConfig] = {
+    # As published: the pseudo-inverse over distinct words.
+    "paper": FitConfig(weight_power=0.0, ridges=(0.0,)),
+    # Frequent words matter more in a text, and a table explains too little of another one to go without
+    # a penalty. Half powers of ten from 1e-4 to 1e3.
+    "default": FitConfig(weight_power=1.0, ridges=tuple(10.0 ** (k / 2) for k in range(-8, 7))),
+}
+
+_HELD_OUT = 10  # one word in so many
+_BATCH_NUMBERS = 2**21  # numbers per batch of embeddings and model: 16 MiB in double precision
+
+
+def fit(
+    model_a: EmbeddingModel,
+    model_b: EmbeddingModel,
+    preset: str,
+    words: Mapping[str, float],
+    progress: Progress | None,
+) -> tuple[Maps, AdapterReport]:
+    """Fit the maps from A's embeddings to B's and measure them.
+
+    Args:
+        model_a: the model that the maps start from.
+        model_b: the model that they lead to.
+        preset: a key of `PRESETS`.
+        words: {word: frequency}; the words as they stand in a text, with one blank in front.
+        progress: called after each batch.
+
+    Raises:
+        AdapterError: if there is no such preset, or no word that both models can embed.
+    """
+    if preset not in PRESETS:
+        raise AdapterError(f"no preset {preset!r} for adapters; choose from {', '.join(sorted(PRESETS))}")
+    config = PRESETS[preset]
+    groups, counts, skipped = _group(model_a, model_b, words, config)
+    if not groups:
+        raise AdapterError(f"{model_a.name} and {model_b.name} share no word; give other words to fit on")
+    fitter = _Fitter(model_a.embedding_table, model_b.embedding_table, config, len(words) - skipped, progress)
+    own = {n: group for n, group in groups.items() if n <= config.max_subtokens}
+    moments = {n: fitter.stream(group) for n, group in groups.items()}
+    by_length, lengths = {}, []
+    for n, group in sorted(own.items()):
+        by_length[n], length_report = fitter.solve(n, moments[n], [group])
+        lengths.append(length_report)
+    # The positional map is fitted on the words of every length, taken apart.
+    apart = [pair if n > config.max_subtokens else pair.positional() for n, pair in moments.items()]
+    every = list(groups.values())
+    positional, positional_report = fitter.solve(0, sum(apart[1:], apart[0]), every)
+    weight = {n: float(group.weights.sum()) for n, group in groups.items()}
+    report = AdapterReport(
+        model_a=model_a.name,
+        model_b=model_b.name,
+        preset=preset,
+        words=dict(counts),
+        lengths=tuple(lengths),
+        positional=positional_report,
+        coverage=sum(weight[n] for n in own) / sum(value**config.weight_power for value in words.values()),
+        skipped=skipped,
+    )
+    return Maps({n: g.float() for n, g in by_length.items()}, positional[..., 0].float()), report
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Words of one length n: their ids in both models, weights, and whether they are held out."""
+
+    n: int
+    ids_a: list[tuple[int, ...]]
+    ids_b: list[tuple[int, ...]]
+    weights: Tensor
+    held_out: Tensor
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Moments of the words to fit on and of those held out."""
+
+    fitted: Moments
+    held_out: Moments
+
+    def __add__(self, other: _Pair) -> _Pair:
+        return _Pair(self.fitted + other.fitted, self.held_out + other.held_out)
+
+    def positional(self) -> _Pair:
+        return _Pair(self.fitted.positional(), self.held_out.positional())
+
+
+def _group(
+    model_a: EmbeddingModel, model_b: EmbeddingModel, words: Mapping[str, float], config: FitConfig
+) -> tuple[dict[int, _Group], Counter[tuple[int, int]], int]:
+    """Words by length, the counts of (n_A, n_B), and how many words a model cannot embed."""
+    texts = list(words)
+    rows_a, rows_b = len(model_a.embedding_table), len(model_b.embedding_table)
+    pairs = zip(
+        texts, encode_words(model_a.tokenizer, texts), encode_words(model_b.tokenizer, texts), strict=True
+    )
+    usable = [
+        (text, ids_a, ids_b)
+        for text, ids_a, ids_b in pairs
+        if ids_a is not None and ids_b is not None and max(ids_a) < rows_a and max(ids_b) < rows_b
+    ]
+    counts = Counter((len(ids_a), len(ids_b)) for _, ids_a, ids_b in usable)
+    members: dict[int, list[tuple[str, tuple[int, ...], tuple[int, ...]]]] = {}
+    for entry in usable:
+        members.setdefault(max(len(entry[1]), len(entry[2])), []).append(entry)
+    groups = {
+        n: _Group(
+            n,
+            [ids_a for _, ids_a, _ in entries],
+            [ids_b for _, _, ids_b in entries],
+            torch.tensor([words[text] ** config.weight_power for text, _, _ in entries], dtype=torch.float64),
+            torch.tensor([crc32(text.encode()) % _HELD_OUT == 0 for text, _, _ in entries]),
+        )
+        for n, entries in members.items()
+    }
+    return groups, counts, len(texts) - len(usable)
+
+
+class _Fitter:
+    """Streams words through two embedding tables."""
+
+    def __init__(
+        self, table_a: Tensor, table_b: Tensor, config: FitConfig, total: int, progress: Progress | None
+    ) -> None:
+        self.table_a, self.table_b = table_a, table_b
+        self.config = config
+        self.total, self.done = total, 0
+        self.progress = progress
+        # Double precision is not to be had on every kind of accelerator.
+        self.device = table_a.device if table_a.is_cuda else torch.device("cpu")
+
+    def stream(self, group: _Group) -> _Pair:
+        """Moments of a group; of its positions taken apart where it is too long for a map of its own."""
+        n = group.n if group.n <= self.config.max_subtokens else 1
+        pair = _Pair(
+            *(Moments(self.table_a.shape[1], self.table_b.shape[1], n, self.device) for _ in range(2))
+        )
+        for moments, chosen in ((pair.fitted, ~group.held_out), (pair.held_out, group.held_out)):
+            for x, y, weights in self._batches(group, chosen):
+                apart = group.n // n
+                moments.update(_apart(x, n), _apart(y, n), weights.repeat_interleave(apart))
+                self._advance(len(weights))
+        return pair
+
+    def solve(self, n: int, pair: _Pair, groups: Sequence[_Group]) -> tuple[Tensor, LengthReport]:
+        """The map for words of n sub-tokens, 0 for the positional one, and its report."""
+        fitted, held_out = pair.fitted, pair.held_out
+        ridges, rcond = self.config.ridges, self.config.rcond
+        # Without words to judge by, the most cautious.
+        ridge, r2, cosine = ridges[-1], None, None
+        if fitted.words and held_out.words:
+            scale = fitted.scale()
+            errors = held_out_errors(fitted, held_out, [scale * value for value in ridges], rcond)
+            best = min(range(len(ridges)), key=errors.__getitem__)
+            ridge = ridges[best]
+            variance = held_out.variance()
+            r2 = 1.0 - errors[best] / variance if variance > 0 else None
+            cosine = self._cosine(fitted.solve(scale * ridge, rcond), groups)
+        both = fitted + held_out
+        report = LengthReport(
+            n=n,
+            words=sum(len(group.ids_a) for group in groups),
+            held_out=sum(int(group.held_out.sum()) for group in groups),
+            ridge=ridge,
+            r2=r2,
+            cosine=cosine,
+        )
+        return both.solve(both.scale() * ridge, rcond), report
+
+    def _cosine(self, g: Tensor, groups: Sequence[_Group]) -> float:
+        """Weighted mean cosine between mapped and true embeddings of the words held out."""
+        total = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for group in groups:
+            for x, y, weights in self._batches(group, group.held_out):
+                n = g.shape[-1]
+                # Positions that the map takes apart are put together again: the cosine is a word's.
+                mapped = t_product(_apart(x, n), g).reshape(len(x), -1, y.shape[1], n)
+                true = _apart(y, n).reshape(mapped.shape)
+                cosines = F.cosine_similarity(mapped.flatten(1), true.flatten(1))
+                total += torch.stack([(weights * cosines).sum(), weights.sum()])
+        return float(total[0] / total[1])
+
+    def _batches(self, group: _Group, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Embeddings (N, d_A, n) and (N, d_B, n), with weights (N,), in double precision."""
+        widest = max(self.table_a.shape[1], self.table_b.shape[1])
+        size = max(64, _BATCH_NUMBERS // (widest * group.n))
+        for part in torch.split(chosen.nonzero()[:, 0], size):
+            chosen_ids = [(group.ids_a[k], group.ids_b[k]) for k in part.tolist()]
+            x = stack_words(self.table_a, [ids_a for ids_a, _ in chosen_ids], group.n)
+            y = stack_words(self.table_b, [ids_b for _, ids_b in chosen_ids], group.n)
+            yield x.to(self.device).double(), y.to(self.device).double(), group.weights[part].to(self.device)
+
+    def _advance(self, words: int) -> None:
+        self.done += words
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def stack_words(table: Tensor, rows: Sequence[Sequence[int]], n: int) -> Tensor:
+    """Embeddings of words, zero-padded on the right: always on the right, in every length and both models.
+
+    Args:
+        table: (vocabulary, d).
+        rows: N words' token ids, at most n each.
+        n: length of the tubes.
+
+    Returns:
+        (N, d, n).
+    """
+    padded = torch.tensor([[*row, *[-1] * (n - len(row))] for row in rows], device=table.device).reshape(
+        -1, n
+    )
+    embedded = table[padded.clamp(min=0)] * (padded >= 0)[..., None]
+    return embedded.transpose(1, 2)
+
+
+def _apart(x: Tensor, n: int) -> Tensor:
+    """(N, d, m) as it is where m = n; else, for n = 1, every position as a row of its own, (N m, d, 1)."""
+    if x.shape[-1] == n:
+        return x
+    return x.transpose(1, 2).reshape(-1, x.shape[1], 1)

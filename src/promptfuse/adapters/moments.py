@@ -1,0 +1,162 @@
+"""Streamed moments: everything a least-squares fit under the t-product needs, whatever the corpus size.
+
+For words x_w (d_A x n) and y_w (d_B x n) with weights omega_w, the map that minimises
+``sum_w omega_w |x_w * G - y_w|^2 + ridge |G|^2`` depends on the words only through two sums per Fourier
+slice, the *gram* ``sum omega x^H x`` and the *cross* ``sum omega x^H y``. They are added up in double
+precision, batch after batch, and sums of shards add up to the sums of the whole.
+
+Source: Williams and Kolter, arXiv 2408.04816, section 3.1, gives the least-squares problem; that it can be
+streamed is our addition.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from promptfuse.tproduct import from_slices
+
+
+class Moments:
+    """Weighted second moments of pairs of embeddings of n sub-tokens, per Fourier slice.
+
+    The first slice, and for even n the middle one, of real data are real and kept so: it is a quarter of
+    the work.
+
+    Args:
+        d_a: width of model A's embeddings.
+        d_b: width of model B's.
+        n: sub-tokens, the length of the tubes.
+        device: where the sums are kept; it must know double precision.
+
+    Attributes:
+        grams: for each of the ``n // 2 + 1`` slices (d_A, d_A).
+        crosses: for each slice (d_A, d_B).
+        words: pairs seen.
+        weight: sum of their weights.
+        sum_b: (d_B, n), weighted sum of B's embeddings.
+        power_b: weighted sum of their squared norms.
+    """
+
+    def __init__(self, d_a: int, d_b: int, n: int, device: torch.device | str = "cpu") -> None:
+        self.n = n
+        kinds = [torch.float64 if self.is_real(s) else torch.complex128 for s in range(n // 2 + 1)]
+        self.grams = [torch.zeros(d_a, d_a, dtype=kind, device=device) for kind in kinds]
+        self.crosses = [torch.zeros(d_a, d_b, dtype=kind, device=device) for kind in kinds]
+        self.words = 0
+        self.weight = 0.0
+        self.sum_b = torch.zeros(d_b, n, dtype=torch.float64, device=device)
+        self.power_b = 0.0
+
+    def is_real(self, s: int) -> bool:
+        """Whether slice s of real data is real."""
+        return s == 0 or 2 * s == self.n
+
+    def share(self, s: int) -> float:
+        """Weight of slice s in a squared norm over all n slices, by Parseval's theorem.
+
+        Slices that are not real stand for their conjugates, which are not stored, as well.
+        """
+        return (1.0 if self.is_real(s) else 2.0) / self.n
+
+    def update(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
+        """Add a batch of words.
+
+        Args:
+            x: (N, d_A, n), A's embeddings, zero behind each word's last sub-token.
+            y: (N, d_B, n), B's.
+            weights: (N,), not negative.
+        """
+        device = self.sum_b.device
+        x, y, weights = (t.to(device=device, dtype=torch.float64) for t in (x, y, weights))
+        weighted = y * weights[:, None, None]
+        x_hat, y_hat, xw_hat = (torch.fft.rfft(t) for t in (x, weighted, x * weights[:, None, None]))
+        for s in range(len(self.grams)):
+            a, b, aw = (t[..., s].real if self.is_real(s) else t[..., s] for t in (x_hat, y_hat, xw_hat))
+            self.grams[s] += aw.mH @ a
+            self.crosses[s] += a.mH @ b
+        self.words += len(x)
+        self.weight += float(weights.sum())
+        self.sum_b += weighted.sum(0)
+        self.power_b += float((weighted * y).sum())
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both sets of words together, such as those of two shards."""
+        d_a, d_b = self.crosses[0].shape
+        if other.n != self.n or other.crosses[0].shape != (d_a, d_b):
+            raise ValueError("only moments of the same widths and number of sub-tokens can be added")
+        total = Moments(d_a, d_b, self.n, self.sum_b.device)
+        for part in (self, other):
+            total.grams = [old + new for old, new in zip(total.grams, part.grams, strict=True)]
+            total.crosses = [old + new for old, new in zip(total.crosses, part.crosses, strict=True)]
+            total.words += part.words
+            total.weight += part.weight
+            total.sum_b += part.sum_b
+            total.power_b += part.power_b
+        return total
+
+    def positional(self) -> Moments:
+        """The moments, with n = 1, of the same words taken apart: a pair for each sub-token position.
+
+        By Parseval's theorem the sums over positions are means over slices, so nothing has to be
+        streamed a second time.
+        """
+        d_a, d_b = self.crosses[0].shape
+        apart = Moments(d_a, d_b, 1, self.sum_b.device)
+        for s in range(len(self.grams)):
+            apart.grams[0] += self.share(s) * self.grams[s].real
+            apart.crosses[0] += self.share(s) * self.crosses[s].real
+        apart.words = self.words * self.n
+        apart.weight = self.weight * self.n
+        apart.sum_b = self.sum_b.sum(1, keepdim=True)
+        apart.power_b = self.power_b
+        return apart
+
+    def scale(self) -> float:
+        """Mean eigenvalue of the gram over all slices: what a ridge is measured by."""
+        traces = sum(self.share(s) * float(gram.diagonal().real.sum()) for s, gram in enumerate(self.grams))
+        return traces / len(self.grams[0])
+
+    def variance(self) -> float:
+        """Weighted squared distance of B's embeddings from their mean."""
+        if self.weight == 0:
+            return 0.0
+        return max(0.0, self.power_b - float(self.sum_b.square().sum()) / self.weight)
+
+    def solve(self, ridge: float, rcond: float) -> Tensor:
+        """The map that fits these words best; the smallest of them where they leave it open.
+
+        Args:
+            ridge: weight of ``|G|^2``, not negative; 0 gives the pseudo-inverse.
+            rcond: eigenvalues of the gram up to this times the largest of all slices count as zero. They
+                are squares of the singular values of the stacked embeddings.
+
+        Returns:
+            (d_A, d_B, n), double precision.
+        """
+        spectra = [torch.linalg.eigh(gram) for gram in self.grams]
+        cutoff = rcond * max(float(values[-1]) for values, _ in spectra)
+        solved = []
+        for (values, vectors), cross in zip(spectra, self.crosses, strict=True):
+            gains = spectral_gains(values, ridge, cutoff).to(vectors.dtype)
+            solved.append((vectors @ (gains[:, None] * (vectors.mH @ cross))).to(torch.complex128))
+        return from_slices(torch.stack(solved), self.n, torch.float64)
+
+    def squared_error(self, g: Tensor) -> float:
+        """``sum_w omega_w |x_w * G - y_w|^2`` of these words for any map, without the words.
+
+        Args:
+            g: (d_A, d_B, n).
+        """
+        g_hat = torch.fft.rfft(g.to(self.sum_b))
+        error = self.power_b
+        for s, (gram, cross) in enumerate(zip(self.grams, self.crosses, strict=True)):
+            g_s = g_hat[..., s].real if self.is_real(s) else g_hat[..., s]
+            error += self.share(s) * float((g_s.conj() * (gram @ g_s - 2 * cross)).sum().real)
+        return error
+
+
+def spectral_gains(eigenvalues: Tensor, ridge: float, cutoff: float) -> Tensor:
+    """What a ridge leaves of each direction: ``1 / (e + ridge)``, 0 for eigenvalues up to the cut-off."""
+    kept = eigenvalues > cutoff
+    return torch.where(kept, 1.0 / torch.where(kept, eigenvalues + ridge, 1.0), 0.0)

@@ -1,0 +1,34 @@
+"""What adapters and transports ask of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from promptfuse.segments import FastTokenizer
+
+
+class EmbeddingModel(Protocol):
+    """A model with a fast tokenizer and a table of input embeddings."""
+
+    @property
+    def name(self) -> str:
+        """The hub id or folder that it came from."""
+
+    @property
+    def tokenizer(self) -> FastTokenizer:
+        """Its fast tokenizer."""
+
+    @property
+    def embedding_table(self) -> Tensor:
+        """Input embeddings, (rows, d). Rows and token ids need not match: either may outnumber the other."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the contents of the table and the tokenizer."""
+
+
+Progress = Callable[[int, int], None]
+"""Called with the work done and the work in all, in words."""

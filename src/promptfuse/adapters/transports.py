@@ -1,0 +1,285 @@
+"""Transports: what model B's gradient says about the tokens of model A.
+
+A left-to-right search asks: if the A-token v is appended as a new word, what becomes of B's loss? B is
+run once with a *probe* in the place of the next word, and its gradient there gives a first-order answer
+for every v at once. Both transports answer that question and differ in how they get from v to B's
+embeddings: `LexicalTransport` knows v's string and looks its sub-tokens up in B, which is exact;
+`TProductTransport` maps A's embedding with an adapter, as the paper does.
+
+Source: Williams and Kolter, arXiv 2408.04816, section 3.2, for transport through the t-product.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptfuse.adapters.adapter import Adapter
+from promptfuse.adapters.protocols import EmbeddingModel
+from promptfuse.adapters.words import word_starts
+from promptfuse.segments import encode_words
+
+
+@dataclass(frozen=True)
+class SlotGradient:
+    """Gradient of model B's loss at a placeholder for the next word, for slots of 1 to M sub-tokens.
+
+    Attributes:
+        loss: (beams, M), the loss with m probe tokens in the slot, at index m - 1.
+        gradient: (beams, M, M, d_B); ``[:, m - 1, j]`` is the gradient at the j-th token of the slot of m
+            tokens, zero for j >= m.
+        probe: (beams, d_B), the embedding that stands at every position of the slot. A probe must be a
+            word of its own: a sign that glues to the word before it would change that word.
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    probe: Tensor
+
+    def __post_init__(self) -> None:
+        beams, lengths = self.loss.shape
+        d = self.probe.shape[-1]
+        if self.gradient.shape != (beams, lengths, lengths, d) or self.probe.shape != (beams, d):
+            raise ValueError(
+                f"loss {tuple(self.loss.shape)}, gradient {tuple(self.gradient.shape)} and "
+                f"probe {tuple(self.probe.shape)} do not belong to one slot"
+            )
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The A-tokens that a transport can estimate.
+
+    Attributes:
+        rows: rows of A's embedding table.
+        tokens: (K,), ids in A of the tokens that begin a word.
+        spellings: their K words' ids in B, none of them empty.
+    """
+
+    rows: int
+    tokens: Tensor
+    spellings: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, model_a: EmbeddingModel, model_b: EmbeddingModel) -> _Candidates:
+        """Tokens of A that begin a word and have a row, whose word has ids in B that all have rows."""
+        rows_a, rows_b = len(model_a.embedding_table), len(model_b.embedding_table)
+        starts = {index: word for index, word in word_starts(model_a.tokenizer).items() if index < rows_a}
+        spellings = encode_words(model_b.tokenizer, list(starts.values()))
+        known = [
+            (index, ids)
+            for index, ids in zip(starts, spellings, strict=True)
+            if ids is not None and max(ids) < rows_b
+        ]
+        return cls(rows_a, torch.tensor([index for index, _ in known]), tuple(ids for _, ids in known))
+
+
+class Transport(ABC):
+    """Carries B's gradient over to A's vocabulary.
+
+    Args:
+        model_a: the model whose tokens are proposed.
+        model_b: the model whose loss is estimated.
+        max_subtokens: the longest slot, M. A word of more sub-tokens in B is estimated in the slot of M,
+            whose last position takes the mean of the remaining sub-tokens' embeddings.
+
+    Raises:
+        ValueError: if ``max_subtokens`` is not positive.
+    """
+
+    def __init__(self, model_a: EmbeddingModel, model_b: EmbeddingModel, max_subtokens: int = 3) -> None:
+        if max_subtokens < 1:
+            raise ValueError(f"max_subtokens must be at least 1, got {max_subtokens}")
+        self.model_a = model_a
+        self.model_b = model_b
+        self.max_subtokens = max_subtokens
+        self._candidates = _Candidates.of(model_a, model_b)
+        lengths = [len(ids) for ids in self._candidates.spellings]
+        self._lengths = torch.tensor(lengths, dtype=torch.long)
+        self._slots = self._lengths.clamp(max=max_subtokens)
+        # Every sub-token of every candidate in one flat list: whose it is, which it is, and its row in B.
+        entries = [
+            (candidate, j, index)
+            for candidate, ids in enumerate(self._candidates.spellings)
+            for j, index in enumerate(ids)
+        ]
+        self._owner, self._order, self._subtoken = torch.tensor(entries).reshape(-1, 3).long().unbind(1)
+
+    @abstractmethod
+    def estimate(self, slot: SlotGradient) -> Tensor:
+        """First-order estimate of B's loss when an A-token is appended as a new word.
+
+        Args:
+            slot: B's loss and gradient at the placeholder, with M = ``max_subtokens``.
+
+        Returns:
+            (beams, rows of A's embedding table); nan where no token, or none that begins a word, or none
+            that B can spell has the row.
+
+        Raises:
+            ValueError: if the slot has another M.
+        """
+
+    def expected_embedding(self, probabilities: Tensor) -> Tensor:
+        """B's expected embedding of the next word: the best probe that we know of.
+
+        A probe should be where the candidates are, and they are where A expects them. A word of several
+        sub-tokens in B enters with their mean.
+
+        Args:
+            probabilities: (beams, rows of A's embedding table), of A's next token. What tokens that begin
+                no word have is shared out among the others.
+
+        Returns:
+            (beams, d_B).
+        """
+        table = self.model_b.embedding_table
+        chance = probabilities[:, self._candidates.tokens.to(probabilities.device)].to(table.device).float()
+        # The smallest positive number keeps a beam at which no word has a chance defined: all alike.
+        chance = chance + torch.finfo(chance.dtype).tiny
+        chance = chance / chance.sum(1, keepdim=True)
+        each = chance / self._lengths.to(chance)
+        owner, subtoken = self._owner.to(table.device), self._subtoken.to(table.device)
+        usage = chance.new_zeros(len(chance), len(table)).index_add(1, subtoken, each[:, owner])
+        return usage.to(table.dtype) @ table
+
+    def _check(self, slot: SlotGradient) -> None:
+        if slot.loss.shape[1] != self.max_subtokens:
+            raise ValueError(
+                f"the slot is taken for up to {slot.loss.shape[1]} sub-tokens, "
+                f"the transport is made for {self.max_subtokens}"
+            )
+
+    def _spread(self, estimates: Tensor) -> Tensor:
+        """Put the estimates of the candidates, (beams, K), at their rows, (beams, rows)."""
+        spread = estimates.new_full((len(estimates), self._candidates.rows), float("nan"))
+        spread[:, self._candidates.tokens.to(estimates.device)] = estimates
+        return spread
+
+
+class LexicalTransport(Transport):
+    """Looks the sub-tokens of each candidate's word up in B: no map, so no error but the first-order one.
+
+    The estimate is ``loss[m] + sum_j <g[m, j], Y_B(b_j) - probe>`` for a word of the B-tokens b_1 .. b_m.
+    The scalar products of all gradients with all of B's table are one matrix product; what is left is a
+    gather.
+    """
+
+    def __init__(self, model_a: EmbeddingModel, model_b: EmbeddingModel, max_subtokens: int = 3) -> None:
+        super().__init__(model_a, model_b, max_subtokens)
+        slot, position = self._slots[self._owner] - 1, self._order.clamp(max=max_subtokens - 1)
+        self._place = slot * max_subtokens + position
+        # The last position is shared by all sub-tokens that have none of their own.
+        length = self._lengths[self._owner]
+        sharing = (length - max_subtokens + 1).clamp(min=1)
+        self._share = torch.where(position == max_subtokens - 1, 1.0 / sharing, 1.0)
+
+    def estimate(self, slot: SlotGradient) -> Tensor:
+        """See `Transport.estimate`."""
+        self._check(slot)
+        device = slot.gradient.device
+        owner, place, subtoken = (column.to(device) for column in (self._owner, self._place, self._subtoken))
+        table = self.model_b.embedding_table
+        flat = slot.gradient.flatten(1, 2)
+        against_table = flat.to(table.dtype) @ table.T
+        dtype = slot.loss.dtype
+        terms = against_table[:, place, subtoken].to(dtype) * self._share.to(device, dtype)
+        at_probe = torch.einsum("bmjd,bd->bm", slot.gradient, slot.probe)
+        base = (slot.loss - at_probe.to(dtype))[:, self._slots.to(device) - 1]
+        return self._spread(base.index_add(1, owner, terms))
+
+
+class TProductTransport(Transport):
+    """Carries gradients through an adapter, as the paper does: ``dL/dX_A = (dL/dX_B) * G'``.
+
+    Forward is never approximated: the text is re-encoded by B. Only the gradient goes through the map, by
+    its true adjoint, the reversal of the tubes included, and the map is the one that was fitted for the
+    word: that of ``max(n_A, n_B)`` sub-tokens.
+
+    Args:
+        adapter: fitted from A to B.
+        model_a: the model whose tokens are proposed.
+        model_b: the model whose loss is estimated.
+        max_subtokens: see `Transport`.
+
+    Raises:
+        AdapterError: if the adapter was fitted on other models.
+    """
+
+    def __init__(
+        self, adapter: Adapter, model_a: EmbeddingModel, model_b: EmbeddingModel, max_subtokens: int = 3
+    ) -> None:
+        super().__init__(model_a, model_b, max_subtokens)
+        adapter.verify(model_a, model_b)
+        self.adapter = adapter
+        # An appended token is a word of one sub-token in A, so the map is that of its length in B.
+        self._kinds, self._kind_of = torch.unique(self._lengths, return_inverse=True)
+
+    def estimate(self, slot: SlotGradient) -> Tensor:
+        """See `Transport.estimate`."""
+        self._check(slot)
+        device, dtype = slot.loss.device, slot.loss.dtype
+        table = self.model_a.embedding_table
+        pulled = [self._pull_slot(slot, n) for n in self._kinds.tolist()]
+        kinds = (
+            torch.stack(pulled, dim=1) if pulled else slot.probe.new_zeros(len(slot.probe), 0, table.shape[1])
+        )
+        against_table = kinds.to(table.dtype) @ table[self._candidates.tokens.to(table.device)].T
+        each = torch.arange(len(self._lengths), device=device)
+        terms = against_table[:, self._kind_of.to(device), each].to(dtype)
+        at_probe = torch.einsum("bmjd,bd->bm", slot.gradient, slot.probe)
+        base = (slot.loss - at_probe.to(dtype))[:, self._slots.to(device) - 1]
+        return self._spread(base + terms)
+
+    def _pull_slot(self, slot: SlotGradient, n: int) -> Tensor:
+        """Gradient at the single A-token of a word of n B-tokens, (beams, d_A)."""
+        m = min(n, self.max_subtokens)
+        gradient = slot.gradient[:, m - 1, :m]
+        # The last position stands for the mean of all that do not fit, so each gets its share.
+        shared = gradient[:, -1:].expand(-1, n - m + 1, -1) / (n - m + 1)
+        full = torch.cat([gradient[:, :-1], shared], dim=1)
+        return self.adapter.pull(full, [1], [n])[:, 0]
+
+    def transport_gradient(self, gradient_b: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
+        """Gradients at A's embeddings of a text from those at B's; see `Adapter.pull`."""
+        return self.adapter.pull(gradient_b, n_a, n_b)
+
+    def couple(self, x_a: Tensor, y_b: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
+        """B's own embeddings of a text, with a gradient that runs on to A's embeddings of it.
+
+        Args:
+            x_a: (batch, sum(n_a), d_A), A's embeddings of the text's segments in order.
+            y_b: (batch, sum(n_b), d_B), B's embeddings of the same text, looked up, not mapped.
+            n_a: sub-tokens of each segment in A.
+            n_b: sub-tokens of each segment in B.
+
+        Returns:
+            ``y_b``; in the backward pass its gradient reaches ``x_a`` through the adjoint of the map.
+        """
+        coupled: Tensor = _Coupling.apply(x_a, y_b, self.adapter, tuple(n_a), tuple(n_b))  # type: ignore[no-untyped-call]
+        return coupled
+
+
+class _Coupling(torch.autograd.Function):
+    """Forward: B's embeddings as they are. Backward: through the adapter to A's."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        x_a: Tensor,
+        y_b: Tensor,
+        adapter: Adapter,
+        n_a: tuple[int, ...],
+        n_b: tuple[int, ...],
+    ) -> Tensor:
+        ctx.adapter, ctx.n_a, ctx.n_b = adapter, n_a, n_b  # type: ignore[attr-defined]
+        return y_b.clone()
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        adapter, n_a, n_b = ctx.adapter, ctx.n_a, ctx.n_b  # type: ignore[attr-defined]
+        return adapter.pull(gradient, n_a, n_b), gradient, None, None, None

@@ -1,0 +1,147 @@
+"""Words: which tokens begin one, and which words an adapter is fitted on.
+
+A *word* is a string of one blank and then non-blank characters, in the case in which it occurs:
+``" dog"``, ``" Dog"``. That is how words stand in a text, and for most tokenizers ``" dog"`` and
+``"dog"`` are different tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from promptfuse.errors import AdapterError
+from promptfuse.segments import FastTokenizer, encode_words
+
+_MOST_WORDS = 1_000_000
+"""Distinct words of a corpus that are kept: bounds the memory that counting takes."""
+
+
+def word_starts(tokenizer: FastTokenizer) -> dict[int, str]:
+    """The tokens that begin a word when they are appended to a text, with the word that they spell.
+
+    Covers the ways in which vocabularies mark the start of a word: a leading ``Ġ`` (byte-level BPE) or
+    ``▁`` (Metaspace), no ``##`` in front (WordPiece, word-level). Where ends are marked instead
+    (``</w>``), the tokens with the mark are words; one without it spells a part of a word, and which one
+    shows only when the word is complete.
+
+    Returns:
+        {id: word}, without special and other added tokens, tokens with a second blank, and byte-level
+        tokens that are no whole characters.
+    """
+    spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    end_mark = spec["model"].get("end_of_word_suffix") or ""
+    inner_mark = spec["model"].get("continuing_subword_prefix") or ""
+    byte_level = '"ByteLevel"' in json.dumps([spec["pre_tokenizer"], spec["decoder"]])
+    steps = json.dumps([spec["normalizer"], spec["pre_tokenizer"], spec["decoder"]], ensure_ascii=False)
+    if end_mark:
+        start_mark = ""
+    elif byte_level:
+        start_mark = "Ġ"
+    else:
+        start_mark = "▁" if "▁" in steps else ""
+    added = set(tokenizer.get_added_vocab().values())
+    found = {}
+    for token, index in tokenizer.get_vocab().items():
+        if index in added or not token.startswith(start_mark) or not token.endswith(end_mark):
+            continue
+        if inner_mark and token.startswith(inner_mark):
+            continue
+        spelling = token.removeprefix(start_mark).removesuffix(end_mark)
+        letters = _from_bytes(spelling) if byte_level else spelling
+        if letters and not any(letter.isspace() or letter == "▁" for letter in letters):
+            found[index] = f" {letters}"
+    return found
+
+
+def vocabulary_words(tokenizer: FastTokenizer) -> dict[str, float]:
+    """The words of a vocabulary, lower-cased and capitalised, weighted by their rank.
+
+    Vocabularies are in order of frequency, more or less, and so are words: by Zipf's law the word of
+    rank r occurs about 1 / r times as often as the first. Tokens which the tokenizer itself would not
+    use for their spelling are left out, such as BERT's ``[unused1]``.
+
+    Returns:
+        {word: weight}; a word that comes up twice keeps its higher weight.
+    """
+    starts = word_starts(tokenizer)
+    ids = sorted(starts)
+    encoded = encode_words(tokenizer, [starts[index] for index in ids])
+    whole = [starts[index] for index, row in zip(ids, encoded, strict=True) if row == (index,)]
+    weights: dict[str, float] = {}
+    for rank, word in enumerate(whole, start=1):
+        for form in (word.lower(), f" {word[1:].capitalize()}"):
+            weights.setdefault(form, 1.0 / rank)
+    return weights
+
+
+def count_words(files: Iterable[Path | str]) -> dict[str, float]:
+    """How often each word occurs in UTF-8 text files of any size.
+
+    Reads line by line. Beyond a million distinct words the rarest are dropped as counting goes on, so
+    that memory stays bounded.
+
+    Raises:
+        AdapterError: if a file cannot be read as text, or if there is no word in any of them.
+    """
+    counts: Counter[str] = Counter()
+    for file in files:
+        for line in _lines(Path(file)):
+            counts.update(f" {word}" for word in line.split())
+            if len(counts) > 2 * _MOST_WORDS:
+                counts = Counter(dict(counts.most_common(_MOST_WORDS)))
+    if not counts:
+        raise AdapterError("the text files hold no words; give at least one file with text")
+    return {word: float(count) for word, count in counts.most_common(_MOST_WORDS)}
+
+
+def checked_weights(words: Mapping[str, float]) -> dict[str, float]:
+    """A user's words as words are used: exactly one blank in front, none inside.
+
+    Raises:
+        AdapterError: if a word is empty or holds blanks, or if a weight is not a positive number.
+    """
+    weights: dict[str, float] = {}
+    for word, weight in words.items():
+        letters = word.strip()
+        if not letters or len(letters.split()) > 1:
+            raise AdapterError(f"{word!r} is not one word; give single words with their frequencies")
+        if not 0 < weight < float("inf"):
+            raise AdapterError(f"the weight of {word!r} is {weight}; give a positive number")
+        weights[f" {letters}"] = weights.get(f" {letters}", 0.0) + weight
+    if not weights:
+        raise AdapterError("the word list is empty; give at least one word")
+    return weights
+
+
+def _lines(file: Path) -> Iterator[str]:
+    try:
+        with file.open(encoding="utf-8") as stream:
+            yield from stream
+    except (OSError, UnicodeDecodeError) as error:
+        raise AdapterError(f"cannot read {str(file)!r} as UTF-8 text: {error}") from error
+
+
+def _byte_of_letter() -> dict[str, int]:
+    """The bytes behind the letters in which byte-level vocabularies write them (GPT-2's table)."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    rest = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + k): byte for k, byte in enumerate(rest)}
+
+
+_BYTES = _byte_of_letter()
+
+
+def _from_bytes(token: str) -> str | None:
+    """The text of a byte-level token, None if it is not made of whole characters."""
+    try:
+        return bytes(_BYTES[letter] for letter in token).decode("utf-8")
+    except (KeyError, UnicodeDecodeError):
+        return None
