@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--photos", type=int, default=256, help="captioned photos a batch")
     parser.add_argument("--labelled", type=int, default=96, help="labelled photos a batch")
     parser.add_argument("--lr", type=float, default=1.5e-3)

@@ -1,0 +1,113 @@
+"""Find one text that several frozen models agree on, even though each has its own tokenizer."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from promptfuse.version import __version__
+
+if TYPE_CHECKING:
+    from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport
+    from promptfuse.errors import (
+        AdapterError,
+        ConfigError,
+        ImageError,
+        ModelError,
+        PromptfuseError,
+        TextError,
+    )
+    from promptfuse.models import PRESETS, Preset, load_image, load_model
+    from promptfuse.objectives import ClassProbability, Evaluation, Fluency, ImageSimilarity, Objective, Term
+    from promptfuse.search import (
+        AutoDAN,
+        BeamSearch,
+        Constraints,
+        Greedy,
+        Hypothesis,
+        RandomAppend,
+        Result,
+        Search,
+        Step,
+    )
+    from promptfuse.tasks import Captioner, caption, optimize
+
+# Imported at first use: torch and transformers take seconds, which `promptfuse --help` should not.
+_HOME = {
+    "Adapter": "adapters",
+    "LexicalTransport": "adapters",
+    "TProductTransport": "adapters",
+    "AdapterError": "errors",
+    "ConfigError": "errors",
+    "ImageError": "errors",
+    "ModelError": "errors",
+    "PromptfuseError": "errors",
+    "TextError": "errors",
+    "PRESETS": "models",
+    "Preset": "models",
+    "load_image": "models",
+    "load_model": "models",
+    "ClassProbability": "objectives",
+    "Evaluation": "objectives",
+    "Fluency": "objectives",
+    "ImageSimilarity": "objectives",
+    "Objective": "objectives",
+    "Term": "objectives",
+    "AutoDAN": "search",
+    "BeamSearch": "search",
+    "Constraints": "search",
+    "Greedy": "search",
+    "Hypothesis": "search",
+    "RandomAppend": "search",
+    "Result": "search",
+    "Search": "search",
+    "Step": "search",
+    "Captioner": "tasks",
+    "caption": "tasks",
+    "optimize": "tasks",
+}
+
+__all__ = [
+    "PRESETS",
+    "Adapter",
+    "AdapterError",
+    "AutoDAN",
+    "BeamSearch",
+    "Captioner",
+    "ClassProbability",
+    "ConfigError",
+    "Constraints",
+    "Evaluation",
+    "Fluency",
+    "Greedy",
+    "Hypothesis",
+    "ImageError",
+    "ImageSimilarity",
+    "LexicalTransport",
+    "ModelError",
+    "Objective",
+    "Preset",
+    "PromptfuseError",
+    "RandomAppend",
+    "Result",
+    "Search",
+    "Step",
+    "TProductTransport",
+    "Term",
+    "TextError",
+    "__version__",
+    "caption",
+    "load_image",
+    "load_model",
+    "optimize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the folder where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"promptfuse.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

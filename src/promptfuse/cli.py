@@ -1,0 +1,247 @@
+"""The command line. It parses, shows and reports; the work is done by the tasks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
+from promptfuse.version import __version__
+
+if TYPE_CHECKING:
+    from promptfuse.search import Result
+    from promptfuse.tasks import Captioner
+
+app = typer.Typer(
+    name="promptfuse",
+    help="Find one text that several frozen models agree on, even though each has its own tokenizer.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"promptfuse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def caption(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Photos to describe.")],
+    sentiment: Annotated[str | None, typer.Option(help="positive or negative.")] = None,
+    models: Annotated[str, typer.Option(help="mini, paper or a .yaml file.")] = "mini",
+    prefix: Annotated[str | None, typer.Option(help="What the caption begins with.")] = None,
+    steps: Annotated[int | None, typer.Option(help="The most tokens to append.")] = None,
+    beams: Annotated[int | None, typer.Option(help="Texts kept at each step.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Texts scored exactly per beam and step.")] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TERM=VALUE", help="Weight of fluency, image or sentiment; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For methods that draw.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page that shows how the search went.")
+    ] = None,
+) -> None:
+    """Describe photos by searching for words that the models agree on."""
+    weights = _weights(weight or [])
+    if trace is not None and not trace.resolve().parent.is_dir():
+        raise ConfigError(f"{trace}: its folder does not exist; create it first")
+    for name, number in (("steps", steps), ("beams", beams), ("candidates", candidates)):
+        if number is not None and number < 1:
+            raise ConfigError(f"--{name} {number} is too few; give 1 or more")
+
+    from promptfuse.tasks import Captioner
+
+    captioner = Captioner(models, device=device)
+    captioner.load(sentiment)
+    settings = {
+        "sentiment": sentiment,
+        "prefix": prefix,
+        "steps": steps,
+        "beams": beams,
+        "candidates": candidates,
+        "weights": weights,
+        "seed": seed,
+    }
+    done: list[tuple[str, Result]] = []
+    failed = 0
+    for image in images:
+        try:
+            result = _caption_one(captioner, image, settings)
+        except (ImageError, TextError) as error:
+            # One bad photo loses nothing of the others; the exit code still tells.
+            _complain(error)
+            failed += 1
+            continue
+        done.append((image, result))
+        _show(image, result, sentiment, as_json)
+    if trace is not None and done:
+        from promptfuse.web.page import Card, write_page
+
+        label = sentiment or "plain"
+        cards = [Card(Path(image).name, Path(image), [(label, result)]) for image, result in done]
+        write_page(trace, "How promptfuse found these captions", cards)
+    if failed:
+        raise typer.Exit(2)
+
+
+@app.command("models")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """List the presets, their models, where they are and what is cached."""
+    import huggingface_hub
+
+    from promptfuse.models import EMBEDDED, PRESETS
+
+    for name, preset in PRESETS.items():
+        if not as_json:
+            typer.echo(
+                f"{name}: {preset.steps} steps, {preset.beams} beams, {preset.candidates} candidates, weights "
+                f"{preset.fluency_weight:g} fluency, {preset.image_weight:g} image, {preset.sentiment_weight:g} sentiment"
+            )
+        for role in ("lm", "image_text", "sentiment"):
+            model = getattr(preset, role)
+            if model in EMBEDDED:
+                where, cached = str(EMBEDDED[model]), True
+            else:
+                found = huggingface_hub.try_to_load_from_cache(model, "config.json")
+                cached = isinstance(found, str)
+                where = str(Path(found).parent) if isinstance(found, str) else "model hub"
+            state = "embedded" if model in EMBEDDED else "cached" if cached else "not cached"
+            if as_json:
+                row = {"preset": name, "role": role, "model": model, "where": where, "state": state}
+                typer.echo(json.dumps(row))
+            else:
+                typer.echo(f"  {role:<11} {model:<52} {state:<11} {where}")
+
+
+def _weights(pairs: list[str]) -> dict[str, float]:
+    """Parse ``TERM=VALUE`` options."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--weight {pair!r} is not TERM=VALUE; write e.g. --weight image=22")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise ConfigError(
+                f"--weight {pair!r}: {value!r} is not a number; write e.g. --weight {name}=22"
+            ) from None
+    return found
+
+
+def _caption_one(captioner: Captioner, image: str, settings: dict[str, Any]) -> Result:
+    """Search for one caption, with a live display on a terminal."""
+    if not sys.stderr.isatty():
+        return captioner(image, **settings)
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    with Live(Text(f"{image}: reading"), console=console, transient=True, refresh_per_second=8) as live:
+        search = captioner.search(image, **settings)
+        for step in search:
+            terms = "  ".join(f"{name} {value:.3f}" for name, value in step.best.terms.items())
+            live.update(
+                Group(
+                    Text(f"{image}  step {step.number}/{search.steps}", style="bold"),
+                    ProgressBar(total=search.steps, completed=step.number, width=40),
+                    Text(step.best.text, style="green"),
+                    Text(
+                        f"value {step.best.value:.3f}  {terms}  {step.exact_evaluations} texts", style="dim"
+                    ),
+                )
+            )
+    return search.result()
+
+
+def _show(image: str, result: Result, sentiment: str | None, as_json: bool) -> None:
+    if as_json:
+        row = {
+            "image": image,
+            "text": result.text,
+            "value": result.value,
+            "terms": result.terms,
+            "weights": result.weights,
+            "sentiment": sentiment,
+            "complete": result.complete,
+            "models": result.models,
+            "seed": result.seed,
+            "seconds": round(result.seconds, 3),
+            "exact_evaluations": result.exact_evaluations,
+            "versions": result.versions,
+        }
+        typer.echo(json.dumps(row, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in result.terms.items())
+        typer.secho(image, bold=True)
+        typer.echo(f"  {result.text}")
+        typer.secho(
+            f"  value {result.value:.3f}  {terms}  {result.seconds:.1f} s, {result.exact_evaluations} texts",
+            dim=True,
+        )
+    else:
+        typer.echo(f"{image}\t{result.text}")
+
+
+def _complain(error: Exception) -> None:
+    line = " ".join(str(error).split())
+    typer.echo(f"promptfuse: {line}", err=True)
+
+
+def main() -> None:
+    """Run the command line; bad input gives one line on standard error and exit code 2."""
+    # Typer carries its own copy of click in some versions, so its exceptions are met by their shape.
+    try:
+        code = app(standalone_mode=False)
+    except PromptfuseError as error:
+        _complain(error)
+        code = 2
+    except KeyboardInterrupt:
+        typer.echo("promptfuse: interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    except OSError as error:
+        _complain(
+            ConfigError(
+                f"{error.filename or 'output'}: {error.strerror or error}; check the path and the disk"
+            )
+        )
+        code = 2
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message())
+        else:
+            _complain(ConfigError(f"{error.format_message()} (see promptfuse --help)"))
+        code = getattr(error, "exit_code", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""A term of the objective: one loss of a text under one model."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from promptfuse.adapters import SlotGradient
+from promptfuse.errors import ConfigError, ModelError
+from promptfuse.models import Batch, Model
+
+
+class Term(ABC):
+    """A loss for every text; lower is better.
+
+    The loss is per text: it never depends on what else is in the batch.
+
+    Args:
+        model: the frozen model that judges.
+        weight: factor in the objective's sum; any finite number but zero.
+        prefix: put before every text.
+        suffix: put behind every text.
+        name: the key under which results show the term.
+    """
+
+    def __init__(self, model: Model, weight: float, prefix: str, suffix: str, name: str) -> None:
+        if not math.isfinite(weight) or weight == 0:
+            raise ConfigError(f"weight of {name}: {weight} is not a finite number other than zero; give one")
+        self.model = model
+        self.weight = float(weight)
+        self.prefix = prefix
+        self.suffix = suffix
+        self.name = name
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> Tensor:
+        """Losses of encoded texts, (rows,); differentiable with respect to the input embeddings."""
+
+    def wrap(self, text: str) -> str:
+        """The string that the model reads for a text."""
+        return f"{self.prefix}{text}{self.suffix}"
+
+    @torch.no_grad()
+    def exact(self, text: str) -> float:
+        """The loss of one text by the book: a fresh encode, a batch of one, no cache.
+
+        This defines the value of a text; every faster path is tested against it.
+        """
+        return self._finite(self.losses(self.model.encode([self.wrap(text)])), [text]).item()
+
+    @torch.no_grad()
+    def score(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
+        """Losses of texts, (len(texts),), in batches of similar length, in the order given."""
+        rows, content = self.model.token_rows([self.wrap(text) for text in texts])
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        found = torch.empty(len(rows), device=self.model.device)
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            batch = self.model.collate([rows[index] for index in part], [content[index] for index in part])
+            found[torch.tensor(part, device=found.device)] = self.losses(batch)
+        return self._finite(found, texts)
+
+    def _finite(self, losses: Tensor, texts: Sequence[str]) -> Tensor:
+        if not bool(torch.isfinite(losses).all()):
+            text = texts[int((~torch.isfinite(losses)).nonzero()[0, 0])]
+            raise ModelError(f"{self.model.name}: the loss of {text!r} is not finite; load it in float32")
+        return losses
+
+    def slot_gradient(self, texts: Sequence[str], probe: Tensor, slots: int) -> SlotGradient:
+        """Gradients of the loss at a placeholder for the next word of each text.
+
+        For every slot length m up to ``slots``, m placeholder tokens stand behind the text (before
+        the suffix and the closing special tokens), each with the embedding ``probe``. A row's
+        gradient is its own: rows do not share the placeholder.
+
+        Args:
+            texts: the beams.
+            probe: (beams, d), the placeholder's embedding for each beam.
+            slots: the longest slot.
+
+        Returns:
+            Losses and gradients for each beam and slot length; see ``SlotGradient``.
+        """
+        rows, content = self.model.token_rows([f"{self.prefix}{text}" for text in texts])
+        tail = self._suffix_ids()
+        filled, ranges, places = [], [], []
+        for row, (start, stop) in zip(rows, content, strict=True):
+            for length in range(1, slots + 1):
+                # The id is never looked up, its embedding is replaced; but it must not be a special
+                # one, since models find their pooling position by id.
+                holder = [self._holder_id] * length
+                filled.append([*row[:stop], *holder, *tail, *row[stop:]])
+                ranges.append((start, stop + length + len(tail)))
+                places.append((stop, length))
+        # A slot that no longer fits is no slot: the row is refused like any other text that is too long.
+        self.model.check([text for text in texts for _ in range(slots)], filled)
+        batch = self.model.collate(filled, ranges)
+        with torch.no_grad():
+            embeddings = self.model.embedding(batch.ids).clone()
+        for index, (stop, length) in enumerate(places):
+            embeddings[index, stop : stop + length] = probe[index // slots].to(embeddings.dtype)
+        embeddings.requires_grad_(True)
+        with torch.enable_grad(), self.model.embeddings_from(embeddings):
+            losses = self.losses(batch)
+            (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
+        found = torch.zeros(len(texts), slots, slots, embeddings.shape[-1], device=embeddings.device)
+        for index, (stop, length) in enumerate(places):
+            found[index // slots, length - 1, :length] = gradient[index, stop : stop + length].float()
+        return SlotGradient(losses.detach().view(len(texts), slots), found, probe)
+
+    def _suffix_ids(self) -> list[int]:
+        if not self.suffix:
+            return []
+        ids: list[int] = self.model.tokenizer(self.suffix, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @property
+    def _holder_id(self) -> int:
+        special = set(self.model.tokenizer.all_special_ids)
+        return next(index for index in range(len(self.model.embedding_table)) if index not in special)

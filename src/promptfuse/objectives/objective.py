@@ -1,0 +1,91 @@
+"""The weighted sum of terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptfuse.errors import ConfigError, TextError
+from promptfuse.models import CausalLM
+from promptfuse.objectives.base import Term
+from promptfuse.objectives.terms import Fluency
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The value of one text and the (unweighted) losses that make it up."""
+
+    value: float
+    terms: dict[str, float]
+
+
+class Objective:
+    """L(text) = sum over terms of weight x loss; lower is better.
+
+    Args:
+        terms: the terms; two with the same name get numbers behind it.
+
+    Raises:
+        ConfigError: if there are no terms.
+    """
+
+    def __init__(self, *terms: Term) -> None:
+        if not terms:
+            raise ConfigError("an objective needs at least one term, e.g. Fluency(lm)")
+        self.terms: dict[str, Term] = {}
+        for term in terms:
+            name, number = term.name, 2
+            while name in self.terms:
+                name, number = f"{term.name}_{number}", number + 1
+            self.terms[name] = term
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights by term."""
+        return {name: term.weight for name, term in self.terms.items()}
+
+    @property
+    def primary(self) -> CausalLM:
+        """The language model whose vocabulary is searched: that of the first ``Fluency`` term."""
+        for term in self.terms.values():
+            if isinstance(term, Fluency):
+                return term.lm
+        raise ConfigError("the search needs a language model to propose words; add a Fluency term")
+
+    def exact(self, text: str) -> Evaluation:
+        """Score one string from scratch: a fresh encode, batch of one, no cache in every model.
+
+        Raises:
+            TextError: if the text is empty or does not fit a model.
+        """
+        if not text.strip():
+            raise TextError("the text is empty; give at least one word")
+        losses = {name: term.exact(text) for name, term in self.terms.items()}
+        return Evaluation(self.total(losses), losses)
+
+    def score(
+        self, texts: Sequence[str], *, known: Mapping[str, Tensor] | None = None, batch_size: int = 256
+    ) -> dict[str, Tensor]:
+        """Losses of many texts by term, each (len(texts),).
+
+        Args:
+            texts: the texts.
+            known: losses that the caller has already, by term, to save the forward pass.
+            batch_size: rows in one forward pass; it does not change the losses beyond rounding.
+        """
+        known = known or {}
+        return {
+            name: known[name] if name in known else term.score(texts, batch_size).cpu()
+            for name, term in self.terms.items()
+        }
+
+    def total(self, losses: Mapping[str, float]) -> float:
+        """The weighted sum of one text's losses."""
+        return sum(term.weight * losses[name] for name, term in self.terms.items())
+
+    def totals(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sums of many texts' losses."""
+        return torch.stack([term.weight * losses[name] for name, term in self.terms.items()]).sum(0)

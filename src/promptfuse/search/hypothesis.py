@@ -1,0 +1,91 @@
+"""What the search moves: texts with their tokens and values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A text that has been scored exactly.
+
+    Attributes:
+        text: the string that every model reads.
+        ids: its tokens under the primary language model, without special tokens.
+        nll: summed NLL of those tokens in nats, under the primary.
+        value: the objective; infinite for the empty start.
+        terms: unweighted losses by term.
+        complete: whether the language model ends the text here.
+        parent: the text that it was made from.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    nll: float
+    value: float = float("inf")
+    terms: dict[str, float] = field(default_factory=dict)
+    complete: bool = False
+    parent: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "ids": list(self.ids)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Hypothesis:
+        """Undo ``to_dict``."""
+        return cls(**{**values, "ids": tuple(values["ids"])})
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A change of the text that has not been scored yet.
+
+    Attributes:
+        text: the string.
+        ids: its tokens under the primary.
+        nll: summed NLL of the tokens, known from the parent's next-token distribution.
+        parent: index of the beam that it comes from.
+        estimates: the guidance's estimate of each term's loss, where there is one.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    nll: float
+    parent: int
+    estimates: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the search, as callbacks and the trace see it.
+
+    Attributes:
+        number: counted from 1.
+        beams: the surviving hypotheses, best first.
+        best: the best complete text so far, or the best beam while there is none.
+        proposed: how many texts were scored exactly in this step.
+        exact_evaluations: the same since the start.
+        gains: the guidance's factor by term, see ``Guidance``.
+        seconds: wall time since the start.
+    """
+
+    number: int
+    beams: tuple[Hypothesis, ...]
+    best: Hypothesis
+    proposed: int
+    exact_evaluations: int
+    gains: dict[str, float]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        beams = [beam.to_dict() for beam in self.beams]
+        return {**self.__dict__, "beams": beams, "best": self.best.to_dict(), "gains": dict(self.gains)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Step:
+        """Undo ``to_dict``."""
+        beams = tuple(Hypothesis.from_dict(beam) for beam in values["beams"])
+        return cls(**{**values, "beams": beams, "best": Hypothesis.from_dict(values["best"])})

@@ -1,0 +1,175 @@
+"""Describe a photo with no captioning model: the first task of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+
+from promptfuse.errors import ConfigError
+from promptfuse.models import Model, Preset, load_image, load_model, load_preset
+from promptfuse.models.images import ImageLike
+from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Objective, Term
+from promptfuse.search import AutoDAN, BeamSearch, Callback, Method, Result, Search
+
+Sentiment = Literal["positive", "negative"]
+"""What ``caption`` can be asked for."""
+
+TERMS = ("fluency", "image", "sentiment")
+"""The names of the caption task's terms."""
+
+
+class Captioner:
+    """Holds a preset's models, so that many photos share one load.
+
+    Args:
+        models: a preset's name, a YAML file, or a ``Preset``.
+        device: where the models go.
+
+    Raises:
+        ConfigError: if there is no such preset.
+        ModelError: if a model cannot be loaded.
+    """
+
+    def __init__(self, models: str | Preset = "mini", *, device: str | torch.device = "cpu") -> None:
+        self.preset = models if isinstance(models, Preset) else load_preset(models)
+        self.device = device
+        self._loaded: dict[str, Model] = {}
+
+    def model(self, role: Literal["lm", "image_text", "sentiment"]) -> Model:
+        """One of the preset's models, loaded at its first use."""
+        if role not in self._loaded:
+            self._loaded[role] = load_model(getattr(self.preset, role), device=self.device)
+        return self._loaded[role]
+
+    def load(self, sentiment: str | None = None) -> None:
+        """Load now what captions will need, so that errors come before any work."""
+        self.check_sentiment(sentiment)
+        self.model("lm"), self.model("image_text")
+        if sentiment is not None:
+            self.model("sentiment")
+
+    def check_sentiment(self, sentiment: str | None) -> None:
+        """Raise ``ConfigError`` for a sentiment that the preset does not know."""
+        if sentiment is not None and sentiment not in self.preset.labels:
+            known = ", ".join(self.preset.labels)
+            raise ConfigError(f"no sentiment {sentiment!r}; choose from: {known}")
+
+    def objective(
+        self,
+        image: ImageLike,
+        sentiment: str | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Objective:
+        """The objective of one photo.
+
+        Args:
+            image: a path or an open image.
+            sentiment: ``positive``, ``negative`` or nothing.
+            weights: replaces the preset's weights, by ``fluency``, ``image`` and ``sentiment``.
+
+        Raises:
+            ConfigError: if a weight's name or the sentiment is unknown.
+            ImageError: if the photo cannot be read.
+        """
+        self.check_sentiment(sentiment)
+        used = TERMS if sentiment else TERMS[:2]
+        given = dict(weights or {})
+        if wrong := [name for name in given if name not in used]:
+            hint = " (it needs a sentiment)" if wrong[0] == "sentiment" else ""
+            raise ConfigError(f"no term {wrong[0]!r} to weigh{hint}; choose from: {', '.join(used)}")
+        weight = {name: given.get(name, getattr(self.preset, f"{name}_weight")) for name in used}
+        photo = load_image(image)
+        terms: list[Term] = [
+            Fluency(self.model("lm"), weight["fluency"]),
+            ImageSimilarity(self.model("image_text"), photo, weight["image"]),
+        ]
+        if sentiment:
+            label = self.preset.labels[sentiment]
+            terms.append(
+                ClassProbability(self.model("sentiment"), label, weight["sentiment"], name="sentiment")
+            )
+        return Objective(*terms)
+
+    def search(
+        self,
+        image: ImageLike,
+        *,
+        sentiment: str | None = None,
+        prefix: str | None = None,
+        steps: int | None = None,
+        beams: int | None = None,
+        candidates: int | None = None,
+        weights: Mapping[str, float] | None = None,
+        seed: int = 0,
+        method: Method | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Search:
+        """The search for one photo, ready to run; settings not given are the preset's."""
+        preset = self.preset
+        return Search(
+            self.objective(image, sentiment, weights),
+            method or AutoDAN(candidates=preset.candidates if candidates is None else candidates),
+            BeamSearch(preset.beams if beams is None else beams),
+            prefix=preset.prefix if prefix is None else prefix,
+            steps=preset.steps if steps is None else steps,
+            seed=seed,
+            batch_size=preset.batch,
+            callbacks=callbacks,
+        )
+
+    def __call__(self, image: ImageLike, **settings: Any) -> Result:
+        """Caption one photo; see ``search`` for the settings."""
+        return self.search(image, **settings).run()
+
+
+def caption(
+    image: str | PathLike[str] | Image.Image,
+    *,
+    sentiment: Sentiment | None = None,
+    models: str | Preset = "mini",
+    prefix: str | None = None,
+    steps: int | None = None,
+    beams: int | None = None,
+    candidates: int | None = None,
+    weights: Mapping[str, float] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    callbacks: Sequence[Callback] = (),
+) -> Result:
+    """Describe a photo by searching for a text that frozen models agree on.
+
+    Args:
+        image: a path or an open image.
+        sentiment: ``positive`` or ``negative`` to colour the caption.
+        models: a preset (``mini`` is embedded, ``paper`` needs the model hub) or a YAML file.
+        prefix: what the caption begins with.
+        steps: the most tokens to append.
+        beams: texts kept at each step.
+        candidates: texts scored exactly per beam and step.
+        weights: weights by ``fluency``, ``image`` and ``sentiment``.
+        seed: for methods that draw.
+        device: where the models go.
+        callbacks: called with the search and each step.
+
+    Returns:
+        The best text, its value and terms, and how it was found.
+
+    Raises:
+        ImageError, ConfigError, ModelError, TextError: for bad input, in one line.
+    """
+    captioner = Captioner(models, device=device)
+    return captioner(
+        image,
+        sentiment=sentiment,
+        prefix=prefix,
+        steps=steps,
+        beams=beams,
+        candidates=candidates,
+        weights=weights,
+        seed=seed,
+        callbacks=callbacks,
+    )
