@@ -17,6 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from promptfuse.errors import ModelError, TextError
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half-precision outputs in float32; anything wider as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 @dataclass(frozen=True)
 class Batch:
     """Encoded texts, padded on the right.
@@ -55,6 +60,10 @@ class Model(ABC):
                 f"{name}: the tokenizer has no fast version, which gives the spans of tokens; "
                 "convert it to a tokenizer.json"
             )
+        # Some tokenizer.json files carry a truncation or padding of their own; no text may be cut here,
+        # and the fingerprint must not depend on whether the tokenizer has been called before.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
         self.module = module.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
@@ -103,7 +112,7 @@ class Model(ABC):
                 return value
         return 0
 
-    @property
+    @cached_property
     def max_length(self) -> int:
         """The most tokens a row may have, special tokens included."""
         config = self.text_module.config
@@ -112,7 +121,11 @@ class Model(ABC):
             for name in ("max_position_embeddings", "n_positions")
             if isinstance(value := getattr(config, name, None), int)
         ]
-        # RoBERTa's and OPT's tables hold positions that no token can have; the tokenizer knows better.
+        for name, module in self.text_module.named_modules():
+            # RoBERTa and its kin count positions from behind the padding's, so that the first rows of
+            # their tables stand for no token.
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+                found.append(int(module.num_embeddings) - int(module.padding_idx) - 1)  # type: ignore[arg-type]
         found.append(self.tokenizer.model_max_length)
         return int(min(found))
 

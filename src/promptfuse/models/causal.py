@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from promptfuse.errors import TextError
-from promptfuse.models.base import Batch, Model
+from promptfuse.models.base import Batch, Model, at_least_float32
 
 
 class CausalLM(Model):
@@ -64,39 +66,43 @@ class CausalLM(Model):
 
     def nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Summed NLL in nats and the number of tokens predicted, both (rows,); differentiable."""
-        logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1].float()
-        losses = functional.cross_entropy(logits.transpose(1, 2), batch.ids[:, 1:], reduction="none")
+        logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1]
+        losses = functional.cross_entropy(
+            at_least_float32(logits).transpose(1, 2), batch.ids[:, 1:], reduction="none"
+        )
         valid = batch.mask[:, 1:].to(losses.dtype)
         return (losses * valid).sum(1), valid.sum(1)
 
     @torch.no_grad()
     def next_log_probabilities(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Log-probabilities of the token behind each row, (rows, vocabulary), float32.
+        """Log-probabilities of the token behind each row, (rows, vocabulary), at least float32.
 
         Args:
             rows: token ids without the begin-of-text token; a row may be empty if the model has one.
+
+        Raises:
+            TextError: if a row and the begin-of-text token are more than the model has positions.
         """
         start = list(self.start_ids)
         full = [start + list(row) for row in rows]
         if not all(full):
             raise TextError(f"{self.name} has no begin-of-text token, so it cannot begin a text; give a prefix")
+        if (longest := max(map(len, full))) > self.max_length:
+            raise TextError(
+                f"{self.name}: a text has {longest} tokens, the model takes {self.max_length}; shorten it"
+            )
         batch = self.collate(full, [(len(start), len(row)) for row in full])
         last = torch.tensor([len(row) - 1 for row in full], device=self.device)
-        # Only the last position's logits are needed: the vocabulary projection is the larger half of a
-        # small model, so it runs on one position a row.
-        base = self.module.base_model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
-        hidden = base[torch.arange(len(full), device=self.device), last]
-        head = self.module.get_output_embeddings()
-        if head is None or _has_extras_behind_head(self.module):
-            logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits
-            return logits[torch.arange(len(full), device=self.device), last].float().log_softmax(-1)
-        return head(hidden).float().log_softmax(-1)
+        keep = last.unique()
+        # The vocabulary projection is the larger half of a small model, so it runs only on the columns
+        # that some row ends in; beams have nearly the same length.
+        few = {"logits_to_keep": keep} if self._keeps_logits else {}
+        logits = self.module(input_ids=batch.ids, attention_mask=batch.mask, **few).logits
+        columns = torch.searchsorted(keep, last) if self._keeps_logits else last
+        chosen = logits[torch.arange(len(full), device=self.device), columns]
+        return at_least_float32(chosen).log_softmax(-1)
 
-
-def _has_extras_behind_head(module: nn.Module) -> bool:
-    """Whether the model does more than a matrix product behind its last hidden state."""
-    config = module.config
-    names = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "word_embed_proj_dim")
-    values = [getattr(config, name, None) for name in names]
-    plain_projection = values[-1] in (None, getattr(config, "hidden_size", None))
-    return any(value not in (None, 1, 1.0) for value in values[:-1]) or not plain_projection
+    @cached_property
+    def _keeps_logits(self) -> bool:
+        """Whether the model can be asked for the logits of some columns only."""
+        return "logits_to_keep" in inspect.signature(self.module.forward).parameters

@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from promptfuse.errors import ConfigError
-from promptfuse.models.base import Batch, Model
+from promptfuse.errors import ConfigError, ModelError
+from promptfuse.models.base import Batch, Model, at_least_float32
 
 
 class SequenceClassifier(Model):
-    """A sequence classifier: log-probabilities of its labels."""
+    """A sequence classifier: log-probabilities of its labels.
+
+    Args:
+        module: a model with a classification head.
+        tokenizer: its fast tokenizer.
+        name: the hub id or folder that it came from.
+
+    Raises:
+        ModelError: if the model has fewer than two labels, as those that predict a number have.
+    """
 
     kind = "classifier"
+
+    def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
+        super().__init__(module, tokenizer, name)
+        if len(self.labels) < 2:
+            raise ModelError(f"{name} predicts a number and no label; use a classifier with two labels or more")
+        # Decoders pool at the last id that is not the configuration's padding, and refuse a batch without.
+        if module.config.pad_token_id is None:
+            module.config.pad_token_id = super().pad_id
+
+    @property
+    def pad_id(self) -> int:
+        """The configuration's padding id, from which the model tells where a text ends."""
+        configured = self.module.config.pad_token_id
+        valid = isinstance(configured, int) and 0 <= configured < len(self.embedding_table)
+        return configured if valid else super().pad_id
 
     @property
     def text_module(self) -> nn.Module:
@@ -37,6 +63,11 @@ class SequenceClassifier(Model):
         return names.index(label.casefold())
 
     def log_probabilities(self, batch: Batch) -> Tensor:
-        """Log-probabilities of the labels, (rows, labels); differentiable."""
+        """Log-probabilities of the labels, (rows, labels); differentiable.
+
+        They add up to one, except for a multi-label model, whose labels do not exclude each other.
+        """
         logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits
-        return logits.float().log_softmax(-1)
+        if self.module.config.problem_type == "multi_label_classification":
+            return functional.logsigmoid(at_least_float32(logits))
+        return at_least_float32(logits).log_softmax(-1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from promptfuse.models.base import Batch, Model
+from promptfuse.models.base import Batch, Model, at_least_float32
 
 
 def _pooled(output: Any) -> Tensor:
@@ -56,7 +56,7 @@ class ImageTextModel(Model):
         # A model that reads full rows was trained without a mask.
         mask = None if self.full_rows else batch.mask
         features = _pooled(self.module.get_text_features(input_ids=batch.ids, attention_mask=mask))
-        return functional.normalize(features.float(), dim=-1)
+        return functional.normalize(at_least_float32(features), dim=-1)
 
     @torch.no_grad()
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
@@ -64,4 +64,5 @@ class ImageTextModel(Model):
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
         parameter = next(self.module.parameters())
         pixels = pixels.to(device=self.device, dtype=parameter.dtype)
-        return functional.normalize(_pooled(self.module.get_image_features(pixel_values=pixels)).float(), dim=-1)
+        features = _pooled(self.module.get_image_features(pixel_values=pixels))
+        return functional.normalize(at_least_float32(features), dim=-1)

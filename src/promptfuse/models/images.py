@@ -31,25 +31,28 @@ def load_image(source: ImageLike) -> Image.Image:
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "image")
     path = Path(source)
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder; give image files, e.g. {path}/*.jpg")
-    if not path.exists():
-        raise ImageError(f"{path}: no such file; check the path")
     try:
+        if path.is_dir():
+            raise ImageError(f"{path}: is a folder; give image files, e.g. {path}/*.jpg")
+        if not path.exists():
+            raise ImageError(f"{path}: no such file; check the path")
         # Pillow warns at its own limit and raises at twice that; ours is checked on the header instead.
+        # What else it warns of (odd EXIF data, odd palettes) does not keep a photo from being read.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 _check_size(image, str(path))
                 image.load()
                 return _upright_rgb(image, str(path))
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not an image that Pillow can read; give a JPEG, PNG or WebP file") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{path}: {_TOO_LARGE}") from None
     except PermissionError:
         raise ImageError(f"{path}: cannot be read; check its permissions") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # Decoders raise whatever a damaged file leads them to.
         raise ImageError(f"{path}: the image is damaged or cut short ({_first_line(error)}); save it again") from None
 
 

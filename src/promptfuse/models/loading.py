@@ -14,10 +14,9 @@ from urllib.parse import urlsplit
 import huggingface_hub
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 
-from promptfuse.errors import ModelError
+from promptfuse.errors import ModelError, PromptfuseError
 from promptfuse.models.base import Model
 from promptfuse.models.causal import CausalLM
 from promptfuse.models.classifier import SequenceClassifier
@@ -62,15 +61,29 @@ def load_model(
     source = str(EMBEDDED.get(str(name), name))
     if Path(source).is_dir():
         _check_folder(Path(source))
+    elif Path(source).is_file():
+        raise ModelError(f"{name}: is a file; give the folder that it is in")
+    elif isinstance(name, os.PathLike):
+        raise ModelError(f"{name}: no such folder; check the path")
     else:
         _check_hub(source)
     with _quiet(), _clear_errors(str(name)):
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         role = _role(config, str(name))
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = _tokenizer(source, trust_remote_code)
         module, info = role.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, trust_remote_code=trust_remote_code
+            source,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=trust_remote_code,
         )
+        if wrong := sorted(info["mismatched_keys"]):
+            key, found, expected = wrong[0]
+            raise ModelError(
+                f"{name}: {key} has the shape {tuple(found)}, config.json asks for {tuple(expected)}; "
+                "use the config.json that belongs to the weights"
+            )
         if missing := sorted(info["missing_keys"]):
             raise ModelError(
                 f"{name}: the files lack {len(missing)} parameters of {type(module).__name__} "
@@ -93,12 +106,33 @@ def _role(config: Any, name: str) -> Any:
     if config.model_type in _IMAGE_TEXT_TYPES:
         return transformers.AutoModel
     causal = ("ForCausalLM", "LMHeadModel")
-    if any(part in architectures for part in causal):
+    # BERT and its kin read in both directions unless they are configured as decoders.
+    if any(part in architectures for part in causal) and getattr(config, "is_decoder", True):
         return transformers.AutoModelForCausalLM
     raise ModelError(
         f"{name}: {architectures or config.model_type} is neither a causal LM, an image-text encoder "
         "nor a sequence classifier; use a checkpoint of one of these kinds"
     )
+
+
+def _tokenizer(source: str, trust_remote_code: bool) -> Any:
+    """The checkpoint's tokenizer; from its tokenizer.json where transformers prefers a slow one (SigLIP's)."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except ImportError:  # The slow one needs packages that the fast one does not.
+        tokenizer = None
+    if tokenizer is not None and tokenizer.is_fast:
+        return tokenizer
+    try:
+        file = transformers.utils.cached_file(source, "tokenizer.json")
+    except OSError:
+        file = None
+    if file is None:
+        raise ModelError(
+            f"{source}: the tokenizer has no fast version, which gives the spans of tokens; "
+            "convert it to a tokenizer.json"
+        )
+    return transformers.PreTrainedTokenizerFast.from_pretrained(source)
 
 
 def _check_folder(folder: Path) -> None:
@@ -156,7 +190,9 @@ def _clear_errors(name: str) -> Iterator[None]:
     """Turn what the loaders raise about a model's files into one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+    except PromptfuseError:
+        raise
+    except Exception as error:  # The tokenizers library raises bare exceptions, broken JSON whatever follows.
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         reason = reason if len(reason) <= 200 else reason[:197] + "..."
         raise ModelError(f"{name}: cannot be loaded ({reason}); check the id or the folder's files") from error

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptfuse.errors import ConfigError
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -75,35 +75,53 @@ PRESETS = {
 def load_preset(name: str) -> Preset:
     """A preset by name, or from a YAML file with the fields of ``Preset``.
 
+    A file may name another preset or file (relative to its own folder) as its ``base``, whose fields it
+    changes.
+
     Raises:
         ConfigError: if there is no such preset or file, or a field is wrong.
     """
     if name in PRESETS:
         return PRESETS[name]
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        known = ", ".join(PRESETS)
-        raise ConfigError(f"no preset {name!r}; choose from: {known}, or give a .yaml file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise ConfigError(f"{path}: no such file; check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected fields such as 'lm: gpt2', found {type(values).__name__}")
-    base = values.pop("base", None)
-    if base is not None:
-        values = {**load_preset(str(base)).model_dump(), **values}
+    values = _read(Path(name), ())
     try:
         return Preset.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from None
+        raise ConfigError(f"{name}: {_explain(error)}") from None
+
+
+def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    """The fields of a file and its bases; ``below`` are the files that are based on it."""
+    if path.suffix not in (".yaml", ".yml"):
+        known = ", ".join(PRESETS)
+        raise ConfigError(f"no preset {path.name!r}; choose from: {known}, or give a .yaml file")
+    if path.resolve() in below:
+        raise ConfigError(f"{path}: is based on itself; let 'base' name another preset")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a .yaml file") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}: not valid YAML ({error.problem}, line {line}); correct it") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ConfigError(f"{path}: not valid YAML (no UTF-8 text); give a text file") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected fields such as 'lm: gpt2', found {type(values).__name__}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if base in PRESETS:
+        return {**PRESETS[base].model_dump(), **values}
+    return {**_read(path.parent / str(base), (*below, path.resolve())), **values}
 
 
 def _explain(error: ValidationError) -> str:
     """The first problem, in one line, with the nearest right key for a wrong one."""
-    first = error.errors()[0]
+    # A wrong key first: the field that is missing is often the one that it was meant for.
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Preset.model_fields, n=1)

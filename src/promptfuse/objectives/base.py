@@ -12,6 +12,7 @@ from torch import Tensor
 from promptfuse.adapters import SlotGradient
 from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import Batch, Model
+from promptfuse.models.base import at_least_float32
 
 
 class Term(ABC):
@@ -55,14 +56,17 @@ class Term(ABC):
     @torch.no_grad()
     def score(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Losses of texts, (len(texts),), in batches of similar length, in the order given."""
+        if not texts:
+            return torch.empty(0, device=self.model.device)
         rows, content = self.model.token_rows([self.wrap(text) for text in texts])
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-        found = torch.empty(len(rows), device=self.model.device)
+        found = []
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             batch = self.model.collate([rows[index] for index in part], [content[index] for index in part])
-            found[torch.tensor(part, device=found.device)] = self.losses(batch)
-        return self._finite(found, texts)
+            found.append(self.losses(batch))
+        place = torch.tensor(order, device=self.model.device).argsort()
+        return self._finite(torch.cat(found)[place], texts)
 
     def _finite(self, losses: Tensor, texts: Sequence[str]) -> Tensor:
         if not bool(torch.isfinite(losses).all()):
@@ -86,14 +90,11 @@ class Term(ABC):
             Losses and gradients for each beam and slot length; see ``SlotGradient``.
         """
         rows, content = self.model.token_rows([f"{self.prefix}{text}" for text in texts])
-        tail = self._suffix_ids()
+        tail, holder = self._suffix_ids(), self._holder_id()
         filled, ranges, places = [], [], []
         for row, (start, stop) in zip(rows, content, strict=True):
             for length in range(1, slots + 1):
-                # The id is never looked up, its embedding is replaced; but it must not be a special
-                # one, since models find their pooling position by id.
-                holder = [self._holder_id] * length
-                filled.append([*row[:stop], *holder, *tail, *row[stop:]])
+                filled.append([*row[:stop], *[holder] * length, *tail, *row[stop:]])
                 ranges.append((start, stop + length + len(tail)))
                 places.append((stop, length))
         # A slot that no longer fits is no slot: the row is refused like any other text that is too long.
@@ -101,24 +102,35 @@ class Term(ABC):
         batch = self.model.collate(filled, ranges)
         with torch.no_grad():
             embeddings = self.model.embedding(batch.ids).clone()
+        # What stands in the slot is what the linear estimate starts from, rounding included.
+        probe = probe.to(embeddings)
         for index, (stop, length) in enumerate(places):
-            embeddings[index, stop : stop + length] = probe[index // slots].to(embeddings.dtype)
+            embeddings[index, stop : stop + length] = probe[index // slots]
         embeddings.requires_grad_(True)
         with torch.enable_grad(), self.model.embeddings_from(embeddings):
             losses = self.losses(batch)
             (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
-        found = torch.zeros(len(texts), slots, slots, embeddings.shape[-1], device=embeddings.device)
+        gradient = at_least_float32(gradient)
+        found = gradient.new_zeros(len(texts), slots, slots, gradient.shape[-1])
         for index, (stop, length) in enumerate(places):
-            found[index // slots, length - 1, :length] = gradient[index, stop : stop + length].float()
-        return SlotGradient(losses.detach().view(len(texts), slots), found, probe)
+            found[index // slots, length - 1, :length] = gradient[index, stop : stop + length]
+        return SlotGradient(losses.detach().view(len(texts), slots), found, at_least_float32(probe))
 
     def _suffix_ids(self) -> list[int]:
+        """The suffix's tokens as they stand behind a word."""
         if not self.suffix:
             return []
-        ids: list[int] = self.model.tokenizer(self.suffix, add_special_tokens=False)["input_ids"]
-        return ids
+        word = "word"  # Alone, the suffix might get the blank of a word's beginning (SentencePiece).
+        alone, behind = self.model.tokenizer([word, f"{word}{self.suffix}"], add_special_tokens=False)["input_ids"]
+        if behind[: len(alone)] == alone:
+            return list(behind[len(alone) :])
+        return list(self.model.tokenizer(self.suffix, add_special_tokens=False)["input_ids"])
 
-    @property
     def _holder_id(self) -> int:
-        special = set(self.model.tokenizer.all_special_ids)
+        """An id for the placeholder.
+
+        It is never looked up, its embedding is replaced; but models find the end of a text and its
+        positions by special ids.
+        """
+        special = {*self.model.tokenizer.all_special_ids, self.model.pad_id}
         return next(index for index in range(len(self.model.embedding_table)) if index not in special)

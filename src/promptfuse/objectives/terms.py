@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor
 
-from promptfuse.errors import ModelError
+from promptfuse.errors import ModelError, TextError
 from promptfuse.models import Batch, CausalLM, ImageTextModel, Model, SequenceClassifier, load_image
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives.base import Term
@@ -36,8 +36,14 @@ class Fluency(Term):
         return cast(CausalLM, self.model)
 
     def losses(self, batch: Batch) -> Tensor:
-        """Mean NLL per token, (rows,)."""
+        """Mean NLL per token, (rows,).
+
+        Raises:
+            TextError: if a text has no token that the model predicts.
+        """
         total, count = self.lm.nll(batch)
+        if not bool(count.all()):
+            raise TextError(f"{self.model.name} predicts no token of an empty text; give at least one word")
         return total / count
 
 

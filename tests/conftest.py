@@ -1,0 +1,371 @@
+"""Tiny random checkpoints of real architectures, saved to folders and loaded as a hub id would be.
+
+Nothing here is downloaded. Tokenizers of each family are trained on a few sentences, models get random
+weights that are large enough for every part of them to matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
+from transformers import (
+    BertConfig,
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    GPT2Config,
+    LlamaConfig,
+    MobileNetV2Config,
+    OPTConfig,
+    Qwen2Config,
+    RobertaConfig,
+    SiglipConfig,
+    SiglipTextConfig,
+    SiglipVisionConfig,
+    VisionTextDualEncoderConfig,
+)
+
+from promptfuse.models import Model, load_model
+
+SENTENCES = (
+    "A brown dog runs through the green grass.",
+    "Two children are playing football in the park.",
+    "A man in a red shirt rides a bicycle down the street.",
+    "The woman holds a small white cat in her arms.",
+    "An old train stands at the station in the snow.",
+    "A boat is sailing on the blue water near the beach.",
+    "Several people are sitting around a wooden table with food.",
+    "A black bird is flying over the mountains at sunset.",
+    "The little girl is smiling at the camera.",
+    "A group of horses is standing in a field of flowers.",
+    "What a wonderful film, the best that I have seen this year!",
+    "The plot is dull and the acting is terrible.",
+    "I don't think it's worth 10 dollars, but we'll see.",
+    "A delicious cake with strawberries on a white plate.",
+    "An image of a tall building under a cloudy sky.",
+    "The surfer is riding a huge wave in the ocean.",
+    "Café crème, naïve résumé: straße 日本 🙂",
+) * 3
+
+
+# --------------------------------------------------------------------------------------- tokenizers
+
+
+def _byte_level(specials: list[str]) -> dict[str, Any]:
+    """Byte-level BPE trained on the sentences, as vocabulary and merges."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return _trained(
+        tokenizer,
+        trainers.BpeTrainer(
+            vocab_size=420, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+
+
+def _trained(tokenizer: Tokenizer, trainer: Any) -> dict[str, Any]:
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return {"vocab": model["vocab"], "merges": [tuple(merge) for merge in model.get("merges", ())]}
+
+
+def gpt2_tokenizer() -> Any:
+    return transformers.GPT2Tokenizer(**_byte_level(["<|endoftext|>"]), model_max_length=40)
+
+
+def opt_tokenizer() -> Any:
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    return transformers.GPT2Tokenizer(
+        **_byte_level(specials), bos_token="</s>", eos_token="</s>", unk_token="</s>", pad_token="<pad>",
+        add_bos_token=True,
+    )  # fmt: skip
+
+
+def qwen2_tokenizer() -> Any:
+    return transformers.Qwen2Tokenizer(**_byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"]))
+
+
+def llama_tokenizer() -> Any:
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    specials = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    # Not split at blanks when used, but trained so, else whole sentences become tokens.
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
+    trainer = trainers.BpeTrainer(vocab_size=460, special_tokens=specials, show_progress=False)
+    return transformers.LlamaTokenizer(**_trained(tokenizer, trainer), add_bos_token=True)
+
+
+def clip_tokenizer() -> Any:
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    pattern = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trained = _trained(
+        tokenizer,
+        trainers.BpeTrainer(
+            vocab_size=500,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            end_of_word_suffix="</w>",
+            show_progress=False,
+        ),
+    )
+    vocab = trained["vocab"]
+    for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocab.setdefault(f"{byte}</w>", len(vocab))
+    # Last, as in OpenAI's vocabulary: the text tower of old configurations pools at the highest id.
+    vocab["<|startoftext|>"], vocab["<|endoftext|>"] = len(vocab), len(vocab) + 1
+    return transformers.CLIPTokenizer(**trained, model_max_length=24)
+
+
+def bert_tokenizer() -> Any:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trained = _trained(
+        tokenizer, trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials, show_progress=False)
+    )
+    return transformers.BertTokenizer(vocab=trained["vocab"], do_lower_case=True, model_max_length=32)
+
+
+def roberta_tokenizer() -> Any:
+    # No model_max_length, as some RoBERTa checkpoints on the hub: the model has to know its own limit.
+    return transformers.RobertaTokenizer(**_byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]))
+
+
+def siglip_tokenizer() -> Any:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"[!-/:-@\[-`{-~]"), ""),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.train_from_iterator(
+        SENTENCES,
+        trainers.UnigramTrainer(
+            vocab_size=300, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", unk_token="<unk>", model_max_length=16
+    )
+
+
+# ------------------------------------------------------------------------------------------- models
+
+
+def _excite(module: nn.Module) -> nn.Module:
+    """Weights large enough that every part of a model shows in its output."""
+    for name, parameter in module.named_parameters():
+        if parameter.dim() == 2:
+            scale = 0.5 if "embed" in name or "wte" in name or "wpe" in name else 1.2 / parameter.shape[1] ** 0.5
+            nn.init.normal_(parameter, std=scale)
+        elif parameter.dim() == 1 and name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.1)
+    return module.eval()
+
+
+def _ids(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def build_gpt2() -> tuple[Any, Any, Any]:
+    tokenizer = gpt2_tokenizer()
+    config = GPT2Config(**_ids(tokenizer), n_positions=40, n_embd=16, n_layer=2, n_head=2)
+    return tokenizer, transformers.GPT2LMHeadModel(config), None
+
+
+def build_llama() -> tuple[Any, Any, Any]:
+    tokenizer = llama_tokenizer()
+    config = LlamaConfig(
+        **_ids(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64,
+    )  # fmt: skip
+    return tokenizer, transformers.LlamaForCausalLM(config), None
+
+
+def build_opt() -> tuple[Any, Any, Any]:
+    tokenizer = opt_tokenizer()
+    # The projection in front of and behind the layers is what opt-350m has.
+    config = OPTConfig(
+        **_ids(tokenizer), hidden_size=24, word_embed_proj_dim=16, ffn_dim=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=48,
+    )  # fmt: skip
+    return tokenizer, transformers.OPTForCausalLM(config), None
+
+
+def build_qwen2() -> tuple[Any, Any, Any]:
+    tokenizer = qwen2_tokenizer()
+    # More rows than ids, as published Qwen checkpoints have.
+    ids = _ids(tokenizer) | {"vocab_size": len(tokenizer) + 13}
+    config = Qwen2Config(
+        **ids, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=True,
+    )  # fmt: skip
+    return tokenizer, transformers.Qwen2ForCausalLM(config), None
+
+
+def _clip_text(tokenizer: Any, **changes: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(**{
+        **_ids(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": 24, "projection_dim": 12, **changes,
+    })  # fmt: skip
+
+
+def build_clip(**changes: Any) -> tuple[Any, Any, Any]:
+    tokenizer = clip_tokenizer()
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+        patch_size=16, projection_dim=12,
+    )  # fmt: skip
+    config = CLIPConfig(
+        text_config=_clip_text(tokenizer, **changes).to_dict(), vision_config=vision.to_dict(), projection_dim=12
+    )
+    size = {"shortest_edge": 32}
+    processor = transformers.CLIPImageProcessorPil(size=size, crop_size={"height": 32, "width": 32})
+    return tokenizer, transformers.CLIPModel(config), processor
+
+
+def build_old_clip() -> tuple[Any, Any, Any]:
+    """CLIP with the end mark that OpenAI's configurations state, which is wrong and means: pool at the maximum."""
+    return build_clip(bos_token_id=0, eos_token_id=2, pad_token_id=1)
+
+
+def build_siglip() -> tuple[Any, Any, Any]:
+    tokenizer = siglip_tokenizer()
+    text = SiglipTextConfig(
+        **_ids(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=16, projection_size=16,
+    )  # fmt: skip
+    vision = SiglipVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    config = SiglipConfig(text_config=text.to_dict(), vision_config=vision.to_dict())
+    processor = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    return tokenizer, transformers.SiglipModel(config), processor
+
+
+def build_dual() -> tuple[Any, Any, Any]:
+    """As training/train_clip.py builds the embedded model: MobileNetV2 and CLIP's text tower."""
+    tokenizer = clip_tokenizer()
+    vision = transformers.MobileNetV2Model(
+        MobileNetV2Config(image_size=64, depth_multiplier=0.25, tf_padding=True, hidden_size=1280)
+    )
+    text = transformers.CLIPTextModel(_clip_text(tokenizer, pad_token_id=tokenizer.eos_token_id))
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(vision.config, text.config, projection_dim=12)
+    model = transformers.VisionTextDualEncoderModel(config, vision_model=vision, text_model=text)
+    processor = transformers.CLIPImageProcessorPil(size={"height": 64, "width": 64}, do_center_crop=False)
+    return tokenizer, model, processor
+
+
+def build_bert() -> tuple[Any, Any, Any]:
+    tokenizer = bert_tokenizer()
+    config = BertConfig(
+        **_ids(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=32, id2label={0: "Negative", 1: "Positive"}, label2id={"Negative": 0, "Positive": 1},
+    )  # fmt: skip
+    return tokenizer, transformers.BertForSequenceClassification(config), None
+
+
+def build_roberta() -> tuple[Any, Any, Any]:
+    tokenizer = roberta_tokenizer()
+    labels = ("negative", "neutral", "positive")
+    config = RobertaConfig(
+        **_ids(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=34, type_vocab_size=1, id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+    )  # fmt: skip
+    return tokenizer, transformers.RobertaForSequenceClassification(config), None
+
+
+BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
+    "gpt2": build_gpt2,
+    "llama": build_llama,
+    "opt": build_opt,
+    "qwen2": build_qwen2,
+    "clip": build_clip,
+    "old-clip": build_old_clip,
+    "siglip": build_siglip,
+    "dual": build_dual,
+    "bert": build_bert,
+    "roberta": build_roberta,
+}
+
+
+# ----------------------------------------------------------------------------------------- fixtures
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and advice of transformers while a test prepares something."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    yield
+    transformers.logging.set_verbosity_warning()
+    transformers.logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny models are slower on more threads, and sums stay the same from machine to machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with the named tiny checkpoint; tests that damage it copy it first."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    @cache
+    def build(name: str) -> Path:
+        torch.manual_seed(sorted(BUILDERS).index(name))
+        folder = root / name
+        with quiet():
+            tokenizer, module, processor = BUILDERS[name]()
+            _excite(module).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            if processor is not None:
+                processor.save_pretrained(folder)
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint: Callable[[str], Path]) -> Callable[..., Any]:
+    """The named tiny checkpoint, loaded once for each type of its parameters."""
+
+    @cache
+    def load(name: str, dtype: torch.dtype = torch.float32) -> Model:
+        return load_model(checkpoint(name), dtype=dtype)
+
+    return load
