@@ -71,9 +71,10 @@ class Optimisers:
         """Restore what ``tensors`` gave."""
         for index, part in enumerate(self.parts):
             state: dict[int, dict[str, torch.Tensor]] = {}
+            prefix = f"optimiser.{index}."
             for name, value in flat.items():
-                head, number, key, field = name.split(".", 3)
-                if head == "optimiser" and int(number) == index:
+                if name.startswith(prefix):
+                    key, field = name.removeprefix(prefix).split(".")
                     state.setdefault(int(key), {})[field] = value
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
 

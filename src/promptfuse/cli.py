@@ -25,6 +25,14 @@ app = typer.Typer(
 )
 
 
+def _whole(value: str) -> int:
+    """Parse a whole number; the message names what was given."""
+    try:
+        return int(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is not a whole number") from None
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"promptfuse {__version__}")
@@ -46,14 +54,14 @@ def caption(
     sentiment: Annotated[str | None, typer.Option(help="positive or negative.")] = None,
     models: Annotated[str, typer.Option(help="mini, paper or a .yaml file.")] = "mini",
     prefix: Annotated[str | None, typer.Option(help="What the caption begins with.")] = None,
-    steps: Annotated[int | None, typer.Option(help="The most tokens to append.")] = None,
-    beams: Annotated[int | None, typer.Option(help="Texts kept at each step.")] = None,
-    candidates: Annotated[int | None, typer.Option(help="Texts scored exactly per beam and step.")] = None,
+    steps: Annotated[int | None, typer.Option(parser=_whole, metavar="N", help="The most tokens to append.")] = None,
+    beams: Annotated[int | None, typer.Option(parser=_whole, metavar="N", help="Texts kept at each step.")] = None,
+    candidates: Annotated[int | None, typer.Option(parser=_whole, metavar="N", help="Texts scored exactly per beam and step.")] = None,
     weight: Annotated[
         list[str] | None,
         typer.Option(metavar="TERM=VALUE", help="Weight of fluency, image or sentiment; repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="For methods that draw.")] = 0,
+    seed: Annotated[int, typer.Option(parser=_whole, metavar="N", help="For methods that draw.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     trace: Annotated[

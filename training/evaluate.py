@@ -1,0 +1,114 @@
+"""Measure the embedded models as they ship, through the package's own loading.
+
+    python -m training.evaluate --data DATA [--json]
+
+Everything is measured on data that training never read: the dev split of Flickr8k, the dev split of
+SST-2 and the held-out tiny-imagenet photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from promptfuse.models import CausalLM, ImageTextModel, SequenceClassifier, load_image, load_model
+from training import data as sources
+from training.train_lm import evaluate as perplexity
+
+BATCH = 64
+
+
+@torch.inference_mode()
+def text_features(model: ImageTextModel, texts: list[str]) -> torch.Tensor:
+    """Unit features, (texts, d)."""
+    return torch.cat([model.text_features(model.encode(texts[i : i + 256])) for i in range(0, len(texts), 256)])
+
+
+@torch.inference_mode()
+def image_features(model: ImageTextModel, paths: list[Path]) -> torch.Tensor:
+    """Unit features, (photos, d)."""
+    parts: list[list[Image.Image]] = [
+        [load_image(path) for path in paths[i : i + BATCH]] for i in range(0, len(paths), BATCH)
+    ]
+    return torch.cat([model.image_features(part) for part in parts])
+
+
+def retrieval(model: ImageTextModel, data: Path) -> dict[str, float]:
+    """Recall between the 1,000 dev photos and their 5,000 captions, both ways."""
+    photos = sources.flickr8k(data, "dev")
+    images = image_features(model, [photo.path for photo in photos])
+    texts = [sources.clean_caption(text) for photo in photos for text in photo.captions]
+    owner = torch.tensor([index for index, photo in enumerate(photos) for _ in photo.captions])
+    scores = text_features(model, texts) @ images.T
+    rank = (scores > scores.gather(1, owner[:, None])).sum(1)
+    best = torch.stack([scores[owner == index, index].max() for index in range(len(photos))])
+    back = (scores > best[None]).sum(0)
+    found = {f"text_to_image_r{k}": float((rank < k).float().mean()) for k in (1, 5, 10)}
+    return found | {f"image_to_text_r{k}": float((back < k).float().mean()) for k in (1, 5, 10)}
+
+
+def zero_shot(model: ImageTextModel, data: Path) -> dict[str, float]:
+    """Accuracy on the held tiny-imagenet photos with the prompt "a photo of a NAME"."""
+    held = [photo for photo in sources.labelled_photos(data) if photo.held]
+    classes = sorted({photo.names for photo in held})
+    names = [group[0] for group in classes]
+    prompts = [f"a photo of {'an' if name[0].lower() in 'aeiou' else 'a'} {name}" for name in names]
+    scores = image_features(model, [photo.path for photo in held]) @ text_features(model, prompts).T
+    truth = torch.tensor([classes.index(photo.names) for photo in held])[:, None]
+    top = scores.topk(5).indices
+    return {
+        "zero_shot_top1": float((top[:, :1] == truth).any(1).float().mean()),
+        "zero_shot_top5": float((top == truth).any(1).float().mean()),
+        "zero_shot_photos": len(held),
+    }
+
+
+@torch.inference_mode()
+def sentiment(model: SequenceClassifier, data: Path) -> dict[str, float]:
+    """Accuracy on SST-2 dev, and on those of its phrases that no train phrase contains."""
+    pairs = sources.labelled_text(data / "text/sst2/dev.tsv")
+    seen = " | ".join(text for text, _ in sources.labelled_text(data / "text/sst2/train.tsv"))
+    right = []
+    for start in range(0, len(pairs), 256):
+        part = pairs[start : start + 256]
+        best = model.log_probabilities(model.encode([text for text, _ in part])).argmax(1).tolist()
+        right += [label == truth for label, (_, truth) in zip(best, part, strict=True)]
+    fresh = [ok for ok, (text, _) in zip(right, pairs, strict=True) if len(text.split()) >= 4 and text not in seen]
+    return {
+        "sst2_dev": sum(right) / len(right),
+        "sst2_dev_phrases": len(right),
+        "sst2_dev_unseen": sum(fresh) / len(fresh),
+        "sst2_dev_unseen_phrases": len(fresh),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    lm, clip, tone = load_model("mini-lm"), load_model("mini-clip"), load_model("mini-tone")
+    assert isinstance(lm, CausalLM)
+    assert isinstance(clip, ImageTextModel)
+    assert isinstance(tone, SequenceClassifier)
+    dev = [
+        sources.clean_caption(text) for photo in sources.flickr8k(args.data, "dev") for text in photo.captions
+    ]
+    found: dict[str, float] = dict(perplexity(lm.module, lm.tokenizer, dev))
+    found |= retrieval(clip, args.data) | zero_shot(clip, args.data) | sentiment(tone, args.data)
+    for name, model in (("lm", lm), ("clip", clip), ("tone", tone)):
+        found[f"parameters_{name}"] = sum(parameter.numel() for parameter in model.module.parameters())
+    if args.json:
+        print(json.dumps(found))
+    else:
+        for name, value in found.items():
+            print(f"{name:<26} {value:.4f}" if isinstance(value, float) else f"{name:<26} {value}")
+
+
+if __name__ == "__main__":
+    main()
