@@ -28,6 +28,10 @@ def to_slices(a: Tensor) -> Tensor:
     Returns:
         (..., slices, N, d), complex; ``n // 2 + 1`` slices where ``a`` is real, n where it is complex.
     """
+    # The transforms refuse tensors without elements, and a batch may well be empty.
+    if a.numel() == 0:
+        count = a.shape[-1] if a.is_complex() else a.shape[-1] // 2 + 1
+        return a.new_zeros(*a.shape[:-3], count, *a.shape[-3:-1], dtype=a.dtype.to_complex())
     transformed: Tensor = torch.fft.fft(a) if a.is_complex() else torch.fft.rfft(a)
     return torch.movedim(transformed, -1, -3)
 
@@ -44,6 +48,8 @@ def from_slices(slices: Tensor, n: int, dtype: torch.dtype) -> Tensor:
         (..., N, d, n).
     """
     tubes = torch.movedim(slices, -3, -1)
+    if tubes.numel() == 0:
+        return torch.zeros(*tubes.shape[:-1], n, dtype=dtype, device=tubes.device)
     transformed: Tensor = torch.fft.ifft(tubes, n=n) if dtype.is_complex else torch.fft.irfft(tubes, n=n)
     return transformed.to(dtype)
 

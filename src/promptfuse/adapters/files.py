@@ -1,7 +1,9 @@
 """Adapter files: safetensors for the maps, JSON for the rest, nothing that runs code when it is read.
 
-The maps are written under a name that carries their checksum, the JSON that names them last. Each file
-appears by a rename, so a reader or a second writer sees an old adapter or a new one, never a mixture.
+The maps are written under a name of their own, the JSON that names them last, and each file appears by a
+rename. So a reader sees an old adapter or a new one and never a mixture, and of several writers at once
+the last one wins. A writer deletes only the maps whose index it has just replaced: names are never used
+twice, so nothing can come to refer to them again.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor], description: Mapping[str,
         AdapterError: if the folder cannot be written to.
     """
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    maps = f"maps-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
+    maps = f"maps-{secrets.token_hex(8)}.safetensors"
     checksum = _checksum(data, description)
     index = {"format": FORMAT, "maps": maps, "sha256": checksum, "description": description}
     try:
@@ -40,7 +42,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor], description: Mapping[str,
         previous = _maps_of(folder)
         _replace(folder / maps, data)
         _replace(folder / _INDEX, (json.dumps(index, indent=1) + "\n").encode())
-        if previous is not None and previous != maps:
+        if previous is not None:
             (folder / previous).unlink(missing_ok=True)
     except OSError as error:
         raise AdapterError(
@@ -61,7 +63,13 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 f"the adapter in {str(folder)!r} has format {index['format']}, this version reads {FORMAT}; "
                 "fit it again with Adapter.fit"
             )
-        data = (folder / Path(index["maps"]).name).read_bytes()
+        try:
+            data = (folder / Path(index["maps"]).name).read_bytes()
+        except FileNotFoundError:
+            # Replaced since the index was read? Then there is a new index to go by.
+            if _maps_of(folder) in (None, index["maps"]):
+                raise
+            return read(folder)
         if _checksum(data, index["description"]) != index["sha256"]:
             raise AdapterError(_damaged(folder, "its checksum is wrong"))
         return load(data), index["description"]

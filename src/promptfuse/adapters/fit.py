@@ -87,14 +87,14 @@ def fit(
     fitter = _Fitter(model_a.embedding_table, model_b.embedding_table, config, len(words) - skipped, progress)
     own = {n: group for n, group in groups.items() if n <= config.max_subtokens}
     moments = {n: fitter.stream(group) for n, group in groups.items()}
-    by_length, lengths = {}, []
-    for n, group in sorted(own.items()):
-        by_length[n], length_report = fitter.solve(n, moments[n], [group])
-        lengths.append(length_report)
     # The positional map is fitted on the words of every length, taken apart.
     apart = [pair if n > config.max_subtokens else pair.positional() for n, pair in moments.items()]
-    every = list(groups.values())
-    positional, positional_report = fitter.solve(0, sum(apart[1:], apart[0]), every)
+    total, every = sum(apart[1:], apart[0]), list(groups.values())
+    positional, positional_report = fitter.solve(0, total, every, config.ridges[-1])
+    by_length, lengths = {}, []
+    for n, group in sorted(own.items()):
+        by_length[n], length_report = fitter.solve(n, moments[n], [group], positional_report.ridge)
+        lengths.append(length_report)
     weight = {n: float(group.weights.sum()) for n, group in groups.items()}
     report = AdapterReport(
         model_a=model_a.name,
@@ -111,11 +111,11 @@ def fit(
 
 @dataclass(frozen=True)
 class _Group:
-    """Words of one length n: their ids in both models, weights, and whether they are held out."""
+    """Words of one length n: their ids in both models, (words, n), weights, and whether they are held out."""
 
     n: int
-    ids_a: list[tuple[int, ...]]
-    ids_b: list[tuple[int, ...]]
+    ids_a: Tensor
+    ids_b: Tensor
     weights: Tensor
     held_out: Tensor
 
@@ -139,15 +139,8 @@ def _group(
 ) -> tuple[dict[int, _Group], Counter[tuple[int, int]], int]:
     """Words by length, the counts of (n_A, n_B), and how many words a model cannot embed."""
     texts = list(words)
-    rows_a, rows_b = len(model_a.embedding_table), len(model_b.embedding_table)
-    pairs = zip(
-        texts, encode_words(model_a.tokenizer, texts), encode_words(model_b.tokenizer, texts), strict=True
-    )
-    usable = [
-        (text, ids_a, ids_b)
-        for text, ids_a, ids_b in pairs
-        if ids_a is not None and ids_b is not None and max(ids_a) < rows_a and max(ids_b) < rows_b
-    ]
+    spelled = [_spell(model, texts) for model in (model_a, model_b)]
+    usable = [(text, a, b) for text, a, b in zip(texts, *spelled, strict=True) if a and b]
     counts = Counter((len(ids_a), len(ids_b)) for _, ids_a, ids_b in usable)
     members: dict[int, list[tuple[str, tuple[int, ...], tuple[int, ...]]]] = {}
     for entry in usable:
@@ -155,14 +148,21 @@ def _group(
     groups = {
         n: _Group(
             n,
-            [ids_a for _, ids_a, _ in entries],
-            [ids_b for _, _, ids_b in entries],
+            pad_words([ids_a for _, ids_a, _ in entries], n),
+            pad_words([ids_b for _, _, ids_b in entries], n),
             torch.tensor([words[text] ** config.weight_power for text, _, _ in entries], dtype=torch.float64),
             torch.tensor([crc32(text.encode()) % _HELD_OUT == 0 for text, _, _ in entries]),
         )
         for n, entries in members.items()
     }
     return groups, counts, len(texts) - len(usable)
+
+
+def _spell(model: EmbeddingModel, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Ids of words, none where the model has no embedding of one: no token, no row, or the unknown token."""
+    rows, unknown = len(model.embedding_table), model.tokenizer.unk_token_id
+    spelled = encode_words(model.tokenizer, texts)
+    return [() if ids is None or unknown in ids or max(ids) >= rows else ids for ids in spelled]
 
 
 class _Fitter:
@@ -191,12 +191,16 @@ class _Fitter:
                 self._advance(len(weights))
         return pair
 
-    def solve(self, n: int, pair: _Pair, groups: Sequence[_Group]) -> tuple[Tensor, LengthReport]:
-        """The map for words of n sub-tokens, 0 for the positional one, and its report."""
+    def solve(
+        self, n: int, pair: _Pair, groups: Sequence[_Group], ridge: float
+    ) -> tuple[Tensor, LengthReport]:
+        """The map for words of n sub-tokens, 0 for the positional one, and its report.
+
+        ``ridge`` is for the case that there are no words to judge by.
+        """
         fitted, held_out = pair.fitted, pair.held_out
         ridges, rcond = self.config.ridges, self.config.rcond
-        # Without words to judge by, the most cautious.
-        ridge, r2, cosine = ridges[-1], None, None
+        r2, cosine = None, None
         if fitted.words and held_out.words:
             scale = fitted.scale()
             errors = held_out_errors(fitted, held_out, [scale * value for value in ridges], rcond)
@@ -233,10 +237,11 @@ class _Fitter:
         """Embeddings (N, d_A, n) and (N, d_B, n), with weights (N,), in double precision."""
         widest = max(self.table_a.shape[1], self.table_b.shape[1])
         size = max(64, _BATCH_NUMBERS // (widest * group.n))
-        for part in torch.split(chosen.nonzero()[:, 0], size):
-            chosen_ids = [(group.ids_a[k], group.ids_b[k]) for k in part.tolist()]
-            x = stack_words(self.table_a, [ids_a for ids_a, _ in chosen_ids], group.n)
-            y = stack_words(self.table_b, [ids_b for _, ids_b in chosen_ids], group.n)
+        rows = chosen.nonzero()[:, 0]
+        for first in range(0, len(rows), size):
+            part = rows[first : first + size]
+            x = embed_words(self.table_a, group.ids_a[part])
+            y = embed_words(self.table_b, group.ids_b[part])
             yield x.to(self.device).double(), y.to(self.device).double(), group.weights[part].to(self.device)
 
     def _advance(self, words: int) -> None:
@@ -245,20 +250,22 @@ class _Fitter:
             self.progress(self.done, self.total)
 
 
-def stack_words(table: Tensor, rows: Sequence[Sequence[int]], n: int) -> Tensor:
-    """Embeddings of words, zero-padded on the right: always on the right, in every length and both models.
+def pad_words(rows: Sequence[Sequence[int]], n: int) -> Tensor:
+    """Ids of words, (N, n), padded with -1 on the right: always there, whatever the length and the model."""
+    return torch.tensor([[*row, *[-1] * (n - len(row))] for row in rows], dtype=torch.long).reshape(-1, n)
+
+
+def embed_words(table: Tensor, padded: Tensor) -> Tensor:
+    """Embeddings of padded words, zero at the padding.
 
     Args:
         table: (vocabulary, d).
-        rows: N words' token ids, at most n each.
-        n: length of the tubes.
+        padded: (N, n), see `pad_words`.
 
     Returns:
         (N, d, n).
     """
-    padded = torch.tensor([[*row, *[-1] * (n - len(row))] for row in rows], device=table.device).reshape(
-        -1, n
-    )
+    padded = padded.to(table.device)
     embedded = table[padded.clamp(min=0)] * (padded >= 0)[..., None]
     return embedded.transpose(1, 2)
 

@@ -75,7 +75,8 @@ class _Candidates:
             for index, ids in zip(starts, spellings, strict=True)
             if ids is not None and max(ids) < rows_b
         ]
-        return cls(rows_a, torch.tensor([index for index, _ in known]), tuple(ids for _, ids in known))
+        tokens = torch.tensor([index for index, _ in known], dtype=torch.long)
+        return cls(rows_a, tokens, tuple(ids for _, ids in known))
 
 
 class Transport(ABC):
