@@ -155,25 +155,12 @@ words = st.sampled_from(sorted({word for line in TEXT for word in line.split()})
 blanks = st.sampled_from(
     [" ", " ", " ", " ", "  ", "   ", "\n", "\t", " \n ", "\u00a0", "\u2003", "\x0b", "\x1c"]
 )
-oddities = st.sampled_from(
-    [
-        "e\u0301",
-        "\u0301",
-        "\u200b",
-        "İ",
-        "ﬁ",
-        "ﷺ",
-        "´",
-        "Å",
-        "👩‍👩‍👧",
-        "<s>",
-        "</s>",
-        "<end>",
-        "[SEP]",
-        "<unk>",
-        "[UNK]",
-    ]
-    + ["▁", "Ġ", "##ing", "\x00", "\ufeff", "\u202e", "''s", ".", ",", ";\n", "0", "½"]
+# Combining marks, ligatures, signs that normalise to blanks or to nothing, a joined emoji; special tokens
+# spelled out; the marks of other tokenizers; control characters; punctuation.
+oddities = st.one_of(
+    st.sampled_from(["e\u0301", "\u0301", "\u200b", "İ", "ﬁ", "ﷺ", "´", "Å", "👩\u200d👩\u200d👧", "0", "½"]),
+    st.sampled_from(["<s>", "</s>", "<end>", "[SEP]", "<unk>", "[UNK]", "▁", "Ġ", "##ing"]),
+    st.sampled_from(["\x00", "\ufeff", "\u202e", "''s", ".", ",", ";\n"]),
 )
 pieces = st.one_of(
     words, words, words, blanks, blanks, blanks, oddities, st.characters(exclude_categories=["Cs"])
@@ -284,7 +271,7 @@ def test_words_without_tokens_or_across_the_border_have_no_ids():
 @example(parts=["end.", "\n\n", "start", " ", "next"], seed="end.")
 @example(parts=["the", " ", "\u0301", " ", "dog"], seed="the dog")
 def test_incremental_encoding_equals_full_encoding(name, parts, seed):
-    """While a text grows piece by piece, for every prefix of it, with what earlier texts left in the cache."""
+    """While a text grows piece by piece, with what earlier texts left in the cache."""
     tokenizer = family(name)
     encoder = encoder_of(name)
     text = seed
