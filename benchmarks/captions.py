@@ -91,7 +91,9 @@ class Bench:
             clip = self.captioner.model("image_text")
             nll = pf.Fluency(lm).score(texts)
             with torch.no_grad():
-                parts = [clip.text_features(clip.encode(texts[i : i + 256])) for i in range(0, len(texts), 256)]
+                parts = [
+                    clip.text_features(clip.encode(texts[i : i + 256])) for i in range(0, len(texts), 256)
+                ]
             self._pool = texts, nll, torch.cat(parts)
         return self._pool
 
@@ -131,10 +133,18 @@ class Bench:
         }
 
 
-def run_method(name: str, rows: list[dict[str, Any]], folder: Path, caption: Callable[[int, Path], dict[str, Any]], images: Path) -> list[dict[str, Any]]:
+def run_method(
+    name: str,
+    rows: list[dict[str, Any]],
+    folder: Path,
+    caption: Callable[[int, Path], dict[str, Any]],
+    images: Path,
+) -> list[dict[str, Any]]:
     """Caption all photos, resuming behind what the file holds."""
     path = folder / f"{name}.jsonl"
-    done = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    done = (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
     with path.open("a", encoding="utf-8") as stream:
         for index in range(len(done), len(rows)):
             record = {"image": rows[index]["file"], **caption(index, images / rows[index]["file"])}
@@ -161,8 +171,17 @@ def main() -> None:
     bench = Bench(args.models, args.pool, args.out)
     table = []
     for name in args.methods:
-        records = run_method(name, rows, args.out, lambda index, image, name=name: bench.caption(name, image, index), args.flickr8k / "images")
-        mean = {key: sum(record[key] for record in records) / len(records) for key in ("similarity", "nll", "value", "exact_evaluations", "seconds")}
+        records = run_method(
+            name,
+            rows,
+            args.out,
+            lambda index, image, name=name: bench.caption(name, image, index),
+            args.flickr8k / "images",
+        )
+        mean = {
+            key: sum(record[key] for record in records) / len(records)
+            for key in ("similarity", "nll", "value", "exact_evaluations", "seconds")
+        }
         scores = caption_metrics([record["text"] for record in records], [row["captions"] for row in rows])
         table.append({"method": name, "photos": len(records), **mean, **scores})
     (args.out / "summary.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
@@ -170,7 +189,12 @@ def main() -> None:
         if args.json:
             print(json.dumps(row))
         else:
-            print("  ".join(f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+            print(
+                "  ".join(
+                    f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}"
+                    for key, value in row.items()
+                )
+            )
 
 
 if __name__ == "__main__":

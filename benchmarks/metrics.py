@@ -21,7 +21,8 @@ def _tokenise(texts: dict[int, list[str]]) -> tuple[dict[int, list[str]], str]:
         wrapped = {key: [{"caption": text} for text in group] for key, group in texts.items()}
         return PTBTokenizer().tokenize(wrapped), "ptb"
     plain = {
-        key: [" ".join(PUNCTUATION.sub(" ", text.lower()).split()) for text in group] for key, group in texts.items()
+        key: [" ".join(PUNCTUATION.sub(" ", text.lower()).split()) for text in group]
+        for key, group in texts.items()
     }
     return plain, "plain"
 

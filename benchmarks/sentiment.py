@@ -49,7 +49,13 @@ def main() -> None:
 
     table = []
     for label in ("plain", *judges):
-        records = run_method(label, rows, args.out, lambda index, image, label=label: caption(label, image), args.flickr8k / "images")
+        records = run_method(
+            label,
+            rows,
+            args.out,
+            lambda index, image, label=label: caption(label, image),
+            args.flickr8k / "images",
+        )
         row: dict[str, Any] = {"sentiment": label, "photos": len(records)}
         for name in judges:
             row[f"share_{name}"] = sum(record["class"] == name for record in records) / len(records)
@@ -64,7 +70,12 @@ def main() -> None:
         if args.json:
             print(json.dumps(row))
         else:
-            print("  ".join(f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+            print(
+                "  ".join(
+                    f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}"
+                    for key, value in row.items()
+                )
+            )
 
 
 if __name__ == "__main__":

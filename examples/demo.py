@@ -1,6 +1,6 @@
 """Caption the example photos, plain, positive and negative, and write one page about it.
 
-    python examples/demo.py [--out demo.html] [PHOTO ...]
+python examples/demo.py [--out demo.html] [PHOTO ...]
 """
 
 from __future__ import annotations

@@ -141,12 +141,16 @@ def test_json_lines(promptfuse):
         }  # fmt: skip
         assert row["seed"] == 3
         assert row["terms"].keys() == {"fluency", "image"}
-        assert row["value"] == pytest.approx(sum(row["weights"][key] * loss for key, loss in row["terms"].items()))
+        assert row["value"] == pytest.approx(
+            sum(row["weights"][key] * loss for key, loss in row["terms"].items())
+        )
         assert 0 < row["exact_evaluations"] <= 4 + 2 * 8
 
 
 def test_weights_and_prefix_are_used(promptfuse):
-    code, out, _ = promptfuse("caption", DOG, "--json", "--weight", "image=3.5", "--prefix", "A photo of", *QUICK)
+    code, out, _ = promptfuse(
+        "caption", DOG, "--json", "--weight", "image=3.5", "--prefix", "A photo of", *QUICK
+    )
     row = json.loads(out)
     assert code == 0
     assert row["weights"] == {"fluency": 1.0, "image": 3.5}
@@ -174,7 +178,13 @@ def test_models_lists_the_presets(promptfuse):
 
 
 def test_version_needs_no_torch():
-    script = "import sys; sys.argv = ['promptfuse', '--version']\nfrom promptfuse.cli import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    script = (
+        "import sys; sys.argv = ['promptfuse', '--version']\n"
+        "from promptfuse.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("promptfuse 0.")

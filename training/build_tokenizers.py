@@ -54,8 +54,7 @@ def byte_level(texts: list[str], size: int) -> GPT2Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    made = GPT2Tokenizer(tokenizer_object=tokenizer, model_max_length=128)
-    return made
+    return GPT2Tokenizer(tokenizer_object=tokenizer, model_max_length=128)
 
 
 def clip_style(texts: list[str], size: int) -> CLIPTokenizer:

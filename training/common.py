@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -104,7 +103,7 @@ class Run:
         tensors |= optimisers.tensors()
         part = self.checkpoint.with_suffix(".part")
         save_file(tensors, part, metadata={"progress": json.dumps(progress)})
-        os.replace(part, self.checkpoint)
+        part.replace(self.checkpoint)
 
     def resume(self, model: nn.Module, optimisers: Optimisers) -> dict[str, int]:
         """Load the checkpoint if there is one; return its progress, or an empty dictionary."""

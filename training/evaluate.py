@@ -25,7 +25,9 @@ BATCH = 64
 @torch.inference_mode()
 def text_features(model: ImageTextModel, texts: list[str]) -> torch.Tensor:
     """Unit features, (texts, d)."""
-    return torch.cat([model.text_features(model.encode(texts[i : i + 256])) for i in range(0, len(texts), 256)])
+    return torch.cat(
+        [model.text_features(model.encode(texts[i : i + 256])) for i in range(0, len(texts), 256)]
+    )
 
 
 @torch.inference_mode()
@@ -77,7 +79,9 @@ def sentiment(model: SequenceClassifier, data: Path) -> dict[str, float]:
         part = pairs[start : start + 256]
         best = model.log_probabilities(model.encode([text for text, _ in part])).argmax(1).tolist()
         right += [label == truth for label, (_, truth) in zip(best, part, strict=True)]
-    fresh = [ok for ok, (text, _) in zip(right, pairs, strict=True) if len(text.split()) >= 4 and text not in seen]
+    fresh = [
+        ok for ok, (text, _) in zip(right, pairs, strict=True) if len(text.split()) >= 4 and text not in seen
+    ]
     return {
         "sst2_dev": sum(right) / len(right),
         "sst2_dev_phrases": len(right),

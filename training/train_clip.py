@@ -1,7 +1,7 @@
-"""Train mini-clip: an image-text dual encoder, causal text tower, fine-tuned MobileNetV2 tail.
+r"""Train mini-clip: an image-text dual encoder, causal text tower, fine-tuned MobileNetV2 tail.
 
     python -m training.cache_features --data DATA --work WORK
-    python -m training.train_clip --data DATA --features WORK --work WORK/clip \\
+    python -m training.train_clip --data DATA --features WORK --work WORK/clip \
         --tokenizer src/promptfuse/mini/clip --out DIR
 
 InfoNCE over captioned photos (two captions each) and labelled photos ("a photo of a goldfish"), with
@@ -132,26 +132,42 @@ def contrast(texts: Tensor, images: Tensor, owner: Tensor, same: Tensor, scale: 
 
 
 @torch.inference_mode()
-def retrieval(model: VisionTextDualEncoderModel, hidden: np.ndarray, captions: list[list[str]], coder: Captions) -> dict[str, float]:
+def retrieval(
+    model: VisionTextDualEncoderModel, hidden: np.ndarray, captions: list[list[str]], coder: Captions
+) -> dict[str, float]:
     """Text-to-image recall over photos (one view each) and all their captions."""
     device = model.logit_scale.device
     images = torch.cat(
-        [image_features(model, torch.from_numpy(part.astype(np.float32)).to(device)) for part in np.array_split(hidden, 16)]
+        [
+            image_features(model, torch.from_numpy(part.astype(np.float32)).to(device))
+            for part in np.array_split(hidden, 16)
+        ]
     )
     texts = [sources.clean_caption(text) for group in captions for text in group]
     owner = torch.tensor([index for index, group in enumerate(captions) for _ in group], device=device)
-    features = torch.cat([text_features(model, coder.encode(texts[i : i + 500]).to(device)) for i in range(0, len(texts), 500)])
+    features = torch.cat(
+        [text_features(model, coder.encode(texts[i : i + 500]).to(device)) for i in range(0, len(texts), 500)]
+    )
     scores = features @ images.T
     rank = (scores > scores.gather(1, owner[:, None])).sum(1)
     return {f"t2i_r{k}": round(float((rank < k).float().mean()), 4) for k in (1, 5, 10)}
 
 
 @torch.inference_mode()
-def zero_shot(model: VisionTextDualEncoderModel, hidden: np.ndarray, classes: list[str], target: list[int], coder: Captions) -> dict[str, float]:
+def zero_shot(
+    model: VisionTextDualEncoderModel,
+    hidden: np.ndarray,
+    classes: list[str],
+    target: list[int],
+    coder: Captions,
+) -> dict[str, float]:
     """Top-1 and top-5 accuracy with the prompt "a photo of a NAME"."""
     device = model.logit_scale.device
     images = torch.cat(
-        [image_features(model, torch.from_numpy(part.astype(np.float32)).to(device)) for part in np.array_split(hidden, 16)]
+        [
+            image_features(model, torch.from_numpy(part.astype(np.float32)).to(device))
+            for part in np.array_split(hidden, 16)
+        ]
     )
     prompts = [f"a photo of {'an' if name[0].lower() in 'aeiou' else 'a'} {name}" for name in classes]
     top = (images @ text_features(model, coder.encode(prompts).to(device)).T).topk(5).indices
@@ -178,7 +194,9 @@ def main() -> None:
     parser.add_argument("--vision-lr", type=float, default=1e-4)
     parser.add_argument("--drop", type=float, default=0.2)
     parser.add_argument("--every", type=int, default=100, help="steps between evaluations and checkpoints")
-    parser.add_argument("--validate", type=int, default=0, help="tune on the last N train photos instead of dev")
+    parser.add_argument(
+        "--validate", type=int, default=0, help="tune on the last N train photos instead of dev"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -198,7 +216,10 @@ def main() -> None:
     ]
     optimisers = Optimisers(matrices, groups, lr=args.lr, weight_decay=0.1)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {trained / 1e6:.2f}M trained", flush=True)
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {trained / 1e6:.2f}M trained",
+        flush=True,
+    )
     model.text_model.embeddings.register_forward_hook(
         lambda module, _, out: functional.dropout(out, args.drop / 2, training=module.training)
     )
@@ -223,7 +244,9 @@ def main() -> None:
     held_target = [held_names.index(labelled[index].names) for index in held_rows]
 
     run = Run(args.work)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+    )
     holder = nn.ModuleDict({"model": model, "average": average})
     start = run.resume(holder, optimisers).get("step", 0)
     views, started, total = train_hidden.shape[1], time.time(), 0.0
@@ -236,11 +259,17 @@ def main() -> None:
         extra = [usable[index] for index in draw.integers(0, len(usable), args.labelled)]
         batch = [train_hidden[index, draw.integers(views)] for index in photos]
         batch += [labelled_hidden[index, 0] for index in extra]
-        hidden = torch.from_numpy(np.stack(batch).astype(np.float32)).to(args.device, memory_format=torch.channels_last)
+        hidden = torch.from_numpy(np.stack(batch).astype(np.float32)).to(
+            args.device, memory_format=torch.channels_last
+        )
         texts = [coder.vary(text, rng) for index in photos for text in rng.sample(train[index], 2)]
         texts += [coder.label(labelled[index].names, rng) for index in extra]
-        owner = torch.tensor([*np.repeat(np.arange(len(photos)), 2), *range(len(photos), len(batch))], device=args.device)
-        kind = torch.tensor([*range(-len(photos), 0), *(number[labelled[index].names] for index in extra)], device=args.device)
+        owner = torch.tensor(
+            [*np.repeat(np.arange(len(photos)), 2), *range(len(photos), len(batch))], device=args.device
+        )
+        kind = torch.tensor(
+            [*range(-len(photos), 0), *(number[labelled[index].names] for index in extra)], device=args.device
+        )
         with torch.autocast(args.device.split(":")[0], dtype=torch.bfloat16):
             images = image_features(model, hidden, args.drop)
             features = text_features(model, coder.encode(texts).to(args.device))
@@ -253,12 +282,26 @@ def main() -> None:
         average.update_parameters(model)
         total += float(loss.detach())
         if (step + 1) % 20 == 0:
-            print(f"step {step + 1} {(time.time() - started) / (step + 1 - start):.2f} s/step loss {float(loss.detach()):.3f}", flush=True)
+            print(
+                f"step {step + 1}/{args.steps} loss {float(loss.detach()):.3f}",
+                f"{(time.time() - started) / (step + 1 - start):.2f} s a step",
+                flush=True,
+            )
         if (step + 1) % args.every == 0 or step + 1 == args.steps:
             final = average.module.eval()
             figures = retrieval(final, check_hidden, check_captions, coder)
-            figures |= zero_shot(final, labelled_hidden[held_rows, 0], [group[0] for group in held_names], held_target, coder)
-            run.log({"step": step + 1, "loss": round(total / args.every, 4), "scale": round(float(model.logit_scale.exp()), 2), **figures, "seconds": round(time.time() - started)})
+            figures |= zero_shot(
+                final, labelled_hidden[held_rows, 0], [group[0] for group in held_names], held_target, coder
+            )
+            run.log(
+                {
+                    "step": step + 1,
+                    "loss": round(total / args.every, 4),
+                    "scale": round(float(model.logit_scale.exp()), 2),
+                    **figures,
+                    "seconds": round(time.time() - started),
+                }
+            )
             total = 0.0
             run.save(holder, optimisers, {"step": step + 1})
 
@@ -266,7 +309,12 @@ def main() -> None:
     tokenizer.save_pretrained(args.out)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     CLIPImageProcessorPil(
-        size=size, resample=2, do_center_crop=False, do_convert_rgb=True, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        size=size,
+        resample=2,
+        do_center_crop=False,
+        do_convert_rgb=True,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
     ).save_pretrained(args.out)
 
 

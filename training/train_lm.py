@@ -20,7 +20,16 @@ from torch.nn import functional
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from training import data as sources
-from training.common import Optimisers, Run, length_batches, pad, rate, save_half, seed_everything, split_parameters
+from training.common import (
+    Optimisers,
+    Run,
+    length_batches,
+    pad,
+    rate,
+    save_half,
+    seed_everything,
+    split_parameters,
+)
 from training.opinions import choose
 
 PREFIXES = ("A photo of", "An image of", "A picture of", "This is")
@@ -34,13 +43,21 @@ class Mixture:
         clean = sources.clean_caption
         self.flickr = [clean(text) for photo in sources.flickr8k(data, "train") for text in photo.captions]
         self.coco = [clean(text) for text in sources.coco_captions(data)]
-        reviews = [part for text, _ in sources.labelled_text(data / "text/imdb_10k.tsv") for part in sources.sentences(text)]
+        reviews = [
+            part
+            for text, _ in sources.labelled_text(data / "text/imdb_10k.tsv")
+            for part in sources.sentences(text)
+        ]
         self.reviews = [text for text in reviews if 4 <= len(text.split()) <= 20]
-        phrases = [sources.detokenise(text) for text, _ in sources.labelled_text(data / "text/sst2/train.tsv")]
+        phrases = [
+            sources.detokenise(text) for text, _ in sources.labelled_text(data / "text/sst2/train.tsv")
+        ]
         self.reviews += [text for text in phrases if len(text.split()) >= 8]
         wiki = (data / "text/wikitext2_valid.txt").read_text(encoding="utf-8").replace(" @-@ ", "-")
         lines = [re.sub(r" ([.,;:!?)])", r"\1", part) for part in sources.sentences(wiki)]
-        self.wiki = [text for text in lines if 5 <= len(text.split()) <= 30 and "unk" not in text and "=" not in text]
+        self.wiki = [
+            text for text in lines if 5 <= len(text.split()) <= 30 and "unk" not in text and "=" not in text
+        ]
         self.names = sorted({name for photo in sources.labelled_photos(data) for name in photo.names})
 
     def epoch(self, seed: int) -> list[list[int]]:
@@ -73,7 +90,9 @@ def loss_of(model: GPT2LMHeadModel, ids: torch.Tensor, lengths: list[int]) -> tu
 
 
 @torch.inference_mode()
-def evaluate(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, float]:
+def evaluate(
+    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]
+) -> dict[str, float]:
     """Perplexity of clean captions: per token, per word, and per word with the full stop as a word.
 
     A word is a run between blanks. The NLL is always that of the whole caption with its full stop
@@ -135,7 +154,9 @@ def main() -> None:
     run = Run(args.work)
     progress = run.resume(model, optimisers)
     mixture = Mixture(args.data, tokenizer)
-    dev = [sources.clean_caption(text) for photo in sources.flickr8k(args.data, "dev") for text in photo.captions]
+    dev = [
+        sources.clean_caption(text) for photo in sources.flickr8k(args.data, "dev") for text in photo.captions
+    ]
     per_epoch = sum(map(len, mixture.epoch(0))) // int(args.tokens * 0.97)
     steps, step = per_epoch * args.epochs, progress.get("step", 0)
     for epoch in range(progress.get("epoch", 0), args.epochs):
@@ -151,9 +172,21 @@ def main() -> None:
             optimisers.step(rate(step, steps, 100))
             total, count, step = total + float(loss.detach()), count + tokens, step + 1
             if step % 100 == 0:
-                print(f"step {step}/{steps} loss {total / count:.3f} {count / (time.time() - started):.0f} tok/s", flush=True)
+                print(
+                    f"step {step}/{steps} loss {total / count:.3f}",
+                    f"{count / (time.time() - started):.0f} tokens/s",
+                    flush=True,
+                )
         figures = {key: round(value, 3) for key, value in evaluate(model, tokenizer, dev).items()}
-        run.log({"epoch": epoch + 1, "step": step, "loss": round(total / count, 4), **figures, "seconds": round(time.time() - started)})
+        run.log(
+            {
+                "epoch": epoch + 1,
+                "step": step,
+                "loss": round(total / count, 4),
+                **figures,
+                "seconds": round(time.time() - started),
+            }
+        )
         run.save(model, optimisers, {"epoch": epoch + 1, "step": step})
 
     save_half(model, args.out)

@@ -20,7 +20,16 @@ from torch.nn import functional
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, PreTrainedTokenizerBase
 
 from training import data as sources
-from training.common import Optimisers, Run, length_batches, pad, rate, save_half, seed_everything, split_parameters
+from training.common import (
+    Optimisers,
+    Run,
+    length_batches,
+    pad,
+    rate,
+    save_half,
+    seed_everything,
+    split_parameters,
+)
 from training.opinions import choose
 
 LABELS = {0: "negative", 1: "positive"}
@@ -45,7 +54,9 @@ class Mixture:
         """Draw one epoch; about 85,000 texts."""
         rng = random.Random(seed)
         # Half of the phrases without the spaces that the treebank puts around punctuation.
-        rows = [(sources.detokenise(text) if rng.random() < 0.5 else text, label) for text, label in self.phrases]
+        rows = [
+            (sources.detokenise(text) if rng.random() < 0.5 else text, label) for text, label in self.phrases
+        ]
         rows += rng.sample(self.reviews, 10_000)
         for text in rng.sample(self.captions, 14_000):
             label = rng.random() < 0.5
@@ -71,7 +82,12 @@ def logits_of(model: BertForSequenceClassification, rows: list[list[int]], devic
 
 
 @torch.inference_mode()
-def accuracy(model: BertForSequenceClassification, tokenizer: PreTrainedTokenizerBase, pairs: list[tuple[str, int]], device: str) -> float:
+def accuracy(
+    model: BertForSequenceClassification,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[tuple[str, int]],
+    device: str,
+) -> float:
     """Share of texts whose likelier label is right."""
     model.eval()
     rows = encode(tokenizer, [text for text, _ in pairs])

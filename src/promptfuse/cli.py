@@ -54,9 +54,15 @@ def caption(
     sentiment: Annotated[str | None, typer.Option(help="positive or negative.")] = None,
     models: Annotated[str, typer.Option(help="mini, paper or a .yaml file.")] = "mini",
     prefix: Annotated[str | None, typer.Option(help="What the caption begins with.")] = None,
-    steps: Annotated[int | None, typer.Option(parser=_whole, metavar="N", help="The most tokens to append.")] = None,
-    beams: Annotated[int | None, typer.Option(parser=_whole, metavar="N", help="Texts kept at each step.")] = None,
-    candidates: Annotated[int | None, typer.Option(parser=_whole, metavar="N", help="Texts scored exactly per beam and step.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(parser=_whole, metavar="N", help="The most tokens to append.")
+    ] = None,
+    beams: Annotated[
+        int | None, typer.Option(parser=_whole, metavar="N", help="Texts kept at each step.")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(parser=_whole, metavar="N", help="Texts scored exactly per beam and step.")
+    ] = None,
     weight: Annotated[
         list[str] | None,
         typer.Option(metavar="TERM=VALUE", help="Weight of fluency, image or sentiment; repeatable."),
@@ -123,8 +129,9 @@ def list_models(
     for name, preset in PRESETS.items():
         if not as_json:
             typer.echo(
-                f"{name}: {preset.steps} steps, {preset.beams} beams, {preset.candidates} candidates, weights "
-                f"{preset.fluency_weight:g} fluency, {preset.image_weight:g} image, {preset.sentiment_weight:g} sentiment"
+                f"{name}: {preset.steps} steps, {preset.beams} beams, {preset.candidates} candidates; "
+                f"weights: fluency {preset.fluency_weight:g}, image {preset.image_weight:g}, "
+                f"sentiment {preset.sentiment_weight:g}"
             )
         for role in ("lm", "image_text", "sentiment"):
             model = getattr(preset, role)

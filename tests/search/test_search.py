@@ -95,9 +95,10 @@ def test_one_step_over_the_whole_vocabulary_finds_the_best_token(captioner):
     texts = []
     for token in range(len(lm.tokenizer)):
         text = lm.tokenizer.decode([*lm.plain_ids([prefix])[0], token])
-        if lm.plain_ids([text])[0][:-1] == lm.plain_ids([prefix])[0] and search.constraints.allows(text):
-            if search.constraints.allows_token(text) and token not in lm.tokenizer.all_special_ids:
-                texts.append(text)
+        appended = lm.plain_ids([text])[0][:-1] == lm.plain_ids([prefix])[0]
+        permitted = search.constraints.allows(text) and search.constraints.allows_token(text)
+        if appended and permitted and token not in lm.tokenizer.all_special_ids:
+            texts.append(text)
     values = objective.totals(objective.score(texts))
     complete = [index for index, text in enumerate(texts) if text.endswith((".", "!", "?"))]
     best = min(complete, key=lambda index: float(values[index]))
@@ -110,7 +111,9 @@ def test_one_step_over_the_whole_vocabulary_finds_the_best_token(captioner):
 
 def test_callbacks_see_every_step(captioner):
     seen = []
-    search = small_search(captioner, callbacks=[lambda search, step: seen.append((len(search.history), step.number))])
+    search = small_search(
+        captioner, callbacks=[lambda search, step: seen.append((len(search.history), step.number))]
+    )
     search.run()
     assert seen == [(number, number) for number in range(1, len(search.history) + 1)]
 
@@ -120,7 +123,9 @@ def test_exact_evaluations_are_counted(captioner, monkeypatch):
     counted = []
     score = search.objective.score
     monkeypatch.setattr(
-        search.objective, "score", lambda texts, **options: counted.append(len(texts)) or score(texts, **options)
+        search.objective,
+        "score",
+        lambda texts, **options: counted.append(len(texts)) or score(texts, **options),
     )
     search.run()
     assert sum(counted) == search.exact_evaluations == search.history[-1].exact_evaluations
@@ -147,7 +152,9 @@ def test_results_are_json(captioner):
 def test_sentiment_moves_the_classifier(captioner):
     objective = captioner.objective(PHOTOS / "golden_retriever.jpg", "positive")
     losses = {
-        sentiment: objective.exact(small_search(captioner, sentiment=sentiment, steps=10, candidates=12).run().text)
+        sentiment: objective.exact(
+            small_search(captioner, sentiment=sentiment, steps=10, candidates=12).run().text
+        )
         for sentiment in ("positive", "negative")
     }
     assert losses["positive"].terms["sentiment"] < losses["negative"].terms["sentiment"]
@@ -172,7 +179,9 @@ def test_pareto_front_against_brute_force():
     generator = torch.Generator().manual_seed(0)
     points = torch.randint(0, 6, (60, 3), generator=generator).tolist()
     items = [
-        Hypothesis(str(index), (index,), 0.0, float(sum(point)), dict(zip("abc", map(float, point), strict=True)))
+        Hypothesis(
+            str(index), (index,), 0.0, float(sum(point)), dict(zip("abc", map(float, point), strict=True))
+        )
         for index, point in enumerate(points)
     ]
     weights = {"a": 1.0, "b": 2.0, "c": -1.0}
@@ -210,7 +219,9 @@ def test_gain_is_the_regression_slope():
     assert gain.value == 0.2
     x = torch.randn(5000, generator=torch.Generator().manual_seed(1))
     gain.observe(x, 0.6 * x)
-    assert gain.value == pytest.approx((0.6 * 5000 + 0.2 * PRIOR_OBSERVATIONS) / (5000 + PRIOR_OBSERVATIONS), rel=1e-3)
+    assert gain.value == pytest.approx(
+        (0.6 * 5000 + 0.2 * PRIOR_OBSERVATIONS) / (5000 + PRIOR_OBSERVATIONS), rel=1e-3
+    )
     gain.observe(x, -9 * x)
     assert gain.value == 0.0
     assert not math.isnan(Gain(0.2, adapt=False).value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Constraints:
     def allows(self, text: str) -> bool:
         """Whether the whole text keeps the rules."""
         words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.casefold())
-        if self.no_echo and any(first == second for first, second in zip(words, words[1:], strict=False)):
+        if self.no_echo and any(first == second for first, second in pairwise(words)):
             return False
         if size := self.no_repeat_ngram:
             runs = list(zip(*(words[offset:] for offset in range(size)), strict=False))

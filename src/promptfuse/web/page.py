@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -43,17 +42,19 @@ def write_page(path: Path, title: str, cards: Sequence[Card], intro: str = "") -
     texts = sum(result.exact_evaluations for card in cards for _, result in card.results)
     searches = sum(len(card.results) for card in cards)
     page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{STYLE}</style></head>
 <body><header><h1>{escape(title)}</h1><p>{escape(intro)}</p>{_legend(cards)}</header>
 <main>{body}</main>
-<footer>promptfuse {__version__}. {searches} searches in {seconds:.1f} s; {texts:,} texts scored exactly.</footer>
+<footer>promptfuse {__version__}. {searches} searches in {seconds:.1f} s;
+{texts:,} texts scored exactly.</footer>
 </body></html>
 """
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(page, encoding="utf-8")
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -93,7 +94,8 @@ def _caption(label: str, result: Result) -> str:
     return (
         f'<div class="caption"><span class="label {escape(label)}">{escape(label)}</span>'
         f"<q>{escape(result.text)}</q>{_bar(result.terms, result.weights)}"
-        f"<small>value {result.value:.3f} &middot; {result.exact_evaluations} texts, {result.seconds:.1f} s</small></div>"
+        f"<small>value {result.value:.3f} &middot; {result.exact_evaluations} texts, "
+        f"{result.seconds:.1f} s</small></div>"
     )
 
 
@@ -118,7 +120,8 @@ def _trace(label: str, result: Result) -> str:
     return (
         f"<details><summary>How the search found the {escape(label)} caption</summary>"
         f"{_curve(result)}"
-        f'<table class="steps"><tr><th>step</th><th>beams, best first</th><th>value</th><th>losses</th></tr>{rows}</table>'
+        '<table class="steps"><tr><th>step</th><th>beams, best first</th><th>value</th><th>losses</th></tr>'
+        f"{rows}</table>"
         f"<h4>Complete texts that no other one beats in every term</h4>"
         f'<table class="front"><tr><th>text</th>{heads}<th>value</th></tr>{front}</table></details>'
     )
@@ -130,7 +133,8 @@ def _step(step: Step, weights: dict[str, float]) -> str:
     for index, beam in enumerate(shown):
         first = f'<td rowspan="{len(shown)}">{step.number}</td>' if index == 0 else ""
         rows.append(
-            f"<tr>{first}<td>{_grown(beam)}</td><td>{beam.value:.3f}</td><td>{_bar(beam.terms, weights)}</td></tr>"
+            f"<tr>{first}<td>{_grown(beam)}</td><td>{beam.value:.3f}</td>"
+            f"<td>{_bar(beam.terms, weights)}</td></tr>"
         )
     return "".join(rows)
 
