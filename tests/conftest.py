@@ -171,8 +171,9 @@ def siglip_tokenizer() -> Any:
     )
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", unk_token="<unk>", model_max_length=16
-    )
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", unk_token="<unk>",
+        model_max_length=28, model_input_names=["input_ids"],
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- models
@@ -182,8 +183,12 @@ def _excite(module: nn.Module) -> nn.Module:
     """Weights large enough that every part of a model shows in its output."""
     for name, parameter in module.named_parameters():
         if parameter.dim() == 2:
-            scale = 0.5 if "embed" in name or "wte" in name or "wpe" in name else 1.2 / parameter.shape[1] ** 0.5
+            scale = (
+                0.5 if "embed" in name or "wte" in name or "wpe" in name else 1.2 / parameter.shape[1] ** 0.5
+            )
             nn.init.normal_(parameter, std=scale)
+        elif parameter.dim() == 4:
+            nn.init.kaiming_normal_(parameter)
         elif parameter.dim() == 1 and name.endswith("bias"):
             nn.init.normal_(parameter, std=0.1)
     return module.eval()
@@ -248,7 +253,9 @@ def build_clip(**changes: Any) -> tuple[Any, Any, Any]:
         patch_size=16, projection_dim=12,
     )  # fmt: skip
     config = CLIPConfig(
-        text_config=_clip_text(tokenizer, **changes).to_dict(), vision_config=vision.to_dict(), projection_dim=12
+        text_config=_clip_text(tokenizer, **changes).to_dict(),
+        vision_config=vision.to_dict(),
+        projection_dim=12,
     )
     size = {"shortest_edge": 32}
     processor = transformers.CLIPImageProcessorPil(size=size, crop_size={"height": 32, "width": 32})
@@ -256,7 +263,7 @@ def build_clip(**changes: Any) -> tuple[Any, Any, Any]:
 
 
 def build_old_clip() -> tuple[Any, Any, Any]:
-    """CLIP with the end mark that OpenAI's configurations state, which is wrong and means: pool at the maximum."""
+    """CLIP with the (wrong) end mark of OpenAI's configurations, which means: pool at the highest id."""
     return build_clip(bos_token_id=0, eos_token_id=2, pad_token_id=1)
 
 
@@ -264,10 +271,15 @@ def build_siglip() -> tuple[Any, Any, Any]:
     tokenizer = siglip_tokenizer()
     text = SiglipTextConfig(
         **_ids(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=16, projection_size=16,
+        max_position_embeddings=28, projection_size=16,
     )  # fmt: skip
     vision = SiglipVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
     )
     config = SiglipConfig(text_config=text.to_dict(), vision_config=vision.to_dict())
     processor = transformers.SiglipImageProcessorPil(size={"height": 32, "width": 32})
@@ -281,7 +293,9 @@ def build_dual() -> tuple[Any, Any, Any]:
         MobileNetV2Config(image_size=64, depth_multiplier=0.25, tf_padding=True, hidden_size=1280)
     )
     text = transformers.CLIPTextModel(_clip_text(tokenizer, pad_token_id=tokenizer.eos_token_id))
-    config = VisionTextDualEncoderConfig.from_vision_text_configs(vision.config, text.config, projection_dim=12)
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(
+        vision.config, text.config, projection_dim=12
+    )
     model = transformers.VisionTextDualEncoderModel(config, vision_model=vision, text_model=text)
     processor = transformers.CLIPImageProcessorPil(size={"height": 64, "width": 64}, do_center_crop=False)
     return tokenizer, model, processor
@@ -291,7 +305,8 @@ def build_bert() -> tuple[Any, Any, Any]:
     tokenizer = bert_tokenizer()
     config = BertConfig(
         **_ids(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=32, id2label={0: "Negative", 1: "Positive"}, label2id={"Negative": 0, "Positive": 1},
+        max_position_embeddings=32, id2label={0: "Negative", 1: "Positive"},
+        label2id={"Negative": 0, "Positive": 1},
     )  # fmt: skip
     return tokenizer, transformers.BertForSequenceClassification(config), None
 

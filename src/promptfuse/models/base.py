@@ -71,7 +71,8 @@ class Model(ABC):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(self.module.parameters()).device
+        device: torch.device = next(self.module.parameters()).device
+        return device
 
     @property
     @abstractmethod
@@ -125,7 +126,7 @@ class Model(ABC):
             # RoBERTa and its kin count positions from behind the padding's, so that the first rows of
             # their tables stand for no token.
             if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-                found.append(int(module.num_embeddings) - int(module.padding_idx) - 1)  # type: ignore[arg-type]
+                found.append(int(module.num_embeddings) - int(module.padding_idx) - 1)
         found.append(self.tokenizer.model_max_length)
         return int(min(found))
 
@@ -160,8 +161,8 @@ class Model(ABC):
                 )
             if row and max(row) >= table_rows:
                 raise ModelError(
-                    f"{self.name}: the tokenizer gives id {max(row)}, the embedding table has {table_rows} rows; "
-                    "use the tokenizer that belongs to the model"
+                    f"{self.name}: the tokenizer gives id {max(row)}, the embedding table has {table_rows} "
+                    "rows; use the tokenizer that belongs to the model"
                 )
 
     def collate(self, rows: Sequence[Sequence[int]], content: Sequence[tuple[int, int]]) -> Batch:

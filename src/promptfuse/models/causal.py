@@ -26,13 +26,18 @@ class CausalLM(Model):
     @property
     def text_module(self) -> nn.Module:
         """The whole model."""
-        return self.module
+        module: nn.Module = self.module
+        return module
 
     @property
     def start_ids(self) -> tuple[int, ...]:
         """What stands before every text: the begin-of-text token, or nothing."""
         config = self.module.config
-        for value in (self.tokenizer.bos_token_id, getattr(config, "bos_token_id", None), self.tokenizer.eos_token_id):
+        for value in (
+            self.tokenizer.bos_token_id,
+            getattr(config, "bos_token_id", None),
+            self.tokenizer.eos_token_id,
+        ):
             if isinstance(value, int):
                 return (value,)
         return ()
@@ -47,7 +52,9 @@ class CausalLM(Model):
 
     def plain_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids without any special token."""
-        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
         return ids
 
     def token_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
@@ -86,14 +93,16 @@ class CausalLM(Model):
         start = list(self.start_ids)
         full = [start + list(row) for row in rows]
         if not all(full):
-            raise TextError(f"{self.name} has no begin-of-text token, so it cannot begin a text; give a prefix")
+            raise TextError(
+                f"{self.name} has no begin-of-text token, so it cannot begin a text; give a prefix"
+            )
         if (longest := max(map(len, full))) > self.max_length:
             raise TextError(
                 f"{self.name}: a text has {longest} tokens, the model takes {self.max_length}; shorten it"
             )
         batch = self.collate(full, [(len(start), len(row)) for row in full])
         last = torch.tensor([len(row) - 1 for row in full], device=self.device)
-        keep = last.unique()
+        keep: Tensor = last.unique()  # type: ignore[no-untyped-call]
         # The vocabulary projection is the larger half of a small model, so it runs only on the columns
         # that some row ends in; beams have nearly the same length.
         few = {"logits_to_keep": keep} if self._keeps_logits else {}

@@ -27,7 +27,9 @@ class SequenceClassifier(Model):
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
         super().__init__(module, tokenizer, name)
         if len(self.labels) < 2:
-            raise ModelError(f"{name} predicts a number and no label; use a classifier with two labels or more")
+            raise ModelError(
+                f"{name} predicts a number and no label; use a classifier with two labels or more"
+            )
         # Decoders pool at the last id that is not the configuration's padding, and refuse a batch without.
         if module.config.pad_token_id is None:
             module.config.pad_token_id = super().pad_id
@@ -42,7 +44,8 @@ class SequenceClassifier(Model):
     @property
     def text_module(self) -> nn.Module:
         """The whole model."""
-        return self.module
+        module: nn.Module = self.module
+        return module
 
     @property
     def labels(self) -> tuple[str, ...]:

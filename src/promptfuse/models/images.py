@@ -47,13 +47,17 @@ def load_image(source: ImageLike) -> Image.Image:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not an image that Pillow can read; give a JPEG, PNG or WebP file") from None
+        raise ImageError(
+            f"{path}: not an image that Pillow can read; give a JPEG, PNG or WebP file"
+        ) from None
     except Image.DecompressionBombError:
         raise ImageError(f"{path}: {_TOO_LARGE}") from None
     except PermissionError:
         raise ImageError(f"{path}: cannot be read; check its permissions") from None
     except Exception as error:  # Decoders raise whatever a damaged file leads them to.
-        raise ImageError(f"{path}: the image is damaged or cut short ({_first_line(error)}); save it again") from None
+        raise ImageError(
+            f"{path}: the image is damaged or cut short ({_first_line(error)}); save it again"
+        ) from None
 
 
 _TOO_LARGE = f"more than {MAX_PIXELS // 1_000_000} megapixels, refused as a decompression bomb; scale it down"

@@ -67,35 +67,23 @@ def load_model(
         raise ModelError(f"{name}: no such folder; check the path")
     else:
         _check_hub(source)
-    with _quiet(), _clear_errors(str(name)):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        role = _role(config, str(name))
-        tokenizer = _tokenizer(source, trust_remote_code)
-        module, info = role.from_pretrained(
-            source,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            trust_remote_code=trust_remote_code,
-        )
-        if wrong := sorted(info["mismatched_keys"]):
-            key, found, expected = wrong[0]
-            raise ModelError(
-                f"{name}: {key} has the shape {tuple(found)}, config.json asks for {tuple(expected)}; "
-                "use the config.json that belongs to the weights"
-            )
-        if missing := sorted(info["missing_keys"]):
-            raise ModelError(
-                f"{name}: the files lack {len(missing)} parameters of {type(module).__name__} "
-                f"(the first is {missing[0]}); use a checkpoint that was trained for this role"
-            )
-        module = module.to(device)
+    shown = str(name)
+    options = {"trust_remote_code": trust_remote_code}
+    with _quiet():
+        with _clear_errors(shown, "configuration"):
+            config = AutoConfig.from_pretrained(source, **options)
+        role = _role(config, shown)
+        with _clear_errors(shown, "tokenizer"):
+            tokenizer = _tokenizer(source, shown, options)
+        with _clear_errors(shown, "model"):
+            module = _module(role, source, shown, dtype, options).to(device)
         if role is transformers.AutoModelForCausalLM:
-            return CausalLM(module, tokenizer, str(name))
+            return CausalLM(module, tokenizer, shown)
         if role is transformers.AutoModelForSequenceClassification:
-            return SequenceClassifier(module, tokenizer, str(name))
-        processor = transformers.AutoImageProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
-        return ImageTextModel(module, tokenizer, processor, str(name))
+            return SequenceClassifier(module, tokenizer, shown)
+        with _clear_errors(shown, "image processor"):
+            processor = transformers.AutoImageProcessor.from_pretrained(source, **options)
+        return ImageTextModel(module, tokenizer, processor, shown)
 
 
 def _role(config: Any, name: str) -> Any:
@@ -115,24 +103,41 @@ def _role(config: Any, name: str) -> Any:
     )
 
 
-def _tokenizer(source: str, trust_remote_code: bool) -> Any:
-    """The checkpoint's tokenizer; from its tokenizer.json where transformers prefers a slow one (SigLIP's)."""
+def _tokenizer(source: str, name: str, options: dict[str, Any]) -> Any:
+    """The checkpoint's tokenizer; from tokenizer.json where transformers prefers a slow one (SigLIP's)."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except ImportError:  # The slow one needs packages that the fast one does not.
         tokenizer = None
     if tokenizer is not None and tokenizer.is_fast:
         return tokenizer
     try:
-        file = transformers.utils.cached_file(source, "tokenizer.json")
+        transformers.utils.cached_file(source, "tokenizer.json")
     except OSError:
-        file = None
-    if file is None:
         raise ModelError(
-            f"{source}: the tokenizer has no fast version, which gives the spans of tokens; "
+            f"{name}: the tokenizer has no fast version, which gives the spans of tokens; "
             "convert it to a tokenizer.json"
-        )
+        ) from None
     return transformers.PreTrainedTokenizerFast.from_pretrained(source)
+
+
+def _module(role: Any, source: str, name: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:
+    """The model with all its parameters from the files; none may be left at random values."""
+    module, info = role.from_pretrained(
+        source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    if wrong := sorted(info["mismatched_keys"]):
+        key, found, expected = wrong[0]
+        raise ModelError(
+            f"{name}: {key} has the shape {tuple(found)}, config.json asks for {tuple(expected)}; "
+            "use the config.json that belongs to the weights"
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"{name}: the files lack {len(missing)} parameters of {type(module).__name__} "
+            f"(the first is {missing[0]}); use a checkpoint that was trained for this role"
+        )
+    return module
 
 
 def _check_folder(folder: Path) -> None:
@@ -147,13 +152,15 @@ def _check_hub(name: str) -> None:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise ModelError(f"{name}: no such folder; check the path")
     try:
-        huggingface_hub.utils.validate_repo_id(name)
+        cached = huggingface_hub.try_to_load_from_cache(name, "config.json")
     except ValueError:
         raise ModelError(f"{name}: neither a folder nor a Hugging Face id; check the spelling") from None
-    if isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+    if isinstance(cached, str):
         return
     if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise ModelError(f"{name}: not in the local cache and HF_HUB_OFFLINE is set; unset it or give a folder")
+        raise ModelError(
+            f"{name}: not in the local cache and HF_HUB_OFFLINE is set; unset it or give a folder"
+        )
     if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return  # A proxy resolves the host for us, so a direct connection would tell nothing.
     parts = urlsplit(huggingface_hub.constants.ENDPOINT)
@@ -186,13 +193,17 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _clear_errors(name: str) -> Iterator[None]:
-    """Turn what the loaders raise about a model's files into one line."""
+def _clear_errors(name: str, part: str) -> Iterator[None]:
+    """Turn what the loaders raise about a part of the model into one line."""
     try:
         yield
     except PromptfuseError:
         raise
     except Exception as error:  # The tokenizers library raises bare exceptions, broken JSON whatever follows.
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        reason = reason if len(reason) <= 200 else reason[:197] + "..."
-        raise ModelError(f"{name}: cannot be loaded ({reason}); check the id or the folder's files") from error
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
+        reason = reason if len(reason) <= 160 else reason.split(". ")[0][:160]
+        raise ModelError(
+            f"{name}: the {part} cannot be loaded ({reason}); check the id or the folder's files"
+        ) from error

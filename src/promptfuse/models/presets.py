@@ -110,12 +110,13 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid YAML (no UTF-8 text); give a text file") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected fields such as 'lm: gpt2', found {type(values).__name__}")
+    values = {str(key): value for key, value in values.items()}
     base = values.pop("base", None)
     if base is None:
         return values
-    if base in PRESETS:
-        return {**PRESETS[base].model_dump(), **values}
-    return {**_read(path.parent / str(base), (*below, path.resolve())), **values}
+    preset = PRESETS.get(str(base))
+    fields = preset.model_dump() if preset else _read(path.parent / str(base), (*below, path.resolve()))
+    return {**fields, **values}
 
 
 def _explain(error: ValidationError) -> str:

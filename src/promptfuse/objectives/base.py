@@ -121,7 +121,9 @@ class Term(ABC):
         if not self.suffix:
             return []
         word = "word"  # Alone, the suffix might get the blank of a word's beginning (SentencePiece).
-        alone, behind = self.model.tokenizer([word, f"{word}{self.suffix}"], add_special_tokens=False)["input_ids"]
+        alone, behind = self.model.tokenizer([word, f"{word}{self.suffix}"], add_special_tokens=False)[
+            "input_ids"
+        ]
         if behind[: len(alone)] == alone:
             return list(behind[len(alone) :])
         return list(self.model.tokenizer(self.suffix, add_special_tokens=False)["input_ids"])
