@@ -31,11 +31,13 @@ class Batch:
         mask: (rows, length), 1 at tokens and 0 at padding.
         content: for each row, the half-open range of columns between the special tokens in front and
             those behind.
+        open: (rows, length), true at placeholders, whose ids say nothing; None if there are none.
     """
 
     ids: Tensor
     mask: Tensor
     content: tuple[tuple[int, int], ...]
+    open: Tensor | None = None
 
 
 class Model(ABC):

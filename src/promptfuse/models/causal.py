@@ -72,12 +72,18 @@ class CausalLM(Model):
         return rows, [(len(start), len(row)) for row in rows]
 
     def nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Summed NLL in nats and the number of tokens predicted, both (rows,); differentiable."""
+        """Summed NLL in nats and the number of tokens predicted, both (rows,); differentiable.
+
+        Placeholders are read but not predicted: the probability of a word that is not chosen yet has no
+        meaning.
+        """
         logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1]
         losses = functional.cross_entropy(
             at_least_float32(logits).transpose(1, 2), batch.ids[:, 1:], reduction="none"
         )
         valid = batch.mask[:, 1:].to(losses.dtype)
+        if batch.open is not None:
+            valid = valid * ~batch.open[:, 1:]
         return (losses * valid).sum(1), valid.sum(1)
 
     @torch.no_grad()

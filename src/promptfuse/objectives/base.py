@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -88,6 +89,9 @@ class Term(ABC):
 
         Returns:
             Losses and gradients for each beam and slot length; see ``SlotGradient``.
+
+        Raises:
+            TextError: if a text with its slot is longer than the model takes.
         """
         rows, content = self.model.token_rows([f"{self.prefix}{text}" for text in texts])
         tail, holder = self._suffix_ids(), self._holder_id()
@@ -100,6 +104,10 @@ class Term(ABC):
         # A slot that no longer fits is no slot: the row is refused like any other text that is too long.
         self.model.check([text for text in texts for _ in range(slots)], filled)
         batch = self.model.collate(filled, ranges)
+        slot = torch.zeros_like(batch.ids, dtype=torch.bool)
+        for index, (stop, length) in enumerate(places):
+            slot[index, stop : stop + length] = True
+        batch = replace(batch, open=slot)
         with torch.no_grad():
             embeddings = self.model.embedding(batch.ids).clone()
         # What stands in the slot is what the linear estimate starts from, rounding included.
