@@ -41,11 +41,13 @@ def copy(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[[str], P
 
 
 @pytest.fixture(autouse=True)
-def _silent(capfd: pytest.CaptureFixture[str]) -> Any:
+def _silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Any:
     """Whatever is loaded or refused, nothing is written into the caller's terminal."""
     yield
     out, err = capfd.readouterr()
     assert out + err == ""
+    # Pytest may hold the stream that the libraries' loggers write to, so these are looked at themselves.
+    assert [record.getMessage() for record in caplog.get_records("call")] == []
 
 
 def refused(name: str | Path, *parts: str) -> str:
