@@ -80,7 +80,7 @@ def segment_text(text: str, tokenizers: Sequence[FastTokenizer]) -> Segmentation
     Raises:
         ModelError: if a tokenizer has no fast version, and so no offsets.
     """
-    encodings = [_encode(tokenizer, [text])[0] for tokenizer in tokenizers]
+    encodings = [_encode(tokenizer, text) for tokenizer in tokenizers]
     borders = [
         index for index in range(1, len(text)) if text[index].isspace() and not text[index - 1].isspace()
     ]
@@ -113,10 +113,16 @@ def encode_words(
         reaches into the anchor.
     """
     found: list[tuple[int, ...] | None] = []
+    border = len(anchor)
     for first in range(0, len(words), _BATCH):
-        for encoding in _encode(tokenizer, [anchor + word for word in words[first : first + _BATCH]]):
-            cut = encoding.cut(len(anchor))
-            found.append(None if cut is None else encoding.ids[cut : encoding.stop] or None)
+        texts = [anchor + word for word in words[first : first + _BATCH]]
+        encoded = _call(tokenizer, texts, add_special_tokens=False)
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            index = len(ids)
+            while index and offsets[index - 1][0] >= border:
+                index -= 1
+            straddles = any(stop > border for _, stop in offsets[:index])
+            found.append(None if straddles else tuple(ids[index:]) or None)
     return found
 
 
@@ -151,7 +157,7 @@ class LastSegmentEncoder:
         self._loose = set(tokenizer.get_added_vocab().values())
         if tokenizer.unk_token_id is not None:
             self._loose.add(tokenizer.unk_token_id)
-        sample = _encode(tokenizer, ["a"])[0]
+        sample = _encode(tokenizer, "a")
         self._frame = (sample.ids[: sample.start], sample.ids[sample.stop :])
         self._heads: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._tails: OrderedDict[str, tuple[int, ...]] = OrderedDict()
@@ -192,7 +198,7 @@ class LastSegmentEncoder:
 
     def _encode_fully(self, text: str) -> _Encoding:
         self.full_encodings += 1
-        return _encode(self.tokenizer, [text])[0]
+        return _encode(self.tokenizer, text)
 
     def _recall(self, cache: OrderedDict[str, tuple[int, ...]], key: str) -> tuple[int, ...] | None:
         if key in cache:
@@ -238,24 +244,28 @@ class _Encoding:
         return self.start + index
 
 
-def _encode(tokenizer: FastTokenizer, texts: list[str]) -> list[_Encoding]:
-    """Encode texts with special tokens and offsets."""
+def _encode(tokenizer: FastTokenizer, text: str) -> _Encoding:
+    """Encode a text with special tokens and offsets."""
+    encoded = _call(tokenizer, [text], return_special_tokens_mask=True)
+    return _Encoding(encoded["input_ids"][0], encoded["offset_mapping"][0], encoded["special_tokens_mask"][0])
+
+
+def _call(tokenizer: FastTokenizer, texts: list[str], **options: bool) -> Mapping[str, Any]:
+    """Ids and offsets of texts, without truncation or padding, whatever the tokenizer's file says."""
     if not getattr(tokenizer, "is_fast", False):
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
         raise ModelError(f"tokenizer {name!r} has no fast version; give the model a tokenizer.json")
-    # No truncation and no padding, whatever the tokenizer's file says.
     encoded: Mapping[str, Any] = tokenizer(
         texts,
         return_offsets_mapping=True,
-        return_special_tokens_mask=True,
         return_attention_mask=False,
         return_token_type_ids=False,
         truncation=False,
         padding=False,
         verbose=False,
+        **options,
     )
-    rows = zip(encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
-    return [_Encoding(*row) for row in rows]
+    return encoded
 
 
 def _last_border(text: str) -> int | None:
@@ -268,6 +278,36 @@ def _last_border(text: str) -> int | None:
 
 
 def _crosses_a_space(token: str) -> bool:
-    """Whether a token of a vocabulary has, behind a non-blank character, a space in any of its spellings."""
-    behind_blanks = token.lstrip(" \t\r\n▁ĠĊĉč")
-    return any(space in behind_blanks for space in " ▁Ġ")
+    """Whether a token of a vocabulary has a space behind a non-blank character, in any spelling."""
+    text = (spell_bytes(token, errors="replace") or token if "Ġ" in token else token).replace("▁", " ")
+    return any(after == " " and not before.isspace() for before, after in pairwise(text))
+
+
+def spell_bytes(token: str, errors: str = "strict") -> str | None:
+    """The text of a token of a byte-level vocabulary.
+
+    Args:
+        token: as it is written in the vocabulary, a letter for each byte.
+        errors: what to do with bytes that are no whole characters, as for ``bytes.decode``.
+
+    Returns:
+        The text; None if the token has other letters, or, with ``"strict"``, is not of whole characters.
+    """
+    try:
+        return bytes(_BYTES[letter] for letter in token).decode("utf-8", errors)
+    except (KeyError, UnicodeDecodeError):
+        return None
+
+
+def _byte_of_letter() -> dict[str, int]:
+    """The bytes behind the letters in which byte-level vocabularies write them (GPT-2's table)."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    rest = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + k): byte for k, byte in enumerate(rest)}
+
+
+_BYTES = _byte_of_letter()

@@ -56,6 +56,7 @@ PRESETS: Mapping[str, FitConfig] = {
 }
 
 _HELD_OUT = 10  # one word in so many
+_FEWEST_JUDGES = 8  # held-out words; fewer say nothing about a ridge
 _BATCH_NUMBERS = 2**21  # numbers per batch of embeddings and model: 16 MiB in double precision
 
 
@@ -196,19 +197,20 @@ class _Fitter:
     ) -> tuple[Tensor, LengthReport]:
         """The map for words of n sub-tokens, 0 for the positional one, and its report.
 
-        ``ridge`` is for the case that there are no words to judge by.
+        ``ridge`` is for the case that there is nothing to choose, or too few words to judge by.
         """
         fitted, held_out = pair.fitted, pair.held_out
         ridges, rcond = self.config.ridges, self.config.rcond
         r2, cosine = None, None
-        if fitted.words and held_out.words:
-            scale = fitted.scale()
+        scale = fitted.scale()
+        if len(ridges) > 1 and fitted.words and held_out.words >= _FEWEST_JUDGES:
             errors = held_out_errors(fitted, held_out, [scale * value for value in ridges], rcond)
-            best = min(range(len(ridges)), key=errors.__getitem__)
-            ridge = ridges[best]
+            ridge = ridges[min(range(len(ridges)), key=errors.__getitem__)]
+        if fitted.words and held_out.words:
+            g = fitted.solve(scale * ridge, rcond)
             variance = held_out.variance()
-            r2 = 1.0 - errors[best] / variance if variance > 0 else None
-            cosine = self._cosine(fitted.solve(scale * ridge, rcond), groups)
+            r2 = 1.0 - held_out.squared_error(g) / variance if variance > 0 else None
+            cosine = self._cosine(g, groups)
         both = fitted + held_out
         report = LengthReport(
             n=n,

@@ -69,16 +69,16 @@ class Moments:
         """
         device = self.sum_b.device
         x, y, weights = (t.to(device=device, dtype=torch.float64) for t in (x, y, weights))
-        weighted = y * weights[:, None, None]
-        x_hat, y_hat, xw_hat = (torch.fft.rfft(t) for t in (x, weighted, x * weights[:, None, None]))
+        x_hat, y_hat = torch.fft.rfft(x), torch.fft.rfft(y)
         for s in range(len(self.grams)):
-            a, b, aw = (t[..., s].real if self.is_real(s) else t[..., s] for t in (x_hat, y_hat, xw_hat))
-            self.grams[s] += aw.mH @ a
-            self.crosses[s] += a.mH @ b
+            a, b = (t[..., s].real if self.is_real(s) else t[..., s] for t in (x_hat, y_hat))
+            weighted = (a * weights[:, None]).mH
+            self.grams[s] += weighted @ a
+            self.crosses[s] += weighted @ b
         self.words += len(x)
         self.weight += float(weights.sum())
-        self.sum_b += weighted.sum(0)
-        self.power_b += float((weighted * y).sum())
+        self.sum_b += torch.tensordot(weights, y, dims=1)
+        self.power_b += float(weights @ y.square().sum((1, 2)))
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both sets of words together, such as those of two shards."""
@@ -128,19 +128,26 @@ class Moments:
 
         Args:
             ridge: weight of ``|G|^2``, not negative; 0 gives the pseudo-inverse.
-            rcond: eigenvalues of the gram up to this times the largest of all slices count as zero. They
-                are squares of the singular values of the stacked embeddings.
+            rcond: without a ridge, eigenvalues of the gram up to this times the largest of all slices
+                count as zero. They are squares of the singular values of the stacked embeddings.
 
         Returns:
             (d_A, d_B, n), double precision.
         """
-        spectra = [torch.linalg.eigh(gram) for gram in self.grams]
-        cutoff = rcond * max(float(values[-1]) for values, _ in spectra)
-        solved = []
-        for (values, vectors), cross in zip(spectra, self.crosses, strict=True):
-            gains = spectral_gains(values, ridge, cutoff).to(vectors.dtype)
-            solved.append((vectors @ (gains[:, None] * (vectors.mH @ cross))).to(torch.complex128))
-        return from_slices(torch.stack(solved), self.n, torch.float64)
+        if ridge > 0:
+            # Positive definite: several times faster than by eigenvectors.
+            factors = (torch.linalg.cholesky(gram + ridge * _identity_like(gram)) for gram in self.grams)
+            pairs = zip(self.crosses, factors, strict=True)
+            solved = [torch.cholesky_solve(cross, factor) for cross, factor in pairs]
+        else:
+            spectra = [torch.linalg.eigh(gram) for gram in self.grams]
+            cutoff = rcond * max(float(values[-1]) for values, _ in spectra)
+            solved = []
+            for (values, vectors), cross in zip(spectra, self.crosses, strict=True):
+                gains = spectral_gains(values, 0.0, cutoff).to(vectors.dtype)
+                solved.append(vectors @ (gains[:, None] * (vectors.mH @ cross)))
+        slices = torch.stack([part.to(torch.complex128) for part in solved])
+        return from_slices(slices, self.n, torch.float64)
 
     def squared_error(self, g: Tensor) -> float:
         """``sum_w omega_w |x_w * G - y_w|^2`` of these words for any map, without the words.
@@ -156,7 +163,11 @@ class Moments:
         return error
 
 
+def _identity_like(square: Tensor) -> Tensor:
+    return torch.eye(len(square), dtype=square.dtype, device=square.device)
+
+
 def spectral_gains(eigenvalues: Tensor, ridge: float, cutoff: float) -> Tensor:
-    """What a ridge leaves of each direction: ``1 / (e + ridge)``, 0 for eigenvalues up to the cut-off."""
-    kept = eigenvalues > cutoff
+    """``1 / (e + ridge)`` for each eigenvalue; without a ridge, 0 for those up to the cut-off."""
+    kept = (eigenvalues > cutoff) if ridge == 0 else torch.ones_like(eigenvalues, dtype=torch.bool)
     return torch.where(kept, 1.0 / torch.where(kept, eigenvalues + ridge, 1.0), 0.0)

@@ -218,32 +218,36 @@ class TProductTransport(Transport):
         adapter.verify(model_a, model_b)
         self.adapter = adapter
         # An appended token is a word of one sub-token in A, so the map is that of its length in B.
-        self._kinds, self._kind_of = torch.unique(self._lengths, return_inverse=True)
+        kinds, self._kind_of = torch.unique(self._lengths, return_inverse=True)
+        self._kind_slots = kinds.clamp(max=max_subtokens) - 1
+        self._pulls = [self._pull_of(n) for n in kinds.tolist()]
+
+    def _pull_of(self, n: int) -> Tensor:
+        """What takes the slot's gradient to the single A-token of a word of n B-tokens, (M, d_B, d_A).
+
+        With one sub-token in A, ``(g * G')`` at its position is the sum of g_j times the transposed slice
+        j of G: there the reversed tubes of G' meet the gradient in order. The last position of the slot
+        stands for the mean of all sub-tokens that do not fit, so it takes the mean of their slices.
+        """
+        slices = self.adapter.maps.of_length(n).permute(2, 1, 0)
+        m = min(n, self.max_subtokens)
+        kept = torch.cat([slices[: m - 1], slices[m - 1 :].mean(0, keepdim=True)])
+        return torch.cat([kept, kept.new_zeros(self.max_subtokens - m, *kept.shape[1:])])
 
     def estimate(self, slot: SlotGradient) -> Tensor:
         """See `Transport.estimate`."""
         self._check(slot)
         device, dtype = slot.loss.device, slot.loss.dtype
         table = self.model_a.embedding_table
-        pulled = [self._pull_slot(slot, n) for n in self._kinds.tolist()]
-        kinds = (
-            torch.stack(pulled, dim=1) if pulled else slot.probe.new_zeros(len(slot.probe), 0, table.shape[1])
-        )
-        against_table = kinds.to(table.dtype) @ table[self._candidates.tokens.to(table.device)].T
-        each = torch.arange(len(self._lengths), device=device)
-        terms = against_table[:, self._kind_of.to(device), each].to(dtype)
+        pulled = slot.gradient.new_zeros(len(slot.probe), len(self._pulls), table.shape[1])
+        for kind, (pull, m) in enumerate(zip(self._pulls, self._kind_slots.tolist(), strict=True)):
+            pulled[:, kind] = slot.gradient[:, m].flatten(1) @ pull.to(pulled).flatten(0, 1)
+        against_table = pulled.to(table.dtype) @ table.T
+        kind_of, tokens = self._kind_of.to(device), self._candidates.tokens.to(device)
+        terms = against_table[:, kind_of, tokens].to(dtype)
         at_probe = torch.einsum("bmjd,bd->bm", slot.gradient, slot.probe)
         base = (slot.loss - at_probe.to(dtype))[:, self._slots.to(device) - 1]
         return self._spread(base + terms)
-
-    def _pull_slot(self, slot: SlotGradient, n: int) -> Tensor:
-        """Gradient at the single A-token of a word of n B-tokens, (beams, d_A)."""
-        m = min(n, self.max_subtokens)
-        gradient = slot.gradient[:, m - 1, :m]
-        # The last position stands for the mean of all that do not fit, so each gets its share.
-        shared = gradient[:, -1:].expand(-1, n - m + 1, -1) / (n - m + 1)
-        full = torch.cat([gradient[:, :-1], shared], dim=1)
-        return self.adapter.pull(full, [1], [n])[:, 0]
 
     def transport_gradient(self, gradient_b: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
         """Gradients at A's embeddings of a text from those at B's; see `Adapter.pull`."""

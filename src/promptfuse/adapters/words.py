@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from promptfuse.errors import AdapterError
-from promptfuse.segments import FastTokenizer, encode_words
+from promptfuse.segments import FastTokenizer, encode_words, spell_bytes
 
 _MOST_WORDS = 1_000_000
 """Distinct words of a corpus that are kept: bounds the memory that counting takes."""
@@ -32,17 +32,17 @@ def word_starts(tokenizer: FastTokenizer) -> dict[int, str]:
         {id: word}, without special and other added tokens, tokens with a second blank, and byte-level
         tokens that are no whole characters.
     """
-    spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
-    end_mark = spec["model"].get("end_of_word_suffix") or ""
-    inner_mark = spec["model"].get("continuing_subword_prefix") or ""
-    byte_level = '"ByteLevel"' in json.dumps([spec["pre_tokenizer"], spec["decoder"]])
-    steps = json.dumps([spec["normalizer"], spec["pre_tokenizer"], spec["decoder"]], ensure_ascii=False)
+    backend = tokenizer.backend_tokenizer
+    end_mark = getattr(backend.model, "end_of_word_suffix", None) or ""
+    inner_mark = getattr(backend.model, "continuing_subword_prefix", None) or ""
+    steps = [_describe(step) for step in (backend.normalizer, backend.pre_tokenizer, backend.decoder)]
+    byte_level = any('"ByteLevel"' in step for step in steps[1:])
     if end_mark:
         start_mark = ""
     elif byte_level:
         start_mark = "Ġ"
     else:
-        start_mark = "▁" if "▁" in steps else ""
+        start_mark = "▁" if any("▁" in step for step in steps) else ""
     added = set(tokenizer.get_added_vocab().values())
     found = {}
     for token, index in tokenizer.get_vocab().items():
@@ -51,7 +51,7 @@ def word_starts(tokenizer: FastTokenizer) -> dict[int, str]:
         if inner_mark and token.startswith(inner_mark):
             continue
         spelling = token.removeprefix(start_mark).removesuffix(end_mark)
-        letters = _from_bytes(spelling) if byte_level else spelling
+        letters = spell_bytes(spelling) if byte_level else spelling
         if letters and not any(letter.isspace() or letter == "▁" for letter in letters):
             found[index] = f" {letters}"
     return found
@@ -117,31 +117,17 @@ def checked_weights(words: Mapping[str, float]) -> dict[str, float]:
     return weights
 
 
+def _describe(step: Any) -> str:
+    """A component of a tokenizer as JSON: all that there is to see of nested ones. Empty if there is none."""
+    if step is None:
+        return ""
+    # Once through the parser, because the mark may be written as an escape.
+    return json.dumps(json.loads(step.__getstate__()), ensure_ascii=False)
+
+
 def _lines(file: Path) -> Iterator[str]:
     try:
         with file.open(encoding="utf-8") as stream:
             yield from stream
     except (OSError, UnicodeDecodeError) as error:
         raise AdapterError(f"cannot read {str(file)!r} as UTF-8 text: {error}") from error
-
-
-def _byte_of_letter() -> dict[str, int]:
-    """The bytes behind the letters in which byte-level vocabularies write them (GPT-2's table)."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    rest = [byte for byte in range(256) if byte not in set(printable)]
-    return {chr(byte): byte for byte in printable} | {chr(256 + k): byte for k, byte in enumerate(rest)}
-
-
-_BYTES = _byte_of_letter()
-
-
-def _from_bytes(token: str) -> str | None:
-    """The text of a byte-level token, None if it is not made of whole characters."""
-    try:
-        return bytes(_BYTES[letter] for letter in token).decode("utf-8")
-    except (KeyError, UnicodeDecodeError):
-        return None
