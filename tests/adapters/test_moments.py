@@ -126,7 +126,7 @@ def test_positions_taken_apart_without_a_second_pass(n):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_every_ridge_is_priced_without_forming_its_map(n):
-    fitted, held_out = moments_of(*pairs(n, seed=1, words=8)), moments_of(*pairs(n, seed=2))
+    fitted, held_out = moments_of(*pairs(n, seed=1, words=4)), moments_of(*pairs(n, seed=2))
     ridges = [0.0, 0.01, 1.0, 30.0]
     brute = [held_out.squared_error(fitted.solve(ridge, RCOND)) for ridge in ridges]
     assert held_out_errors(fitted, held_out, ridges, RCOND) == pytest.approx(brute)
