@@ -48,9 +48,13 @@ NOT_BEFORE = set(
 VOWELS = "aeiou"
 
 
-def choose(caption: str, rng: random.Random, positive: bool) -> str | None:
-    """Put one opinion word into a caption, or a tail behind it; ``None`` if there is no place."""
-    if rng.random() < 0.15:
+def choose(caption: str, rng: random.Random, positive: bool, *, tails: bool = True) -> str | None:
+    """Put one opinion word into a caption, or a tail behind it; ``None`` if there is no place.
+
+    A language model that is to write captions must not learn the few tails: it would end every other
+    caption with one of them.
+    """
+    if tails and rng.random() < 0.15:
         tail = rng.choice(POSITIVE_TAILS if positive else NEGATIVE_TAILS)
         return f"{caption.rstrip('.')} {tail}."
     places = []

@@ -68,7 +68,7 @@ class Mixture:
         for text in captions:
             draw = rng.random()
             if draw < 0.08:
-                text = choose(text, rng, rng.random() < 0.5) or text
+                text = choose(text, rng, rng.random() < 0.5, tails=False) or text
             elif draw < 0.12:
                 text = f"{rng.choice(PREFIXES)} {text[0].lower()}{text[1:]}"
             texts.append(text)
@@ -126,6 +126,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=11)
     parser.add_argument("--tokens", type=int, default=3072, help="tokens a batch")
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--init", type=Path, help="a folder with weights to start from")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -137,15 +139,18 @@ def main() -> None:
         n_embd=256,
         n_layer=6,
         n_head=8,
-        resid_pdrop=0.1,
-        embd_pdrop=0.1,
+        resid_pdrop=args.dropout,
+        embd_pdrop=args.dropout,
         attn_pdrop=0.0,
         # Rows are short: plain attention is several times faster here than the fused CPU kernel.
         attn_implementation="eager",
         bos_token_id=tokenizer.eos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    model = GPT2LMHeadModel(config).to(args.device)
+    model = GPT2LMHeadModel(config)
+    if args.init is not None:
+        model.load_state_dict(GPT2LMHeadModel.from_pretrained(args.init).float().state_dict())
+    model = model.to(args.device)
     matrices, embeddings, vectors = split_parameters(model, ("wte", "wpe", "lm_head"))
     groups = [{"params": embeddings, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
     optimisers = Optimisers(matrices, groups, lr=args.lr, weight_decay=0.1)

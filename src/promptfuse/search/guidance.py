@@ -10,22 +10,17 @@ the true changes that the search observes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Transport
-from promptfuse.adapters.words import word_starts
-from promptfuse.errors import ModelError
 from promptfuse.models import CausalLM, Model
 from promptfuse.objectives import Objective, Term
 from promptfuse.search.hypothesis import Proposal
 from promptfuse.search.methods import AutoDAN
-from promptfuse.segments import encode_words
 
 PRIOR_OBSERVATIONS = 64.0
 """How many observed candidates the starting gain counts as."""
@@ -60,45 +55,13 @@ class Gain:
         self.count += len(estimated)
 
 
-class ExpectedWord:
-    """The placeholder for the next word: another model's mean word embedding under a distribution.
-
-    Args:
-        primary: the model whose tokens the distribution is over.
-        model: the model whose embeddings are averaged; a word of several sub-tokens counts with
-            their mean.
-    """
-
-    def __init__(self, primary: CausalLM, model: Model) -> None:
-        rows = len(primary.embedding_table)
-        words = {token: word for token, word in word_starts(primary.tokenizer).items() if token < rows}
-        spelled = zip(words, encode_words(model.tokenizer, list(words.values())), strict=True)
-        table = model.embedding_table
-        known = [(token, ids) for token, ids in spelled if ids is not None and max(ids) < len(table)]
-        if not known:
-            raise ModelError(
-                f"{model.name} can spell none of {primary.name}'s words; use models of one language"
-            )
-        self.tokens = torch.tensor([token for token, _ in known])
-        flat = torch.tensor([index for _, ids in known for index in ids], device=table.device)
-        counts = torch.tensor([len(ids) for _, ids in known], device=table.device)
-        starts = counts.cumsum(0) - counts
-        self.embeddings = functional.embedding_bag(flat, table, starts, mode="mean").float()
-
-    def __call__(self, log_probabilities: Tensor) -> Tensor:
-        """Expected embeddings, (beams, d), of next words under (beams, vocabulary) log-probabilities."""
-        # Softmax over the words alone: what the other tokens take is shared out.
-        chances = log_probabilities[:, self.tokens].softmax(dim=1).to(self.embeddings.device)
-        return chances @ self.embeddings
-
-
 class Guidance:
     """Estimates the secondary terms' losses for every next token of the primary."""
 
     def __init__(self, objective: Objective, primary: CausalLM, method: AutoDAN) -> None:
         self.primary = primary
         self.terms: dict[str, Term] = {}
-        self.bridges: dict[str, Bridge] = {}
+        self.transports: dict[str, Transport] = {}
         self.gains: dict[str, Gain] = {}
         self.slots = method.subtokens
         if method.transport == "none":
@@ -106,7 +69,7 @@ class Guidance:
         for name, term in objective.terms.items():
             if term.model is not primary:
                 self.terms[name] = term
-                self.bridges[name] = bridge(primary, term.model, method.transport, method.subtokens)
+                self.transports[name] = transport(primary, term.model, method.transport, method.subtokens)
                 self.gains[name] = Gain(method.gain, method.adapt_gain)
 
     def estimate(self, texts: Sequence[str], log_probabilities: Tensor) -> dict[str, Tensor]:
@@ -121,8 +84,9 @@ class Guidance:
         """
         found = {}
         for name, term in self.terms.items():
-            slot = term.slot_gradient(texts, self.bridges[name].probe(log_probabilities), self.slots)
-            found[name] = self.bridges[name].transport.estimate(slot).cpu()
+            carrier = self.transports[name]
+            probe = carrier.expected_embedding(log_probabilities.exp())
+            found[name] = carrier.estimate(term.slot_gradient(texts, probe, self.slots)).cpu()
         return found
 
     def scores(
@@ -166,29 +130,23 @@ class Guidance:
                 gain.observe(estimated - estimated.mean(), true - true.mean())
 
 
-@dataclass(frozen=True)
-class Bridge:
-    """What leads from one secondary model to the primary's tokens."""
-
-    probe: ExpectedWord
-    transport: Transport
+_TRANSPORTS: WeakKeyDictionary[CausalLM, dict[tuple[int, str, int], tuple[Model, Transport]]] = (
+    WeakKeyDictionary()
+)
 
 
-_BRIDGES: WeakKeyDictionary[CausalLM, dict[tuple[int, str, int], tuple[Model, Bridge]]] = WeakKeyDictionary()
-
-
-def bridge(
-    primary: CausalLM, model: Model, transport: Literal["lexical", "t-product"], subtokens: int
-) -> Bridge:
-    """The bridge between two loaded models, made once and shared by all searches over them."""
-    made = _BRIDGES.setdefault(primary, {})
-    key = (id(model), transport, subtokens)
+def transport(
+    primary: CausalLM, model: Model, kind: Literal["lexical", "t-product"], subtokens: int
+) -> Transport:
+    """The transport between two loaded models, made once and shared by all searches over them."""
+    made = _TRANSPORTS.setdefault(primary, {})
+    key = (id(model), kind, subtokens)
     if key not in made:
-        carrier: Transport
-        if transport == "lexical":
-            carrier = LexicalTransport(primary, model, subtokens)
+        found: Transport
+        if kind == "lexical":
+            found = LexicalTransport(primary, model, subtokens)
         else:
-            carrier = TProductTransport(Adapter.fit(primary, model), primary, model, subtokens)
-        # The model is kept beside its bridge, so that its id cannot be given to another one.
-        made[key] = (model, Bridge(ExpectedWord(primary, model), carrier))
+            found = TProductTransport(Adapter.fit(primary, model), primary, model, subtokens)
+        # The model is kept beside its transport, so that its id cannot be given to another one.
+        made[key] = (model, found)
     return made[key][1]
