@@ -24,7 +24,7 @@ from promptfuse.errors import AdapterError
 class Adapter:
     """Maps from model A's embeddings to model B's.
 
-    Make one with `fit` or `from_pretrained`.
+    Make one with `for_models`, `fit` or `from_pretrained`.
 
     Args:
         maps: the maps.
@@ -74,6 +74,33 @@ class Adapter:
             weights = count_words(words)
         maps, report = fit(model_a, model_b, preset, weights, progress)
         return cls(maps, (model_a.fingerprint, model_b.fingerprint), report)
+
+    @classmethod
+    def for_models(
+        cls,
+        model_a: EmbeddingModel,
+        model_b: EmbeddingModel,
+        preset: str = "default",
+        progress: Progress | None = None,
+    ) -> Adapter:
+        """The adapter from A to B on the models' own words: from the cache, or fitted and put there.
+
+        The cache is the folder ``adapters`` in ``PROMPTFUSE_CACHE``, or in the user's cache folder. An
+        adapter there that is damaged or belongs to another table, tokenizer or setting is not used: a new
+        one is fitted, with a notice in the log.
+
+        Args:
+            model_a: see `fit`.
+            model_b: see `fit`.
+            preset: see `fit`.
+            progress: see `fit`; not called if nothing is fitted.
+
+        Raises:
+            AdapterError: if the preset is unknown, or no word is common to both.
+        """
+        from promptfuse.adapters.cache import load_or_fit
+
+        return load_or_fit(model_a, model_b, preset, progress)
 
     def report(self) -> AdapterReport:
         """How the adapter was fitted and how good it is."""

@@ -50,6 +50,11 @@ def write(folder: Path, tensors: Mapping[str, Tensor], description: Mapping[str,
         ) from error
 
 
+def present(folder: Path) -> bool:
+    """Whether a folder has an adapter, whole or not; one that is just being written is not there yet."""
+    return (folder / _INDEX).exists()
+
+
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read an adapter's maps and description, and check that they are whole.
 

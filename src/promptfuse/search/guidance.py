@@ -146,7 +146,7 @@ def transport(
         if kind == "lexical":
             found = LexicalTransport(primary, model, subtokens)
         else:
-            found = TProductTransport(Adapter.fit(primary, model), primary, model, subtokens)
+            found = TProductTransport(Adapter.for_models(primary, model), primary, model, subtokens)
         # The model is kept beside its transport, so that its id cannot be given to another one.
         made[key] = (model, found)
     return made[key][1]
