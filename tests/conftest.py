@@ -322,6 +322,16 @@ def build_roberta() -> tuple[Any, Any, Any]:
     return tokenizer, transformers.RobertaForSequenceClassification(config), None
 
 
+def build_gpt2_tone() -> tuple[Any, Any, Any]:
+    """A decoder as classifier, which pools at the last id that is not the padding; that is id 0 here."""
+    tokenizer = gpt2_tokenizer()
+    config = GPT2Config(
+        **_ids(tokenizer) | {"pad_token_id": 0}, n_positions=40, n_embd=16, n_layer=2, n_head=2,
+        id2label={0: "negative", 1: "positive"}, label2id={"negative": 0, "positive": 1},
+    )  # fmt: skip
+    return tokenizer, transformers.GPT2ForSequenceClassification(config), None
+
+
 BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     "gpt2": build_gpt2,
     "llama": build_llama,
@@ -333,6 +343,7 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
     "dual": build_dual,
     "bert": build_bert,
     "roberta": build_roberta,
+    "gpt2-tone": build_gpt2_tone,
 }
 
 

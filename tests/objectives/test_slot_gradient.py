@@ -15,7 +15,7 @@ from promptfuse.errors import TextError
 from promptfuse.models import Batch, Model
 from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Term
 
-MODELS = ("clip", "old-clip", "siglip", "dual", "bert", "roberta")
+MODELS = ("clip", "old-clip", "siglip", "dual", "bert", "roberta", "gpt2-tone")
 BEAMS = ("A brown dog", "dog", "Two children are")
 SLOTS = 3
 
@@ -152,7 +152,10 @@ def test_a_suffix_is_read_as_it_stands_behind_a_word(model: Callable[..., Any]) 
     losses = term.losses
     term.losses = lambda batch: seen.append(batch) or losses(batch)  # type: ignore[method-assign, assignment, func-returns-value]
     term.slot_gradient(["A dog"], lm.embedding_table[5:6], 1)
-    assert int(seen[0].ids[0, -1]) == behind
+    (text,) = lm.plain_ids(["A dog"])
+    row = seen[0].ids[0].tolist()
+    assert row[: 1 + len(text)] == [*lm.start_ids, *text]
+    assert row[2 + len(text) :] == [behind]
     assert alone != [behind]
 
 
