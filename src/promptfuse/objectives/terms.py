@@ -14,7 +14,7 @@ from promptfuse.objectives.base import Term
 
 def _expect(model: Model, kind: type[Model], term: str) -> Model:
     if not isinstance(model, kind):
-        raise ModelError(f"{model.name} is a {model.kind} model; {term} needs a {kind.kind} model")
+        raise ModelError(f"{term} needs a model of kind {kind.kind}; {model.name} is of kind {model.kind}")
     return model
 
 
