@@ -129,14 +129,16 @@ def test_weights_that_are_none(weight: float, model: Callable[..., Any]) -> None
 
 
 def test_models_of_another_kind(model: Callable[..., Any]) -> None:
-    with pytest.raises(ModelError, match="Fluency needs a model of kind causal-lm; .* is of kind image-text"):
+    with pytest.raises(
+        ModelError, match=r"Fluency needs a model of kind causal-lm; .* is of kind image-text"
+    ):
         Fluency(model("clip"))
     with pytest.raises(
-        ModelError, match="ImageSimilarity needs a model of kind image-text; .* is of kind classifier"
+        ModelError, match=r"ImageSimilarity needs a model of kind image-text; .* is of kind classifier"
     ):
         ImageSimilarity(model("bert"), photo())
     with pytest.raises(
-        ModelError, match="ClassProbability needs a model of kind classifier; .* is of kind causal-lm"
+        ModelError, match=r"ClassProbability needs a model of kind classifier; .* is of kind causal-lm"
     ):
         ClassProbability(model("gpt2"), "positive")
 
