@@ -225,3 +225,33 @@ def test_gain_is_the_regression_slope():
     gain.observe(x, -9 * x)
     assert gain.value == 0.0
     assert not math.isnan(Gain(0.2, adapt=False).value)
+
+
+def test_a_text_that_outgrows_a_model_is_dropped_and_nothing_is_lost(captioner):
+    """mini-clip takes 48 tokens; the search must end at that length and keep what it has."""
+    prefix = " ".join(["A dog and a cat near the house with two men"] * 4)
+    free = pf.Constraints(no_repeat_ngram=0)
+    objective = captioner.objective(PHOTOS / "cat.jpg")
+    clip = objective.terms["image"].model
+    search = pf.Search(
+        objective, pf.AutoDAN(6), pf.BeamSearch(2), prefix=prefix, steps=30, patience=30, constraints=free
+    )
+    result = search.run()
+    assert len(prefix) < len(result.text)
+    assert len(clip.token_rows([result.text])[0][0]) <= clip.max_length
+    assert len(search.history) < 30
+    assert result.value == pytest.approx(objective.exact(result.text).value, abs=1e-4)
+
+
+def test_the_search_ends_where_the_language_model_has_no_room(captioner):
+    lm = captioner.model("lm")
+    objective = pf.Objective(pf.Fluency(lm))
+    prefix = "A dog and a cat" * 25
+    length = len(lm.plain_ids([prefix])[0])
+    assert 100 < length < 127
+    search = pf.Search(
+        objective, pf.AutoDAN(4, transport="none"), pf.BeamSearch(1), prefix=prefix, steps=60, patience=60
+    )
+    search.constraints = search.proposer.constraints = pf.Constraints(no_repeat_ngram=0, no_echo=False)
+    result = search.run()
+    assert len(lm.plain_ids([result.text])[0]) <= 127

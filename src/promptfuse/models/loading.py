@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,7 +70,7 @@ def load_model(
         _check_hub(source)
     shown = str(name)
     options = {"trust_remote_code": trust_remote_code}
-    with _quiet():
+    with _quiet(downloads=not Path(source).is_dir()):
         with _clear_errors(shown, "configuration"):
             config = AutoConfig.from_pretrained(source, **options)
         role = _role(config, shown)
@@ -175,13 +176,18 @@ def _check_hub(name: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep loaders from writing progress and advice into the caller's terminal."""
+def _quiet(downloads: bool) -> Iterator[None]:
+    """Keep loaders from writing progress and advice into the caller's terminal.
+
+    Downloads take minutes, so their progress is shown, on a terminal.
+    """
     hub = logging.getLogger("huggingface_hub")
     before, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     hub_before = hub.level
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    if downloads and bars and sys.stderr.isatty():
+        huggingface_hub.utils.enable_progress_bars()  # transformers switches them off with its own
     hub.setLevel(logging.CRITICAL)
     try:
         yield

@@ -66,6 +66,15 @@ class Objective:
         losses = {name: term.exact(text) for name, term in self.terms.items()}
         return Evaluation(self.total(losses), losses)
 
+    def fits(self, text: str) -> bool:
+        """Whether every model has room for the text."""
+        try:
+            for term in self.terms.values():
+                term.model.token_rows([term.wrap(text)])
+        except TextError:
+            return False
+        return True
+
     def score(
         self, texts: Sequence[str], *, known: Mapping[str, Tensor] | None = None, batch_size: int = 256
     ) -> dict[str, Tensor]:

@@ -94,8 +94,11 @@ class Search:
 
     @property
     def done(self) -> bool:
-        """Whether the search has nothing left to do."""
-        return not self.beams or len(self.history) >= self.steps or self.quiet_steps >= self.patience
+        """Whether the search has nothing left to do, or the language model has no room for more."""
+        if not self.beams or len(self.history) >= self.steps or self.quiet_steps >= self.patience:
+            return True
+        primary = self.objective.primary
+        return len(primary.start_ids) + len(self.beams[0].ids) >= primary.max_length
 
     @property
     def best(self) -> Hypothesis:
@@ -150,7 +153,19 @@ class Search:
             self.finished[item.text] = Hypothesis(**{**item.__dict__, "complete": True})
 
     def _score(self, proposals: Sequence[Proposal]) -> list[Hypothesis]:
-        """Score proposals exactly; the primary's NLL is known from the parents' distributions."""
+        """Score proposals exactly; the primary's NLL is known from the parents' distributions.
+
+        A proposal that has outgrown one of the models is dropped, not an error: the search has shorter
+        ones.
+        """
+        if not proposals:
+            return []
+        try:
+            return self._score_fitting(proposals)
+        except TextError:
+            return self._score_fitting([item for item in proposals if self.objective.fits(item.text)])
+
+    def _score_fitting(self, proposals: Sequence[Proposal]) -> list[Hypothesis]:
         if not proposals:
             return []
         primary = self.objective.primary

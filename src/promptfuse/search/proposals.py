@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from promptfuse.errors import TextError
 from promptfuse.models import CausalLM
 from promptfuse.objectives import Objective
 from promptfuse.search.constraints import Constraints
@@ -112,7 +113,11 @@ class GuidedProposer(Proposer):
         log_probabilities = self.primary.next_log_probabilities([beam.ids for beam in beams]).cpu()
         # The models of the other terms cannot judge an empty text, so the first word is the primary's.
         begun = all(beam.text.strip() for beam in beams)
-        estimates = self.guidance.estimate([beam.text for beam in beams], log_probabilities) if begun else {}
+        try:
+            texts = [beam.text for beam in beams]
+            estimates = self.guidance.estimate(texts, log_probabilities) if begun else {}
+        except TextError:  # No room for the placeholder: what still fits is proposed without a gradient.
+            estimates = {}
         lengths = [len(beam.ids) for beam in beams]
         scores = self.guidance.scores(self.objective, estimates, log_probabilities, lengths)
         scores[:, : len(self.allowed)].masked_fill_(~self.allowed, -torch.inf)
