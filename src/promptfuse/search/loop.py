@@ -53,7 +53,7 @@ class Search:
         *,
         prefix: str = "",
         steps: int = 16,
-        patience: int = 6,
+        patience: int = 4,
         constraints: Constraints | None = None,
         seed: int = 0,
         batch_size: int = 256,
