@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptfuse.adapter_cli import adapter_app
 from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
 from promptfuse.version import __version__
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.add_typer(adapter_app, name="adapter")
 
 
 def _whole(value: str) -> int:

@@ -118,10 +118,11 @@ class Moments:
         return traces / len(self.grams[0])
 
     def variance(self) -> float:
-        """Weighted squared distance of B's embeddings from their mean."""
+        """Weighted squared distance of B's embeddings from their mean; 0 if it is but rounding."""
         if self.weight == 0:
             return 0.0
-        return max(0.0, self.power_b - float(self.sum_b.square().sum()) / self.weight)
+        variance = self.power_b - float(self.sum_b.square().sum()) / self.weight
+        return variance if variance > 1e-9 * self.power_b else 0.0
 
     def solve(self, ridge: float, rcond: float) -> Tensor:
         """The map that fits these words best; the smallest of them where they leave it open.

@@ -68,7 +68,9 @@ class _Candidates:
     def of(cls, model_a: EmbeddingModel, model_b: EmbeddingModel) -> _Candidates:
         """Tokens of A that begin a word and have a row, whose word has ids in B that all have rows."""
         rows_a, rows_b = len(model_a.embedding_table), len(model_b.embedding_table)
-        starts = {index: word for index, word in word_starts(model_a.tokenizer).items() if index < rows_a}
+        # Vocabularies come in another order each time.
+        every = sorted(word_starts(model_a.tokenizer).items())
+        starts = {index: word for index, word in every if index < rows_a}
         spellings = encode_words(model_b.tokenizer, list(starts.values()))
         known = [
             (index, ids)
@@ -124,6 +126,18 @@ class Transport(ABC):
         Raises:
             ValueError: if the slot has another M.
         """
+
+    @property
+    def tokens(self) -> Tensor:
+        """Ids in A of the K tokens that have estimates, (K,): those that begin a word that B can spell."""
+        return self._candidates.tokens
+
+    def word_embeddings(self) -> Tensor:
+        """B's embeddings of the words of `tokens`, (K, d_B); of several sub-tokens, their mean."""
+        table = self.model_b.embedding_table
+        owner, subtoken = self._owner.to(table.device), self._subtoken.to(table.device)
+        total = table.new_zeros(len(self._lengths), table.shape[1]).index_add(0, owner, table[subtoken])
+        return total / self._lengths.to(total)[:, None]
 
     def expected_embedding(self, probabilities: Tensor) -> Tensor:
         """B's expected embedding of the next word: the best probe that we know of.

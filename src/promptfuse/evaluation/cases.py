@@ -1,0 +1,147 @@
+"""What fidelity is measured on: losses, and texts of several lengths that are to go on with one more word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptfuse.errors import ModelError
+from promptfuse.models import Batch, CausalLM, ImageTextModel, Model, SequenceClassifier
+from promptfuse.models.images import ImageLike
+from promptfuse.objectives import ClassProbability, ImageSimilarity, Term
+
+LENGTHS = (3, 5, 8, 12)
+"""Words of the texts."""
+
+_ROOM = 8  # tokens of the judging model that are kept free for the next word
+_MOST_TOKENS = 4 * max(LENGTHS)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Texts that go on with one more word, under one loss.
+
+    Attributes:
+        term: the loss.
+        texts: texts of one or more words.
+    """
+
+    term: Term
+    texts: tuple[str, ...]
+
+
+class TextLikeness(Term):
+    """One minus the cosine similarity to another text, under an image-text model's text tower.
+
+    Args:
+        model: the image-text model.
+        target: the other text.
+    """
+
+    def __init__(self, model: ImageTextModel, target: str) -> None:
+        super().__init__(model, 1.0, "", "", "likeness")
+        self.encoder = model
+        with torch.no_grad():
+            self.features = model.text_features(model.encode([target]))[0]
+
+    def losses(self, batch: Batch) -> Tensor:
+        """1 - cosine similarity, (rows,), between 0 and 2."""
+        return 1 - self.encoder.text_features(batch) @ self.features
+
+
+def make_cases(
+    primary: CausalLM, model: Model, texts: int, images: Sequence[ImageLike] = (), seed: int = 0
+) -> list[Case]:
+    """Cases for any model that judges texts: the language model writes, and the losses take turns.
+
+    An image-text model judges by the photos, or without any by likeness to other texts that the language
+    model has written; a classifier by each of its labels.
+
+    Args:
+        primary: the language model.
+        model: the model that judges.
+        texts: how many texts are written; each is cut at every one of `LENGTHS`.
+        images: photos, for an image-text model only.
+        seed: of the texts.
+
+    Raises:
+        ModelError: if the model judges no text by its next word, or photos are given to one without eyes.
+        ImageError: if a photo cannot be read.
+    """
+    if images and not isinstance(model, ImageTextModel):
+        raise ModelError(f"{model.name} is a {model.kind} model and sees no photos; leave them out")
+    spare = 0
+    terms: list[Term]
+    if isinstance(model, SequenceClassifier):
+        terms = [ClassProbability(model, label) for label in model.labels]
+    elif isinstance(model, ImageTextModel):
+        terms = [ImageSimilarity(model, image) for image in images]
+        spare = 0 if images else texts
+    else:
+        raise ModelError(
+            f"{model.name} is a {model.kind} model, which judges no word by what is before it alone; "
+            "give an image-text model or a classifier as the second model"
+        )
+    written = write_texts(primary, texts + spare, seed)
+    if isinstance(model, ImageTextModel) and not images:
+        terms = [TextLikeness(model, fitting(model, target)) for target in written[texts:]]
+    return [
+        Case(terms[index % len(terms)], beginnings(fitting(model, text)))
+        for index, text in enumerate(written[:texts])
+    ]
+
+
+def beginnings(text: str) -> tuple[str, ...]:
+    """A text's first words, for each of `LENGTHS` that it has; the text itself if it has fewer."""
+    words = text.split()
+    return tuple(" ".join(words[:length]) for length in LENGTHS if length <= len(words)) or (text,)
+
+
+def fitting(model: Model, text: str) -> str:
+    """As much of a text as leaves room for another word in a model: whole words, or a part of the first."""
+    while len(text) > 1:
+        (ids,) = model.tokenizer([text], verbose=False)["input_ids"]
+        if len(ids) + _ROOM <= model.max_length:
+            break
+        shorter, blank, _ = text.rpartition(" ")
+        text = shorter if blank else text[:-1]
+    return text
+
+
+def write_texts(lm: CausalLM, count: int, seed: int, words: int = max(LENGTHS)) -> list[str]:
+    """Texts that a language model writes, drawn word by word from its own distribution.
+
+    It is not allowed to end before it has written enough; one that has no begin-of-text token continues
+    the letter A.
+
+    Args:
+        lm: the language model.
+        count: how many texts.
+        seed: of the draws.
+        words: how many words are wanted; a model that writes none gives fewer.
+
+    Returns:
+        ``count`` texts of one word or more, each on one line.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    start = [] if lm.start_ids else lm.plain_ids(["A"])[0]
+    banned = torch.tensor(sorted({*lm.tokenizer.all_special_ids, *lm.end_ids}), dtype=torch.long)
+    most = min(_MOST_TOKENS, lm.max_length - len(lm.start_ids) - _ROOM)
+    rows = [list(start) for _ in range(count)]
+    texts = [""] * count
+    for _ in range(most - len(start)):
+        # The last word may be unfinished, so one more than is wanted.
+        going = [index for index in range(count) if len(texts[index].split()) <= words]
+        if not going:
+            break
+        scores = lm.next_log_probabilities([rows[index] for index in going]).cpu()
+        scores[:, banned[banned < scores.shape[1]]] = -torch.inf
+        scores[:, len(lm.tokenizer) :] = -torch.inf
+        drawn = torch.multinomial(scores.softmax(1), 1, generator=generator)[:, 0]
+        for index, token in zip(going, drawn.tolist(), strict=True):
+            rows[index].append(token)
+            texts[index] = lm.tokenizer.decode(rows[index], clean_up_tokenization_spaces=False)
+    return [" ".join(text.split()[:words]) or "A" for text in texts]
