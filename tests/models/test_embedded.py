@@ -49,7 +49,7 @@ def test_the_language_model_prefers_english():
         ("horses", "horses on the grass", "a cup of coffee"),
         ("cat", "a photo of a cat", "people playing soccer"),
         ("mountain_path", "a mountain", "a dog"),
-        ("coffee", "a cup of coffee", "a man on a horse"),
+        ("hot_air_balloon", "a balloon in the sky", "a man on a horse"),
     ],
 )
 def test_the_image_text_model_knows_what_is_in_a_photo(photo, right, wrong):
