@@ -4,8 +4,15 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from promptfuse.adapters.words import checked_weights, count_words, vocabulary_words, word_starts
+from promptfuse.adapters.words import (
+    checked_weights,
+    common_words,
+    count_words,
+    vocabulary_words,
+    word_starts,
+)
 from promptfuse.errors import AdapterError
+from promptfuse.segments import encode_words
 
 
 def by_token(tokenizer):
@@ -116,3 +123,14 @@ def test_given_words_get_their_blank():
 def test_given_words_that_are_none_are_refused(words):
     with pytest.raises(AdapterError):
         checked_weights(words)
+
+
+def test_words_of_the_first_models_tokens_weigh_most(tokenizers):
+    a, b = tokenizers["byte-level"], tokenizers["word-piece"]
+    weights = common_words(a, b)
+    whole = {word for word in word_starts(a).values() if len(encode_words(a, [word])[0]) == 1}
+    assert whole <= weights.keys()
+    assert weights.keys() - whole == (vocabulary_words(a).keys() | vocabulary_words(b).keys()) - whole
+    assert max(weights[word] for word in weights.keys() - whole) <= 1e-8
+    ranked = sorted(whole, key=lambda word: -weights[word])
+    assert [weights[word] for word in ranked] == [1 / rank for rank in range(1, len(ranked) + 1)]

@@ -17,7 +17,7 @@ from promptfuse.adapters.fit import fit
 from promptfuse.adapters.maps import Maps
 from promptfuse.adapters.protocols import EmbeddingModel, Progress
 from promptfuse.adapters.report import AdapterReport
-from promptfuse.adapters.words import checked_weights, count_words, vocabulary_words
+from promptfuse.adapters.words import checked_weights, common_words, count_words
 from promptfuse.errors import AdapterError
 
 
@@ -58,16 +58,14 @@ class Adapter:
             preset: ``"default"`` (ridge chosen on held-out words, frequency weights) or ``"paper"``
                 (pseudo-inverse with a cut-off of 1e-6, every distinct word alike).
             words: {word: frequency}, or UTF-8 text files whose words are counted. By default the words
-                of both vocabularies, weighted by rank.
+                of both vocabularies, those of A's tokens before all others; see `words.common_words`.
             progress: called with the words done and the words in all.
 
         Raises:
             AdapterError: if the preset is unknown, a file unreadable, or no word is common to both.
         """
         if words is None:
-            weights = vocabulary_words(model_b.tokenizer)
-            # A's tokens are the candidates, so its weights prevail.
-            weights |= vocabulary_words(model_a.tokenizer)
+            weights = common_words(model_a.tokenizer, model_b.tokenizer)
         elif isinstance(words, Mapping):
             weights = checked_weights(words)
         else:

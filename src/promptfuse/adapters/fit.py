@@ -50,13 +50,16 @@ class FitConfig:
 PRESETS: Mapping[str, FitConfig] = {
     # As published: the pseudo-inverse over distinct words.
     "paper": FitConfig(weight_power=0.0, ridges=(0.0,)),
-    # Frequent words matter more in a text, and a table explains too little of another one to go without
-    # a penalty. Half powers of ten from 1e-4 to 1e3.
-    "default": FitConfig(weight_power=1.0, ridges=tuple(10.0 ** (k / 2) for k in range(-8, 7))),
+    # Frequent words matter more in a text, but the maps are asked about rare ones too, so the frequency
+    # counts by its fourth root. Half powers of ten from 1e-4 to 1e-2: a table explains so little of another
+    # one that words held out call for more, but most words that a map is asked about are among those that
+    # it was fitted on, and for them more is worse (docs/adapters.md).
+    "default": FitConfig(weight_power=0.25, ridges=tuple(10.0 ** (k / 2) for k in range(-8, -3))),
 }
 
 _HELD_OUT = 10  # one word in so many
 _FEWEST_JUDGES = 8  # held-out words; fewer say nothing about a ridge
+_CHUNK = 2**14  # words that are spelled at once: bounds the memory that their tokens take as objects
 _BATCH_NUMBERS = 2**21  # numbers per batch of embeddings and model: 16 MiB in double precision
 
 
@@ -82,7 +85,8 @@ def fit(
     if preset not in PRESETS:
         raise AdapterError(f"no preset {preset!r} for adapters; choose from {', '.join(sorted(PRESETS))}")
     config = PRESETS[preset]
-    groups, counts, skipped = _group(model_a, model_b, words, config)
+    groups, counts, frequency = _group(model_a, model_b, words, config)
+    skipped = len(words) - counts.total()
     if not groups:
         raise AdapterError(f"{model_a.name} and {model_b.name} share no word; give other words to fit on")
     fitter = _Fitter(model_a.embedding_table, model_b.embedding_table, config, len(words) - skipped, progress)
@@ -96,7 +100,6 @@ def fit(
     for n, group in sorted(own.items()):
         by_length[n], length_report = fitter.solve(n, moments[n], [group], positional_report.ridge)
         lengths.append(length_report)
-    weight = {n: float(group.weights.sum()) for n, group in groups.items()}
     report = AdapterReport(
         model_a=model_a.name,
         model_b=model_b.name,
@@ -104,7 +107,7 @@ def fit(
         words=dict(counts),
         lengths=tuple(lengths),
         positional=positional_report,
-        coverage=sum(weight[n] for n in own) / sum(value**config.weight_power for value in words.values()),
+        coverage=sum(frequency[n] for n in own) / sum(words.values()),
         skipped=skipped,
     )
     return Maps({n: g.float() for n, g in by_length.items()}, positional[..., 0].float()), report
@@ -119,6 +122,12 @@ class _Group:
     ids_b: Tensor
     weights: Tensor
     held_out: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Group]) -> _Group:
+        """The words of several groups of one length."""
+        columns = zip(*((part.ids_a, part.ids_b, part.weights, part.held_out) for part in parts), strict=True)
+        return cls(parts[0].n, *(torch.cat(column) for column in columns))
 
 
 @dataclass(frozen=True)
@@ -137,26 +146,36 @@ class _Pair:
 
 def _group(
     model_a: EmbeddingModel, model_b: EmbeddingModel, words: Mapping[str, float], config: FitConfig
-) -> tuple[dict[int, _Group], Counter[tuple[int, int]], int]:
-    """Words by length, the counts of (n_A, n_B), and how many words a model cannot embed."""
+) -> tuple[dict[int, _Group], Counter[tuple[int, int]], dict[int, float]]:
+    """Words by length, the counts of (n_A, n_B), and the summed frequency of the words of each length.
+
+    Words that a model cannot embed are in none of them.
+    """
     texts = list(words)
-    spelled = [_spell(model, texts) for model in (model_a, model_b)]
-    usable = [(text, a, b) for text, a, b in zip(texts, *spelled, strict=True) if a and b]
-    counts = Counter((len(ids_a), len(ids_b)) for _, ids_a, ids_b in usable)
-    members: dict[int, list[tuple[str, tuple[int, ...], tuple[int, ...]]]] = {}
-    for entry in usable:
-        members.setdefault(max(len(entry[1]), len(entry[2])), []).append(entry)
-    groups = {
-        n: _Group(
-            n,
-            pad_words([ids_a for _, ids_a, _ in entries], n),
-            pad_words([ids_b for _, _, ids_b in entries], n),
-            torch.tensor([words[text] ** config.weight_power for text, _, _ in entries], dtype=torch.float64),
-            torch.tensor([crc32(text.encode()) % _HELD_OUT == 0 for text, _, _ in entries]),
-        )
-        for n, entries in members.items()
-    }
-    return groups, counts, len(texts) - len(usable)
+    parts: dict[int, list[_Group]] = {}
+    counts: Counter[tuple[int, int]] = Counter()
+    frequency: dict[int, float] = {}
+    for first in range(0, len(texts), _CHUNK):
+        chunk = texts[first : first + _CHUNK]
+        spelled = [_spell(model, chunk) for model in (model_a, model_b)]
+        members: dict[int, list[tuple[str, tuple[int, ...], tuple[int, ...]]]] = {}
+        for text, a, b in zip(chunk, *spelled, strict=True):
+            if a and b:
+                counts[len(a), len(b)] += 1
+                members.setdefault(max(len(a), len(b)), []).append((text, a, b))
+        for n, entries in members.items():
+            weights = [words[text] ** config.weight_power for text, _, _ in entries]
+            frequency[n] = frequency.get(n, 0.0) + sum(words[text] for text, _, _ in entries)
+            group = _Group(
+                n,
+                pad_words([ids_a for _, ids_a, _ in entries], n).int(),
+                pad_words([ids_b for _, _, ids_b in entries], n).int(),
+                torch.tensor(weights, dtype=torch.float64),
+                torch.tensor([crc32(text.encode()) % _HELD_OUT == 0 for text, _, _ in entries]),
+            )
+            parts.setdefault(n, []).append(group)
+    groups = {n: _Group.joined(groups) for n, groups in parts.items()}
+    return groups, counts, frequency
 
 
 def _spell(model: EmbeddingModel, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -267,7 +286,7 @@ def embed_words(table: Tensor, padded: Tensor) -> Tensor:
     Returns:
         (N, d, n).
     """
-    padded = padded.to(table.device)
+    padded = padded.to(table.device).long()
     embedded = table[padded.clamp(min=0)] * (padded >= 0)[..., None]
     return embedded.transpose(1, 2)
 

@@ -41,7 +41,7 @@ class AdapterReport:
         words: for each (n_A, n_B) the number of words used.
         lengths: one entry for each map.
         positional: the map for words longer than all others.
-        coverage: share of the words' total weight that has a map of its own length.
+        coverage: share of the words' total frequency that has a map of its own length.
         skipped: words that one of the models cannot embed.
     """
 
@@ -83,5 +83,5 @@ class AdapterReport:
         table = "\n".join("  ".join(cell.rjust(10) for cell in row) for row in rows)
         return (
             f"{self.model_a} -> {self.model_b}, preset {self.preset}: "
-            f"covers {self.coverage:.1%} of the words by weight, {self.skipped} skipped\n{table}"
+            f"covers {self.coverage:.1%} of the words by frequency, {self.skipped} skipped\n{table}"
         )

@@ -16,6 +16,9 @@ from typing import Any
 from promptfuse.errors import AdapterError
 from promptfuse.segments import FastTokenizer, encode_words, spell_bytes
 
+_OTHERS = 1e-8
+"""Weight of the words that no single token of A spells."""
+
 _MOST_WORDS = 1_000_000
 """Distinct words of a corpus that are kept: bounds the memory that counting takes."""
 
@@ -67,15 +70,36 @@ def vocabulary_words(tokenizer: FastTokenizer) -> dict[str, float]:
     Returns:
         {word: weight}; a word that comes up twice keeps its higher weight.
     """
-    starts = word_starts(tokenizer)
-    ids = sorted(starts)
-    encoded = encode_words(tokenizer, [starts[index] for index in ids])
-    whole = [starts[index] for index, row in zip(ids, encoded, strict=True) if row == (index,)]
     weights: dict[str, float] = {}
-    for rank, word in enumerate(whole, start=1):
+    for rank, word in enumerate(_whole_words(tokenizer), start=1):
         for form in (word.lower(), f" {word[1:].capitalize()}"):
             weights.setdefault(form, 1.0 / rank)
     return weights
+
+
+def common_words(tokenizer_a: FastTokenizer, tokenizer_b: FastTokenizer) -> dict[str, float]:
+    """The words that an adapter from A to B is fitted on unless others are given.
+
+    The map is asked about the words that single tokens of A spell, since those are what a search
+    proposes: they weigh 1 / rank. The other words of both vocabularies, see `vocabulary_words`, weigh so
+    much less (a hundredth, after the default preset's power) that they only settle the maps of lengths that
+    no such word has.
+
+    Returns:
+        {word: weight}.
+    """
+    others = vocabulary_words(tokenizer_b) | vocabulary_words(tokenizer_a)
+    weights = {word: _OTHERS * weight for word, weight in others.items()}
+    proposed = enumerate(_whole_words(tokenizer_a), start=1)
+    return weights | {word: 1.0 / rank for rank, word in proposed}
+
+
+def _whole_words(tokenizer: FastTokenizer) -> list[str]:
+    """The words that a tokenizer spells with one token, by rank."""
+    starts = word_starts(tokenizer)
+    ids = sorted(starts)
+    encoded = encode_words(tokenizer, [starts[index] for index in ids])
+    return [starts[index] for index, row in zip(ids, encoded, strict=True) if row == (index,)]
 
 
 def count_words(files: Iterable[Path | str]) -> dict[str, float]:
@@ -111,7 +135,10 @@ def checked_weights(words: Mapping[str, float]) -> dict[str, float]:
             raise AdapterError(f"{word!r} is not one word; give single words with their frequencies")
         if not 0 < weight < float("inf"):
             raise AdapterError(f"the weight of {word!r} is {weight}; give a positive number")
-        weights[f" {letters}"] = weights.get(f" {letters}", 0.0) + weight
+        used = f" {letters}"
+        # The caller's string where it is the same: a million copies are some hundred megabytes.
+        used = word if word == used else used
+        weights[used] = weights.get(used, 0.0) + weight
     if not weights:
         raise AdapterError("the word list is empty; give at least one word")
     return weights

@@ -1,0 +1,81 @@
+"""Fidelity of transported gradients on real photos and captions.
+
+    python -m benchmarks.fidelity --flickr8k DIR [--photos 50] [--start 300] [--candidates 512]
+        [--lm mini-lm] [--image-text mini-clip] [--classifier mini-tone] [--plot FILE.png] [--json]
+
+``DIR`` holds ``captions.json`` and ``images/`` as training/data.py describes; photos of the dev split from
+``--start`` on. The texts are the first 3, 5, 8 and 12 words of each photo's longest caption. Two tables:
+the language model against the image-text model, judged by the photo, and against the classifier, judged
+by its labels in turn on the same texts. ``--plot`` adds the second model's name to the file's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import promptfuse as pf
+from benchmarks.captions import read_photos
+from promptfuse.evaluation import Case, beginnings, measure
+from promptfuse.evaluation.plots import plot_fidelity
+from promptfuse.models import CausalLM, ImageTextModel, Model, SequenceClassifier
+
+
+def longest(captions: list[str]) -> str:
+    """The caption of most words, as a sentence's beginning: without its full stop."""
+    return max(captions, key=lambda caption: len(caption.split())).strip().rstrip(" .")
+
+
+def make_cases(model: Model, photos: list[Path], texts: list[str]) -> list[Case]:
+    """A case for each photo and caption."""
+    if isinstance(model, ImageTextModel):
+        terms = [pf.ImageSimilarity(model, photo) for photo in photos]
+    else:
+        assert isinstance(model, SequenceClassifier)
+        labels = [pf.ClassProbability(model, label) for label in model.labels]
+        terms = [labels[index % len(labels)] for index in range(len(texts))]
+    return [Case(term, beginnings(text)) for term, text in zip(terms, texts, strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--flickr8k", type=Path, required=True)
+    parser.add_argument("--photos", type=int, default=50)
+    parser.add_argument("--start", type=int, default=300, help="the first photo of the dev split")
+    parser.add_argument("--candidates", type=int, default=512)
+    parser.add_argument("--lm", default="mini-lm")
+    parser.add_argument("--image-text", default="mini-clip", help="'' leaves its table out")
+    parser.add_argument("--classifier", default="mini-tone", help="'' leaves its table out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a table")
+    args = parser.parse_args()
+    rows = read_photos(args.flickr8k, "dev", args.start, args.photos)
+    photos = [args.flickr8k / "images" / row["file"] for row in rows]
+    texts = [longest(row["captions"]) for row in rows]
+    lm = pf.load_model(args.lm)
+    assert isinstance(lm, CausalLM)
+    for name in filter(None, (args.image_text, args.classifier)):
+        model = pf.load_model(name)
+        # Fitted here and now, whatever the cache has.
+        adapters = {
+            f"t-product-{preset}": pf.Adapter.fit(lm, model, preset) for preset in ("paper", "default")
+        }
+        started = time.perf_counter()
+        report = measure(
+            lm, model, make_cases(model, photos, texts), adapters, candidates=args.candidates, seed=args.seed
+        )
+        seconds = time.perf_counter() - started
+        if args.json:
+            row = {"lm": args.lm, "model": name, "texts": report.texts, "candidates": report.candidates}
+            print(json.dumps({**row, "seconds": seconds, "transports": report.to_json()}), flush=True)
+        else:
+            print(f"{report}\n{seconds:.0f} s\n", flush=True)
+        if args.plot:
+            plot_fidelity(report, args.plot.with_stem(f"{args.plot.stem}-{Path(name).name}"))
+
+
+if __name__ == "__main__":
+    main()
