@@ -136,3 +136,20 @@ def test_the_scale_is_the_mean_eigenvalue_of_the_gram():
     x, y, weights = pairs(3)
     power = (weights[:, None, None] * x.square()).sum()
     assert moments_of(x, y, weights).scale() == pytest.approx(float(power) / D_A, rel=1e-5)
+
+
+@pytest.mark.parametrize("width", [5, 300, 513])
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_grams_and_crosses_are_the_products_by_the_book(width, n):
+    """The halves that are not computed, and the complex products that are made of real ones."""
+    generator = torch.Generator().manual_seed(width + n)
+    x = torch.randn(40, width, n, generator=generator, dtype=torch.float64)
+    y = torch.randn(40, 7, n, generator=generator, dtype=torch.float64)
+    weights = torch.rand(40, generator=generator, dtype=torch.float64)
+    moments = Moments(width, 7, n)
+    moments.update(x, y, weights)
+    for s, (gram, cross) in enumerate(zip(moments.grams, moments.crosses, strict=True)):
+        a, b = (torch.fft.fft(t)[..., s] for t in (x, y))
+        left = (a * weights[:, None]).mH
+        torch.testing.assert_close(gram.to(left.dtype), left @ a)
+        torch.testing.assert_close(cross.to(left.dtype), left @ b)
