@@ -213,7 +213,8 @@ def _low_rank(gram: Tensor, cross: Tensor, cutoff: float) -> Tensor:
     """``gram^+ cross``, where eigenvalues up to the cut-off count as zero."""
     values, vectors = torch.linalg.eigh(gram)
     gains = spectral_gains(values, 0.0, cutoff).to(vectors.dtype)
-    return vectors @ (gains[:, None] * (vectors.mH @ cross))
+    solved: Tensor = vectors @ (gains[:, None] * (vectors.mH @ cross))
+    return solved
 
 
 def _identity_like(square: Tensor) -> Tensor:
