@@ -14,7 +14,8 @@ stopped. The methods:
 * ``best-of-256``: the most image-similar of 256 samples of the language model.
 * ``best-of-n``: the sample with the best objective among as many as ``ours`` scores.
 
-Only ``preset`` stops early; all others have the same budget of exact evaluations.
+All have the same budget of exact evaluations, but ``preset``, which stops early, and ``best-of-256``. The
+settings are kept beside the captions; another preset needs another folder.
 """
 
 from __future__ import annotations
@@ -144,9 +145,11 @@ def run_method(
 ) -> list[dict[str, Any]]:
     """Caption all photos, resuming behind what the file holds."""
     path = folder / f"{name}.jsonl"
-    done = (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    )
+    # A line without its end was cut off by a kill: it is made again.
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    lines = [line for line in lines if line.endswith("\n")]
+    path.write_text("".join(lines), encoding="utf-8")
+    done = [json.loads(line) for line in lines]
     with path.open("a", encoding="utf-8") as stream:
         for index in range(len(done), len(rows)):
             record = {"image": rows[index]["file"], **caption(index, images / rows[index]["file"])}
@@ -156,6 +159,14 @@ def run_method(
             if (index + 1) % 20 == 0:
                 print(f"{name}: {index + 1}/{len(rows)}  {record['text']}", flush=True)
     return done[: len(rows)]
+
+
+def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a run, or stop if the folder holds captions made with others."""
+    path = folder / "settings.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise SystemExit(f"{folder} holds captions made with other settings; give another --out")
+    path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
 def main() -> None:
@@ -171,6 +182,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rows = read_photos(args.flickr8k, "dev", 0, args.photos)
     bench = Bench(args.models, args.pool, args.out)
+    keep_settings(args.out, {"preset": bench.preset.model_dump(), "pool": args.pool})
     table = []
     for name in args.methods:
         records = run_method(

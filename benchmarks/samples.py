@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from promptfuse.models import CausalLM
@@ -9,7 +11,7 @@ from promptfuse.models import CausalLM
 
 @torch.no_grad()
 def sample_captions(lm: CausalLM, count: int, seed: int, batch: int = 500, longest: int = 24) -> list[str]:
-    """Ancestral samples at temperature 1, each to its first full stop; empty ones are left out."""
+    """Ancestral samples at temperature 1, each to its first sentence end; cut-off ones are left out."""
     torch.manual_seed(seed)
     texts: list[str] = []
     while len(texts) < count:
@@ -23,7 +25,7 @@ def sample_captions(lm: CausalLM, count: int, seed: int, batch: int = 500, longe
             pad_token_id=lm.pad_id,
         )
         for row in lm.tokenizer.batch_decode(rows[:, start.shape[1] :], skip_special_tokens=True):
-            text = row.split(".")[0].strip()
-            if text and "\n" not in text:
-                texts.append(text + ".")
+            sentence = re.match(r"[^.!?\n]*[^.!?\s][^.!?\n]*[.!?]", row)
+            if sentence:
+                texts.append(sentence.group().strip())
     return texts[:count]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import promptfuse as pf
-from benchmarks.captions import read_photos, run_method
+from benchmarks.captions import keep_settings, read_photos, run_method
 from benchmarks.metrics import caption_metrics
 
 
@@ -32,6 +32,7 @@ def main() -> None:
     rows = read_photos(args.flickr8k, "dev", args.start, args.photos)
     captioner = pf.Captioner(args.models)
     captioner.load("positive")
+    keep_settings(args.out, {"preset": captioner.preset.model_dump(), "start": args.start})
     tone = captioner.model("sentiment")
     judges = {name: pf.ClassProbability(tone, label) for name, label in captioner.preset.labels.items()}
 

@@ -91,12 +91,23 @@ class TestBadInput:
     def test_weight_that_is_no_number(self, promptfuse):
         refused(promptfuse("caption", DOG, "--weight", "image=heavy"), "heavy", "not a number")
 
-    @pytest.mark.parametrize("weight", ["image=nan", "image=inf", "image=0"])
+    @pytest.mark.parametrize("weight", ["image=nan", "image=inf", "image=0", "fluency=-1"])
     def test_weight_that_cannot_weigh(self, promptfuse, weight):
-        refused(promptfuse("caption", DOG, "--weight", weight), "weight of image")
+        refused(promptfuse("caption", DOG, "--weight", weight), "weight of")
 
     def test_weight_without_a_value(self, promptfuse):
         refused(promptfuse("caption", DOG, "--weight", "image"), "TERM=VALUE")
+
+    def test_weight_that_drowns_the_others(self, promptfuse):
+        refused(promptfuse("caption", DOG, "--weight", "image=1e308"), "weight of image", "1e+308")
+
+    def test_unknown_device(self, promptfuse):
+        refused(promptfuse("caption", DOG, "--device", "abacus"), "abacus", "give cpu")
+
+    def test_trace_onto_a_folder_or_a_device(self, promptfuse, tmp_path):
+        refused(promptfuse("caption", DOG, "--trace", str(tmp_path)), str(tmp_path), "plain file")
+        refused(promptfuse("caption", DOG, "--trace", "/dev/null"), "/dev/null", "plain file")
+        assert not Path("/dev/null").is_file()
 
     def test_unknown_term(self, promptfuse):
         refused(promptfuse("caption", DOG, "--weight", "beauty=1"), "beauty", "fluency, image")
@@ -118,7 +129,7 @@ class TestBadInput:
         refused(promptfuse("caption", DOG, "--trace", str(tmp_path / "no" / "page.html")), "does not exist")
 
     def test_prefix_that_does_not_fit(self, promptfuse):
-        refused(promptfuse("caption", DOG, "--prefix", "a dog and " * 60), "tokens", "shorten")
+        refused(promptfuse("caption", DOG, "--prefix", "supercalifragilistic" * 40), "tokens", "shorten")
 
 
 def test_one_bad_photo_loses_nothing_of_the_others(promptfuse, tmp_path):

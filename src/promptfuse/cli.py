@@ -78,14 +78,15 @@ def caption(
 ) -> None:
     """Describe photos by searching for words that the models agree on."""
     weights = _weights(weight or [])
-    if trace is not None and not trace.resolve().parent.is_dir():
-        raise ConfigError(f"{trace}: its folder does not exist; create it first")
     for name, number in (("steps", steps), ("beams", beams), ("candidates", candidates)):
         if number is not None and number < 1:
             raise ConfigError(f"--{name} {number} is too few; give 1 or more")
 
     from promptfuse.tasks import Captioner
+    from promptfuse.web.page import Card, check_target, write_page
 
+    if trace is not None:
+        check_target(trace)
     captioner = Captioner(models, device=device)
     captioner.load(sentiment)
     settings = {
@@ -110,8 +111,6 @@ def caption(
         done.append((image, result))
         _show(image, result, sentiment, as_json)
     if trace is not None and done:
-        from promptfuse.web.page import Card, write_page
-
         label = sentiment or "plain"
         cards = [Card(Path(image).name, Path(image), [(label, result)]) for image, result in done]
         write_page(trace, "How promptfuse found these captions", cards)
@@ -169,7 +168,7 @@ def _weights(pairs: list[str]) -> dict[str, float]:
 
 def _caption_one(captioner: Captioner, image: str, settings: dict[str, Any]) -> Result:
     """Search for one caption, with a live display on a terminal."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         return captioner(image, **settings)
     from rich.console import Console, Group
     from rich.live import Live
@@ -211,7 +210,7 @@ def _show(image: str, result: Result, sentiment: str | None, as_json: bool) -> N
             "versions": result.versions,
         }
         typer.echo(json.dumps(row, ensure_ascii=False))
-    elif sys.stdout.isatty():
+    elif sys.stdout is not None and sys.stdout.isatty():
         terms = "  ".join(f"{name} {value:.3f}" for name, value in result.terms.items())
         typer.secho(image, bold=True)
         typer.echo(f"  {result.text}")
@@ -239,9 +238,6 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("promptfuse: interrupted", err=True)
         code = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 0
     except OSError as error:
         _complain(
             ConfigError(

@@ -249,9 +249,47 @@ def test_the_search_ends_where_the_language_model_has_no_room(captioner):
     prefix = "A dog and a cat" * 25
     length = len(lm.plain_ids([prefix])[0])
     assert 100 < length < 127
+    free = pf.Constraints(no_repeat_ngram=0, no_echo=False)
+    method = pf.AutoDAN(4, transport="none")
     search = pf.Search(
-        objective, pf.AutoDAN(4, transport="none"), pf.BeamSearch(1), prefix=prefix, steps=60, patience=60
+        objective, method, pf.BeamSearch(1), prefix=prefix, steps=60, patience=60, constraints=free
     )
-    search.constraints = search.proposer.constraints = pf.Constraints(no_repeat_ngram=0, no_echo=False)
     result = search.run()
     assert len(lm.plain_ids([result.text])[0]) <= 127
+
+
+@pytest.mark.parametrize(
+    ("prefix", "reason"),
+    [
+        ("a dog and a dog", "breaks the constraints"),
+        ("a dog\nand", "line break"),
+        ("<|endoftext|>A man", "special token"),
+    ],
+)
+def test_prefixes_that_cannot_begin_a_text(captioner, prefix, reason):
+    with pytest.raises(pf.TextError, match=reason):
+        small_search(captioner, prefix=prefix)
+
+
+def test_blanks_around_the_prefix_change_nothing(captioner):
+    spaced, plain = (small_search(captioner, prefix=prefix).run() for prefix in (" A dog ", "A dog"))
+    assert spaced.text == plain.text
+
+
+def test_constraints_that_forbid_everything_are_named(captioner):
+    search = small_search(captioner, prefix="a dog")
+    search.proposer.allowed[:] = False
+    with pytest.raises(pf.ConfigError, match="no token can be put behind 'a dog'"):
+        search.run()
+
+
+def test_resuming_with_another_photo_weight_or_seed_is_refused(captioner):
+    saved = json.loads(json.dumps(small_search(captioner).state_dict()))
+    for other in (
+        small_search(captioner, "cat"),
+        small_search(captioner, weights={"image": 3.0}),
+        small_search(captioner, seed=5),
+    ):
+        with pytest.raises(pf.ConfigError, match="the saved search has another"):
+            other.load_state_dict(saved)
+    small_search(captioner).load_state_dict(saved)

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 import huggingface_hub
 import torch
 import transformers
+from huggingface_hub.utils.tqdm import enable_progress_bars
 from transformers import AutoConfig, AutoTokenizer
 
-from promptfuse.errors import ModelError, PromptfuseError
+from promptfuse.errors import ConfigError, ModelError, PromptfuseError
 from promptfuse.models.base import Model
 from promptfuse.models.causal import CausalLM
 from promptfuse.models.classifier import SequenceClassifier
@@ -59,6 +60,7 @@ def load_model(
         ModelError: if the model cannot be found, reached or read, is of no supported kind, lacks a
             fast tokenizer, or has parameters that its files do not hold.
     """
+    _check_device(device)
     source = str(EMBEDDED.get(str(name), name))
     if Path(source).is_dir():
         _check_folder(Path(source))
@@ -141,6 +143,15 @@ def _module(role: Any, source: str, name: str, dtype: torch.dtype, options: dict
     return module
 
 
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(
+            f"no device {str(device)!r} here; give cpu, or cuda or mps where there is one"
+        ) from None
+
+
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").exists():
         raise ModelError(f"{folder}: no config.json in this folder; give a folder made by save_pretrained")
@@ -187,7 +198,7 @@ def _quiet(downloads: bool) -> Iterator[None]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if downloads and bars and sys.stderr.isatty():
-        huggingface_hub.utils.enable_progress_bars()  # transformers switches them off with its own
+        enable_progress_bars()  # transformers switches them off with its own
     hub.setLevel(logging.CRITICAL)
     try:
         yield

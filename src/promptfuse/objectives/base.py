@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from promptfuse.adapters import SlotGradient
 from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import Batch, Model
 from promptfuse.models.base import at_least_float32
+
+MAX_WEIGHT = 1e6
+"""Beyond it the other terms are lost in float32's rounding."""
 
 
 class Term(ABC):
@@ -32,6 +36,10 @@ class Term(ABC):
     def __init__(self, model: Model, weight: float, prefix: str, suffix: str, name: str) -> None:
         if not math.isfinite(weight) or weight == 0:
             raise ConfigError(f"weight of {name}: {weight} is not a finite number other than zero; give one")
+        if abs(weight) > MAX_WEIGHT:
+            raise ConfigError(
+                f"weight of {name}: {weight:g} drowns every other term; give at most {MAX_WEIGHT:g}"
+            )
         self.model = model
         self.weight = float(weight)
         self.prefix = prefix
@@ -41,6 +49,16 @@ class Term(ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> Tensor:
         """Losses of encoded texts, (rows,); differentiable with respect to the input embeddings."""
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the losses, in plain values."""
+        return {
+            "kind": type(self).__name__,
+            "model": self.model.fingerprint,
+            "weight": self.weight,
+            "prefix": self.prefix,
+            "suffix": self.suffix,
+        }
 
     def wrap(self, text: str) -> str:
         """The string that the model reads for a text."""

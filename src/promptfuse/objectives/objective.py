@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,10 @@ class Objective:
     def weights(self) -> dict[str, float]:
         """The weights by term."""
         return {name: term.weight for name, term in self.terms.items()}
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """What the objective is made of, by term, in plain values: two alike judge every text alike."""
+        return {name: term.describe() for name, term in self.terms.items()}
 
     @property
     def primary(self) -> CausalLM:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+import hashlib
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -61,7 +62,13 @@ class ImageSimilarity(Term):
         name: str = "image",
     ) -> None:
         super().__init__(_expect(model, ImageTextModel, "ImageSimilarity"), weight, prefix, suffix, name)
-        self.features = self.encoder.image_features([load_image(image)])[0]
+        photo = load_image(image)
+        self.features = self.encoder.image_features([photo])[0]
+        self.photo_hash = hashlib.sha256(repr(photo.size).encode() + photo.tobytes()).hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """See ``Term.describe``."""
+        return {**super().describe(), "photo": self.photo_hash}
 
     @property
     def encoder(self) -> ImageTextModel:
@@ -101,6 +108,10 @@ class ClassProbability(Term):
         super().__init__(_expect(model, SequenceClassifier, "ClassProbability"), weight, prefix, suffix, name)
         self.label = label
         self.index = self.classifier.label_index(label)
+
+    def describe(self) -> dict[str, Any]:
+        """See ``Term.describe``."""
+        return {**super().describe(), "label": self.classifier.labels[self.index]}
 
     @property
     def classifier(self) -> SequenceClassifier:

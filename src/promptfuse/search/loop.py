@@ -33,7 +33,8 @@ class Search:
         objective: what a text is judged by.
         method: how texts are proposed.
         strategy: which texts are kept.
-        prefix: what every text begins with; part of the text that is judged.
+        prefix: what every text begins with; part of the text that is judged. Blanks around it are cut
+            off: a word brings the blank before it along.
         steps: the most steps.
         patience: stop when the best complete text has not changed for this many steps.
         constraints: rules that every text obeys.
@@ -66,10 +67,10 @@ class Search:
         self.method = method or AutoDAN()
         self.strategy = strategy or BeamSearch()
         self.constraints = constraints or Constraints()
-        self.prefix, self.steps, self.patience = prefix, steps, patience
+        self.prefix, self.steps, self.patience = prefix.strip(), steps, patience
         self.seed, self.batch_size, self.callbacks = seed, batch_size, list(callbacks)
         self.proposer = make_proposer(objective, self.method, self.constraints, seed)
-        self.beams = [self._start(prefix)]
+        self.beams = [self._start(self.prefix)]
         self.finished: dict[str, Hypothesis] = {}
         self.history: list[Step] = []
         self.exact_evaluations = 0
@@ -82,7 +83,16 @@ class Search:
             if not primary.start_ids:
                 raise ConfigError(f"{primary.name} has no begin-of-text token; give a prefix to begin with")
             return Hypothesis("", (), 0.0)
+        if not prefix.isprintable():
+            raise TextError(f"prefix {prefix!r}: has a line break or control character; use one line")
+        if not self.constraints.allows(prefix):
+            raise TextError(
+                f"prefix {prefix!r}: breaks the constraints (repeated or banned words); change either"
+            )
         (ids,) = primary.plain_ids([prefix])
+        if special := set(ids) & set(primary.tokenizer.all_special_ids):
+            shown = primary.tokenizer.decode([min(special)])
+            raise TextError(f"prefix {prefix!r}: {shown} is a special token of {primary.name}; leave it out")
         text = primary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         if text != prefix:
             raise TextError(
@@ -131,9 +141,12 @@ class Search:
         self.quiet_steps = self.quiet_steps + 1 if best_after == best_before and best_after is not None else 0
         self.seconds += time.perf_counter() - started
         if not self.beams and not self.finished:
-            self.finished = {item.text: item for item in last if item.text}
+            self.finished = {item.text: item for item in last if item.terms}
             if not self.finished:
-                raise ConfigError("no first word keeps the constraints; loosen them or give a prefix")
+                raise ConfigError(
+                    f"no token can be put behind {self.prefix!r}: the constraints forbid all, or a model "
+                    "has no room; loosen the constraints or change the prefix"
+                )
         step = Step(
             number=len(self.history) + 1,
             beams=tuple(self.beams),
@@ -230,13 +243,14 @@ class Search:
             "prefix": self.prefix,
             "steps": self.steps,
             "patience": self.patience,
+            "seed": self.seed,
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed search needs to end in the same result; JSON values."""
         return {
             "config": self.config,
-            "models": describe_models(self.objective),
+            "objective": self.objective.describe(),
             "beams": [item.to_dict() for item in self.beams],
             "finished": [item.to_dict() for item in self.finished.values()],
             "history": [step.to_dict() for step in self.history],
@@ -252,7 +266,7 @@ class Search:
         Raises:
             ConfigError: if the state belongs to other settings or models.
         """
-        for key, own in (("config", self.config), ("models", describe_models(self.objective))):
+        for key, own in (("config", self.config), ("objective", self.objective.describe())):
             if _plain(state[key]) != _plain(own):
                 raise ConfigError(
                     f"the saved search has another {key}; resume with the settings it was made with"

@@ -76,9 +76,11 @@ class Proposer(ABC):
         text that the other models see is not the one whose probability was computed.
         """
         pairs = [(number, token) for number, tokens in enumerate(ranked) for token in tokens]
+        if not pairs:
+            return []
         rows = [[*beams[number].ids, token] for number, token in pairs]
         texts = self.primary.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False)
-        again = self.primary.plain_ids(texts) if texts else []
+        again = self.primary.plain_ids(texts)
         kept: list[Proposal] = []
         taken = [0] * len(beams)
         seen: set[str] = set()

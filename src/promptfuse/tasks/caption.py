@@ -82,6 +82,9 @@ class Captioner:
             hint = " (it needs a sentiment)" if wrong[0] == "sentiment" else ""
             raise ConfigError(f"no term {wrong[0]!r} to weigh{hint}; choose from: {', '.join(used)}")
         weight = {name: given.get(name, getattr(self.preset, f"{name}_weight")) for name in used}
+        for name, value in weight.items():
+            if not value > 0:
+                raise ConfigError(f"weight of {name}: {value:g} is not positive; give a number above 0")
         photo = load_image(image)
         terms: list[Term] = [
             Fluency(self.model("lm"), weight["fluency"]),

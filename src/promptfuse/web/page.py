@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from promptfuse.errors import ConfigError
 from promptfuse.models import load_image
 from promptfuse.search import Hypothesis, Result, Step
 from promptfuse.version import __version__
@@ -36,7 +38,13 @@ class Card:
 
 
 def write_page(path: Path, title: str, cards: Sequence[Card], intro: str = "") -> None:
-    """Write the page to a temporary name, then rename it, so that no half page is ever seen."""
+    """Write the page to a temporary name, then rename it, so that no half page is ever seen.
+
+    Raises:
+        ConfigError: if the path is a folder or a device.
+        OSError: if it cannot be written.
+    """
+    check_target(path)
     body = "\n".join(_card(card) for card in cards)
     seconds = sum(result.seconds for card in cards for _, result in card.results)
     texts = sum(result.exact_evaluations for card in cards for _, result in card.results)
@@ -51,12 +59,25 @@ def write_page(path: Path, title: str, cards: Sequence[Card], intro: str = "") -
 {texts:,} texts scored exactly.</footer>
 </body></html>
 """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=path.name, suffix=".part", delete=False
+    ) as stream:
+        part = Path(stream.name)
+        try:
+            stream.write(page)
+            stream.flush()
+            part.chmod(0o644)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def check_target(path: Path) -> None:
+    """Raise ``ConfigError`` where no page can be written, before any work is done for it."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is no plain file; give a file name such as trace.html")
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(f"{path}: its folder does not exist; create it first")
 
 
 def _legend(cards: Sequence[Card]) -> str:
