@@ -142,15 +142,13 @@ class Moments:
         """
         if ridge > 0:
             pairs = zip(self.grams, self.crosses, strict=True)
-            solved = [_full_rank(gram + ridge * _identity_like(gram), cross) for gram, cross in pairs]
-        else:
-            # Eigenvalues alone cost a third, and where all of them count no vectors are needed.
-            every = [torch.linalg.eigvalsh(gram) for gram in self.grams]
-            cutoff = rcond * max(float(values[-1]) for values in every)
             solved = [
-                _full_rank(gram, cross) if float(values[0]) > cutoff else _low_rank(gram, cross, cutoff)
-                for gram, cross, values in zip(self.grams, self.crosses, every, strict=True)
+                torch.cholesky_solve(cross, torch.linalg.cholesky(gram + ridge * _identity_like(gram)))
+                for gram, cross in pairs
             ]
+        else:
+            found = _surely_full_rank(self.grams, self.crosses, rcond)
+            solved = found if found is not None else _low_rank(self.grams, self.crosses, rcond)
         slices = torch.stack([part.to(torch.complex128) for part in solved])
         return from_slices(slices, self.n, torch.float64)
 
@@ -203,17 +201,34 @@ def _complex_products(a: Tensor, b: Tensor, weights: Tensor) -> tuple[Tensor, Te
     return gram, cross
 
 
-def _full_rank(gram: Tensor, cross: Tensor) -> Tensor:
-    """``gram^-1 cross`` for a positive definite gram: several times faster than by eigenvectors."""
-    solved: Tensor = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
+def _surely_full_rank(grams: list[Tensor], crosses: list[Tensor], rcond: float) -> list[Tensor] | None:
+    """``gram^-1 cross`` of all slices if it is plain that no eigenvalue is up to the cut-off, else None.
+
+    The smallest eigenvalue of ``L L^H`` is at least ``1 / |L^-1|^2`` in the Frobenius norm, and the largest
+    is at most the trace: bounds that cost little beside the eigenvalues.
+    """
+    highest = rcond * max(float(gram.diagonal().real.sum()) for gram in grams)
+    solved = []
+    for gram, cross in zip(grams, crosses, strict=True):
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if int(failed):
+            return None
+        inverse = torch.linalg.solve_triangular(factor, _identity_like(factor), upper=False)
+        # Written so that nan is not sure either.
+        if not highest * float(inverse.abs().square().sum()) < 1.0:
+            return None
+        solved.append(torch.cholesky_solve(cross, factor))
     return solved
 
 
-def _low_rank(gram: Tensor, cross: Tensor, cutoff: float) -> Tensor:
-    """``gram^+ cross``, where eigenvalues up to the cut-off count as zero."""
-    values, vectors = torch.linalg.eigh(gram)
-    gains = spectral_gains(values, 0.0, cutoff).to(vectors.dtype)
-    solved: Tensor = vectors @ (gains[:, None] * (vectors.mH @ cross))
+def _low_rank(grams: list[Tensor], crosses: list[Tensor], rcond: float) -> list[Tensor]:
+    """``gram^+ cross`` of all slices; eigenvalues up to ``rcond`` times the largest count as zero."""
+    spectra = [torch.linalg.eigh(gram) for gram in grams]
+    cutoff = rcond * max(float(values[-1]) for values, _ in spectra)
+    solved = []
+    for (values, vectors), cross in zip(spectra, crosses, strict=True):
+        gains = spectral_gains(values, 0.0, cutoff).to(vectors.dtype)
+        solved.append(vectors @ (gains[:, None] * (vectors.mH @ cross)))
     return solved
 
 
