@@ -10,7 +10,8 @@ The dense references are the textbook's, in single precision:
 
 Ours accumulates moments in double precision, batch after batch, and solves from them. Tables of normal
 numbers, words of n sub-tokens in both models. Each fit runs in a process of its own; ``MiB`` is the
-growth of its peak resident memory over what it had with the tables and ids in place.
+growth of its peak resident memory over what it had with the tables and ids in place. Core seconds, which
+``--json`` shows as well, leave out the time in which other programs had the cores.
 
 ``--scaling`` times the whole of ``Adapter.fit`` (spelling by two tokenizers, held-out choice of the ridge,
 all maps, report) on words of two sub-tokens.
@@ -103,10 +104,11 @@ def peak_mib() -> float:
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """What some work gives, its seconds, and what it adds to the peak memory."""
-    before, started = peak_mib(), time.perf_counter()
+    """What some work gives, its seconds by the clock and of all cores, and its peak memory."""
+    before, started, busy = peak_mib(), time.perf_counter(), time.process_time()
     found = work()
-    return found, {"seconds": time.perf_counter() - started, "mib": peak_mib() - before}
+    row = {"seconds": time.perf_counter() - started, "core_seconds": time.process_time() - busy}
+    return found, {**row, "mib": peak_mib() - before}
 
 
 def warm_up() -> None:
@@ -190,6 +192,7 @@ def compare(args: argparse.Namespace) -> None:
                 "reference": args.reference,
                 "seconds": ours["seconds"], "reference_seconds": reference["seconds"],
                 "ratio": reference["seconds"] / ours["seconds"],
+                "core_seconds": ours["core_seconds"], "reference_core_seconds": reference["core_seconds"],
                 "mib": ours["mib"], "reference_mib": reference["mib"],
                 "difference": float(np.abs(maps["ours"] - maps[args.reference]).max()),
                 "largest": float(np.abs(maps["ours"]).max()),
