@@ -169,6 +169,17 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
+def report(table: list[dict[str, Any]], folder: Path, as_json: bool) -> None:
+    """Write the table to ``summary.json`` and print it."""
+    (folder / "summary.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
+    for row in table:
+        cells = (
+            f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in row.items()
+        )
+        print(json.dumps(row) if as_json else "  ".join(cells))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--flickr8k", type=Path, required=True)
@@ -198,17 +209,7 @@ def main() -> None:
         }
         scores = caption_metrics([record["text"] for record in records], [row["captions"] for row in rows])
         table.append({"method": name, "photos": len(records), **mean, **scores})
-    (args.out / "summary.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
-    for row in table:
-        if args.json:
-            print(json.dumps(row))
-        else:
-            print(
-                "  ".join(
-                    f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}"
-                    for key, value in row.items()
-                )
-            )
+    report(table, args.out, args.json)
 
 
 if __name__ == "__main__":

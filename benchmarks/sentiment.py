@@ -9,13 +9,12 @@ Finished captions are kept in ``<sentiment>.jsonl``, so a killed run goes on whe
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import promptfuse as pf
-from benchmarks.captions import keep_settings, read_photos, run_method
+from benchmarks.captions import keep_settings, read_photos, report, run_method
 from benchmarks.metrics import caption_metrics
 
 
@@ -66,17 +65,7 @@ def main() -> None:
         table.append(row)
     for row in table:
         row["similarity_lost"] = 1 - row["similarity"] / table[0]["similarity"]
-    (args.out / "summary.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
-    for row in table:
-        if args.json:
-            print(json.dumps(row))
-        else:
-            print(
-                "  ".join(
-                    f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}"
-                    for key, value in row.items()
-                )
-            )
+    report(table, args.out, args.json)
 
 
 if __name__ == "__main__":
