@@ -76,7 +76,6 @@ def test_evaluate_prints_the_table_as_json(promptfuse, pair):
 
 
 def test_evaluate_by_a_photo_with_a_plot(promptfuse, checkpoint, tmp_path):
-    pytest.importorskip("matplotlib")
     plot = tmp_path / "table.png"
     code, out, err = promptfuse(
         "evaluate", checkpoint("gpt2"), checkpoint("clip"), "--image", DOG, "--prompts", "1",

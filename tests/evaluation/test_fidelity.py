@@ -122,7 +122,6 @@ def test_probes_by_hand(model):
 
 
 def test_a_plot_is_written_and_bad_names_are_refused(report, tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
     plot_fidelity(report, tmp_path / "table.png")
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"give such a name"):
