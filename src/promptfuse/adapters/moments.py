@@ -11,6 +11,9 @@ streamed is our addition.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -21,7 +24,8 @@ class Moments:
     """Weighted second moments of pairs of embeddings of n sub-tokens, per Fourier slice.
 
     The first slice, and for even n the middle one, of real data are real and kept so: it is a quarter of
-    the work.
+    the work. The sums are kept in the form in which they are cheapest to add to, see `_RealSums` and
+    `_ComplexSums`.
 
     Args:
         d_a: width of model A's embeddings.
@@ -30,8 +34,6 @@ class Moments:
         device: where the sums are kept; it must know double precision.
 
     Attributes:
-        grams: for each of the ``n // 2 + 1`` slices (d_A, d_A).
-        crosses: for each slice (d_A, d_B).
         words: pairs seen.
         weight: sum of their weights.
         sum_b: (d_B, n), weighted sum of B's embeddings.
@@ -40,13 +42,24 @@ class Moments:
 
     def __init__(self, d_a: int, d_b: int, n: int, device: torch.device | str = "cpu") -> None:
         self.n = n
-        kinds = [torch.float64 if self.is_real(s) else torch.complex128 for s in range(n // 2 + 1)]
-        self.grams = [torch.zeros(d_a, d_a, dtype=kind, device=device) for kind in kinds]
-        self.crosses = [torch.zeros(d_a, d_b, dtype=kind, device=device) for kind in kinds]
+        self.widths = (d_a, d_b)
+        kinds = [_RealSums if self.is_real(s) else _ComplexSums for s in range(n // 2 + 1)]
+        self._sums: list[_Sums] = [kind(d_a, d_b, device) for kind in kinds]
+        self._basis = _real_dft(n).to(device)
         self.words = 0
         self.weight = 0.0
         self.sum_b = torch.zeros(d_b, n, dtype=torch.float64, device=device)
         self.power_b = 0.0
+
+    @property
+    def grams(self) -> list[Tensor]:
+        """For each of the ``n // 2 + 1`` slices (d_A, d_A), real or complex."""
+        return [sums.gram() for sums in self._sums]
+
+    @property
+    def crosses(self) -> list[Tensor]:
+        """For each slice (d_A, d_B)."""
+        return [sums.cross() for sums in self._sums]
 
     def is_real(self, s: int) -> bool:
         """Whether slice s of real data is real."""
@@ -67,33 +80,31 @@ class Moments:
             y: (N, d_B, n), B's.
             weights: (N,), not negative.
         """
+        d_a, d_b = self.widths
         device = self.sum_b.device
-        x, y, weights = (t.to(device=device, dtype=torch.float64) for t in (x, y, weights))
-        x_hat, y_hat = torch.fft.rfft(x), torch.fft.rfft(y)
-        for s in range(len(self.grams)):
-            if self.is_real(s):
-                a, b = x_hat[..., s].real.contiguous(), y_hat[..., s].real
-                weighted = a * weights[:, None]
-                self.grams[s] += _symmetric(weighted, a)
-                self.crosses[s] += weighted.T @ b
-            else:
-                gram, cross = _complex_products(x_hat[..., s], y_hat[..., s], weights)
-                self.grams[s] += gram
-                self.crosses[s] += cross
+        # Both models side by side, the tube in front: every slice is then one contiguous matrix.
+        both = torch.empty(self.n, len(x), d_a + d_b, dtype=torch.float64, device=device)
+        both[..., :d_a] = x.permute(2, 0, 1)
+        both[..., d_a:] = y.permute(2, 0, 1)
+        roots = weights.to(both).sqrt()[:, None]
+        both *= roots
+        slices = (self._basis @ both.flatten(1)).view_as(both)
+        rows = iter(slices)
+        for sums in self._sums:
+            sums.add(*(next(rows) for _ in range(sums.rows)))
         self.words += len(x)
         self.weight += float(weights.sum())
-        self.sum_b += torch.tensordot(weights, y, dims=1)
-        self.power_b += float(weights @ y.square().sum((1, 2)))
+        self.sum_b += (roots[:, 0] @ both[..., d_a:]).T
+        self.power_b += float(both[..., d_a:].square().sum())
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both sets of words together, such as those of two shards."""
-        d_a, d_b = self.crosses[0].shape
-        if other.n != self.n or other.crosses[0].shape != (d_a, d_b):
+        if (other.n, other.widths) != (self.n, self.widths):
             raise ValueError("only moments of the same widths and number of sub-tokens can be added")
-        total = Moments(d_a, d_b, self.n, self.sum_b.device)
+        total = Moments(*self.widths, self.n, self.sum_b.device)
         for part in (self, other):
-            total.grams = [old + new for old, new in zip(total.grams, part.grams, strict=True)]
-            total.crosses = [old + new for old, new in zip(total.crosses, part.crosses, strict=True)]
+            for sums, more in zip(total._sums, part._sums, strict=True):
+                sums.merge(more)
             total.words += part.words
             total.weight += part.weight
             total.sum_b += part.sum_b
@@ -106,11 +117,10 @@ class Moments:
         By Parseval's theorem the sums over positions are means over slices, so nothing has to be
         streamed a second time.
         """
-        d_a, d_b = self.crosses[0].shape
-        apart = Moments(d_a, d_b, 1, self.sum_b.device)
-        for s in range(len(self.grams)):
-            apart.grams[0] += self.share(s) * self.grams[s].real
-            apart.crosses[0] += self.share(s) * self.crosses[s].real
+        apart = Moments(*self.widths, 1, self.sum_b.device)
+        for s, sums in enumerate(self._sums):
+            both = torch.cat([sums.gram().real, sums.cross().real], dim=1)
+            apart._sums[0].merge(_RealSums.of(self.share(s) * both))
         apart.words = self.words * self.n
         apart.weight = self.weight * self.n
         apart.sum_b = self.sum_b.sum(1, keepdim=True)
@@ -119,8 +129,7 @@ class Moments:
 
     def scale(self) -> float:
         """Mean eigenvalue of the gram over all slices: what a ridge is measured by."""
-        traces = sum(self.share(s) * float(gram.diagonal().real.sum()) for s, gram in enumerate(self.grams))
-        return traces / len(self.grams[0])
+        return sum(self.share(s) * sums.trace() for s, sums in enumerate(self._sums)) / self.widths[0]
 
     def variance(self) -> float:
         """Weighted squared distance of B's embeddings from their mean; 0 if it is but rounding."""
@@ -140,15 +149,15 @@ class Moments:
         Returns:
             (d_A, d_B, n), double precision.
         """
+        grams, crosses = self.grams, self.crosses
         if ridge > 0:
-            pairs = zip(self.grams, self.crosses, strict=True)
             solved = [
                 torch.cholesky_solve(cross, torch.linalg.cholesky(gram + ridge * _identity_like(gram)))
-                for gram, cross in pairs
+                for gram, cross in zip(grams, crosses, strict=True)
             ]
         else:
-            found = _surely_full_rank(self.grams, self.crosses, rcond)
-            solved = found if found is not None else _low_rank(self.grams, self.crosses, rcond)
+            found = _surely_full_rank(grams, crosses, rcond)
+            solved = found if found is not None else _low_rank(grams, crosses, rcond)
         slices = torch.stack([part.to(torch.complex128) for part in solved])
         return from_slices(slices, self.n, torch.float64)
 
@@ -166,39 +175,140 @@ class Moments:
         return error
 
 
-_BLOCK = 256  # columns of a symmetric product that are computed at once
+_BLOCK = 128  # rows of a symmetric product that are computed at once
 
 
-def _symmetric(left: Tensor, right: Tensor) -> Tensor:
-    """``left' right`` for real matrices whose product is symmetric: one half is computed, in blocks."""
-    d = left.shape[1]
-    product = left.new_empty(d, d)
-    for first in range(0, d, _BLOCK):
-        last = min(first + _BLOCK, d)
-        block = left[:, first:last].T @ right[:, first:]
-        product[first:last, first:] = block
-        product[first:, first:last] = block.T
-    return product
+class _Sums(ABC):
+    """Sums over words for one slice, in the form in which they are cheapest to add to."""
+
+    rows: ClassVar[int]
+    """Real matrices that a batch of the slice has."""
+
+    @abstractmethod
+    def add(self, *parts: Tensor) -> None:
+        """Add a batch: its real matrices, each (N, d_A + d_B), scaled by the roots of the weights."""
+
+    @abstractmethod
+    def tensors(self) -> list[Tensor]:
+        """The sums themselves."""
+
+    @abstractmethod
+    def gram(self) -> Tensor:
+        """(d_A, d_A), Hermitian."""
+
+    @abstractmethod
+    def cross(self) -> Tensor:
+        """(d_A, d_B)."""
+
+    @abstractmethod
+    def trace(self) -> float:
+        """Trace of the gram."""
+
+    def merge(self, other: _Sums) -> None:
+        """Add the sums of other words."""
+        for mine, more in zip(self.tensors(), other.tensors(), strict=True):
+            mine += more
 
 
-def _complex_products(a: Tensor, b: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """``a^H diag(w) a`` and ``a^H diag(w) b`` of complex matrices in five real products, not eight.
+class _RealSums(_Sums):
+    """``a' a`` and ``a' b`` of the real matrices of one slice, side by side.
 
-    The gram's real part is symmetric and its imaginary part the difference of a product and its transpose;
-    the cross takes three products (Gauss's trick).
-
-    Args:
-        a: (N, d_A).
-        b: (N, d_B).
-        weights: (N,).
+    Of the symmetric part only the blocks on and above the diagonal are added to.
     """
-    p, q, c, d = a.real.contiguous(), a.imag.contiguous(), b.real, b.imag
-    wp, wq = p * weights[:, None], q * weights[:, None]
-    skew = wp.T @ q
-    gram = torch.complex(_symmetric(torch.cat([wp, wq]), torch.cat([p, q])), skew - skew.T)
-    pc, qd = wp.T @ c, wq.T @ d
-    cross = torch.complex(pc + qd, (wp - wq).T @ (c + d) - pc + qd)
-    return gram, cross
+
+    rows = 1
+
+    def __init__(self, d_a: int, d_b: int, device: torch.device | str) -> None:
+        self.d_a = d_a
+        self.upper = torch.zeros(d_a, d_a + d_b, dtype=torch.float64, device=device)
+
+    @classmethod
+    def of(cls, both: Tensor) -> _RealSums:
+        """Sums that are known, (d_A, d_A + d_B)."""
+        sums = cls(len(both), both.shape[1] - len(both), both.device)
+        sums.upper.copy_(both)
+        return sums
+
+    def add(self, *parts: Tensor) -> None:
+        """See `_Sums.add`."""
+        (both,) = parts
+        for first in range(0, self.d_a, _BLOCK):
+            last = min(first + _BLOCK, self.d_a)
+            self.upper[first:last, first:].addmm_(both[:, first:last].T, both[:, first:])
+
+    def tensors(self) -> list[Tensor]:
+        """See `_Sums.tensors`."""
+        return [self.upper]
+
+    def gram(self) -> Tensor:
+        """See `_Sums.gram`."""
+        upper = self.upper[:, : self.d_a].triu()
+        return upper + upper.triu(1).T
+
+    def cross(self) -> Tensor:
+        """See `_Sums.cross`."""
+        return self.upper[:, self.d_a :]
+
+    def trace(self) -> float:
+        """See `_Sums.trace`."""
+        return float(self.upper.diagonal().sum())
+
+
+class _ComplexSums(_Sums):
+    """``a^H a`` and ``a^H b`` of a slice ``a = p + i q``, ``b = c + i d``, in few real products.
+
+    The product ``(p - q)' (p + q)`` has ``p'p - q'q`` as its symmetric part and ``p'q - q'p``, the gram's
+    imaginary part, as the other; with ``q'q``, of which a half is enough, there is the gram. The cross comes
+    from ``(p - q)' (c + d)``, ``p'c`` and ``q'd`` (Gauss's trick).
+    """
+
+    rows = 2
+
+    def __init__(self, d_a: int, d_b: int, device: torch.device | str) -> None:
+        self.d_a = d_a
+        self.mixed = torch.zeros(d_a, d_a + d_b, dtype=torch.float64, device=device)
+        self.real_cross = torch.zeros(d_a, d_b, dtype=torch.float64, device=device)
+        self.imaginary = _RealSums(d_a, d_b, device)
+
+    def add(self, *parts: Tensor) -> None:
+        """See `_Sums.add`: the real and the imaginary part."""
+        (real, imaginary), d_a = parts, self.d_a
+        self.mixed.addmm_((real[:, :d_a] - imaginary[:, :d_a]).T, real + imaginary)
+        self.real_cross.addmm_(real[:, :d_a].T, real[:, d_a:])
+        self.imaginary.add(imaginary)
+
+    def tensors(self) -> list[Tensor]:
+        """See `_Sums.tensors`."""
+        return [self.mixed, self.real_cross, *self.imaginary.tensors()]
+
+    def gram(self) -> Tensor:
+        """See `_Sums.gram`."""
+        mixed = self.mixed[:, : self.d_a]
+        return torch.complex((mixed + mixed.T) / 2 + 2 * self.imaginary.gram(), (mixed - mixed.T) / 2)
+
+    def cross(self) -> Tensor:
+        """See `_Sums.cross`."""
+        pc, qd = self.real_cross, self.imaginary.cross()
+        return torch.complex(pc + qd, self.mixed[:, self.d_a :] - pc + qd)
+
+    def trace(self) -> float:
+        """See `_Sums.trace`."""
+        return float(self.mixed.diagonal().sum()) + 2 * self.imaginary.trace()
+
+
+def _real_dft(n: int) -> Tensor:
+    """The discrete Fourier transform of real tubes as a real matrix, (n, n).
+
+    Its rows give the slices in order: one row for a slice that is real, two, the real and the imaginary
+    part, for the others. The tubes are so short that this product is cheaper than a fast transform.
+    """
+    angles = torch.arange(n, dtype=torch.float64) * (2 * torch.pi / n)
+    rows = []
+    for s in range(n // 2 + 1):
+        # Whole turns are taken off first: the angles stay small, and the rounding with them.
+        turned = angles[(torch.arange(n) * s) % n]
+        rows += [turned.cos()] if s == 0 or 2 * s == n else [turned.cos(), -turned.sin()]
+    return torch.stack(rows)
 
 
 def _surely_full_rank(grams: list[Tensor], crosses: list[Tensor], rcond: float) -> list[Tensor] | None:
