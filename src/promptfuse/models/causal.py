@@ -77,14 +77,25 @@ class CausalLM(Model):
         Placeholders are read but not predicted: the probability of a word that is not chosen yet has no
         meaning.
         """
+        losses = self.token_nll(batch)
+        return losses.sum(1), self.predicted(batch).sum(1)
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """Where a column but the first is a token that the model predicts, (rows, length - 1) of 0 and 1."""
+        valid = batch.mask[:, 1:].to(torch.float32)
+        return valid if batch.open is None else valid * ~batch.open[:, 1:]
+
+    def token_nll(self, batch: Batch) -> Tensor:
+        """NLL in nats of every token but the first of each row, (rows, length - 1); differentiable.
+
+        Zero where nothing is predicted: at the padding and at placeholders. Column k is the token in
+        column k + 1 of the batch.
+        """
         logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1]
         losses = functional.cross_entropy(
             at_least_float32(logits).transpose(1, 2), batch.ids[:, 1:], reduction="none"
         )
-        valid = batch.mask[:, 1:].to(losses.dtype)
-        if batch.open is not None:
-            valid = valid * ~batch.open[:, 1:]
-        return (losses * valid).sum(1), valid.sum(1)
+        return losses * self.predicted(batch)
 
     @torch.no_grad()
     def next_log_probabilities(self, rows: Sequence[Sequence[int]]) -> Tensor:

@@ -73,10 +73,24 @@ class Term(ABC):
         return self._finite(self.losses(self.model.encode([self.wrap(text)])), [text]).item()
 
     @torch.no_grad()
-    def score(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
-        """Losses of texts, (len(texts),), in batches of similar length, in the order given."""
+    def score(
+        self,
+        texts: Sequence[str],
+        batch_size: int | None = None,
+        parents: Sequence[str] | None = None,
+    ) -> Tensor:
+        """Losses of texts, (len(texts),), in the order given.
+
+        Args:
+            texts: the texts.
+            batch_size: the most rows in one forward pass; None for as many as fit. It does not change the
+                losses beyond rounding.
+            parents: for each text the text that it grew from. What they have in common is then read once
+                where the model is causal. None to read every text whole.
+        """
         if not texts:
             return torch.empty(0, device=self.model.device)
+        batch_size = batch_size or 256
         rows, content = self.model.token_rows([self.wrap(text) for text in texts])
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         found = []

@@ -81,18 +81,26 @@ class Objective:
         return True
 
     def score(
-        self, texts: Sequence[str], *, known: Mapping[str, Tensor] | None = None, batch_size: int = 256
+        self,
+        texts: Sequence[str],
+        *,
+        known: Mapping[str, Tensor] | None = None,
+        batch_size: int | None = None,
+        parents: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Losses of many texts by term, each (len(texts),).
 
         Args:
             texts: the texts.
             known: losses that the caller has already, by term, to save the forward pass.
-            batch_size: rows in one forward pass; it does not change the losses beyond rounding.
+            batch_size: the most rows in one forward pass, None for as many as fit; it does not change the
+                losses beyond rounding.
+            parents: for each text the text that it grew from, so that what they share is read once; None
+                to read every text whole.
         """
         known = known or {}
         return {
-            name: known[name] if name in known else term.score(texts, batch_size).cpu()
+            name: known[name] if name in known else term.score(texts, batch_size, parents).cpu()
             for name, term in self.terms.items()
         }
 

@@ -39,7 +39,7 @@ class Search:
         patience: stop when the best complete text has not changed for this many steps.
         constraints: rules that every text obeys.
         seed: for methods that draw.
-        batch_size: rows in one forward pass.
+        batch_size: the most rows in one forward pass; None for as many as fit.
         callbacks: called with the search and the step behind every step.
 
     Raises:
@@ -57,11 +57,11 @@ class Search:
         patience: int = 4,
         constraints: Constraints | None = None,
         seed: int = 0,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         for name, number in (("steps", steps), ("patience", patience), ("batch size", batch_size)):
-            if number < 1:
+            if number is not None and number < 1:
                 raise ConfigError(f"{name}: {number} is too few; give 1 or more")
         self.objective = objective
         self.method = method or AutoDAN()
@@ -190,7 +190,10 @@ class Search:
             if isinstance(term, Fluency) and term.model is primary and not term.prefix and not term.suffix
         }
         losses = self.objective.score(
-            [item.text for item in proposals], known=known, batch_size=self.batch_size
+            [item.text for item in proposals],
+            known=known,
+            batch_size=self.batch_size,
+            parents=[self.beams[item.parent].text for item in proposals],
         )
         self.exact_evaluations += len(proposals)
         self.proposer.observe(proposals, losses)
