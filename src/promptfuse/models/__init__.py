@@ -7,6 +7,7 @@ from promptfuse.models.image_text import ImageTextModel
 from promptfuse.models.images import load_image
 from promptfuse.models.loading import EMBEDDED, load_model
 from promptfuse.models.presets import PRESETS, Preset, load_preset
+from promptfuse.models.sentence import SentenceEncoder
 
 __all__ = [
     "EMBEDDED",
@@ -16,6 +17,7 @@ __all__ = [
     "ImageTextModel",
     "Model",
     "Preset",
+    "SentenceEncoder",
     "SequenceClassifier",
     "load_image",
     "load_model",

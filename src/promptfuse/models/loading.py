@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import socket
@@ -17,12 +18,15 @@ import torch
 import transformers
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from transformers import AutoConfig, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from promptfuse.errors import ConfigError, ModelError, PromptfuseError
 from promptfuse.models.base import Model
 from promptfuse.models.causal import CausalLM
 from promptfuse.models.classifier import SequenceClassifier
 from promptfuse.models.image_text import ImageTextModel
+from promptfuse.models.sentence import SentenceEncoder
+from promptfuse.models.sentence_files import read_layout
 
 EMBEDDED = {
     name: Path(__file__).parent / "mini" / name.removeprefix("mini-")
@@ -31,6 +35,12 @@ EMBEDDED = {
 """The models that the package carries, by the names that ``load_model`` takes."""
 
 _IMAGE_TEXT_TYPES = ("clip", "siglip", "vision-text-dual-encoder", "chinese_clip", "altclip", "metaclip_2")
+_T5_TYPES = ("t5", "mt5", "umt5")
+"""Encoder-decoders whose encoder alone is a sentence encoder."""
+_ENCODER_TYPES = (
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet",
+    "roberta", "xlm-roberta",
+)  # fmt: skip
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.json",
@@ -48,7 +58,9 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
 ) -> Model:
-    """Load a causal LM, an image-text encoder or a sequence classifier; the kind follows its config.
+    """Load a causal LM, an image-text, sequence-classification or sentence encoder, as its config says.
+
+    A sentence encoder is a sentence-transformers model, or an encoder without a head for another task.
 
     Args:
         name: a Hugging Face id, a local folder, or ``mini-lm``, ``mini-clip``, ``mini-tone``.
@@ -75,35 +87,67 @@ def load_model(
     with _quiet(downloads=not Path(source).is_dir()):
         with _clear_errors(shown, "configuration"):
             config = AutoConfig.from_pretrained(source, **options)
-        role = _role(config, shown)
+        role, layout = _role(config), None
+        if role in (CausalLM, SentenceEncoder, None) and (layout := read_layout(source, shown)):
+            role = SentenceEncoder
+        if role is None:
+            raise ModelError(
+                f"{shown}: {' '.join(config.architectures or ()) or config.model_type} is no causal LM, "
+                "image-text encoder, sequence classifier or sentence encoder; use a checkpoint of such a kind"
+            )
         with _clear_errors(shown, "tokenizer"):
             tokenizer = _tokenizer(source, shown, options)
         with _clear_errors(shown, "model"):
-            module = _module(role, source, shown, dtype, options).to(device)
-        if role is transformers.AutoModelForCausalLM:
-            return CausalLM(module, tokenizer, shown)
-        if role is transformers.AutoModelForSequenceClassification:
-            return SequenceClassifier(module, tokenizer, shown)
+            module = _module(_factory(role, config), source, shown, dtype, options | _bare(role, config))
+            module = module.to(device)
+        if role is SentenceEncoder:
+            return SentenceEncoder(module, tokenizer, shown, layout)
+        if role is not ImageTextModel:
+            return role(module, tokenizer, shown)
         with _clear_errors(shown, "image processor"):
             processor = transformers.AutoImageProcessor.from_pretrained(source, **options)
         return ImageTextModel(module, tokenizer, processor, shown)
 
 
-def _role(config: Any, name: str) -> Any:
-    """The auto class for a configuration."""
-    architectures = " ".join(config.architectures or ())
-    if "ForSequenceClassification" in architectures:
-        return transformers.AutoModelForSequenceClassification
+def _role(config: Any) -> type[Model] | None:
+    """The kind of model that a configuration tells of; None if it is none that is known."""
+    architectures = config.architectures or ()
+    if any("ForSequenceClassification" in name for name in architectures):
+        return SequenceClassifier
     if config.model_type in _IMAGE_TEXT_TYPES:
-        return transformers.AutoModel
+        return ImageTextModel
+    if config.model_type in _T5_TYPES or (
+        # BERT and its kin read in both directions unless they are configured as decoders.
+        config.model_type in _ENCODER_TYPES and not getattr(config, "is_decoder", False)
+    ):
+        ends = ("Model", "ForMaskedLM", "ForPreTraining", "ForConditionalGeneration")
+        fits = (name.endswith(ends) and not name.endswith("LMHeadModel") for name in architectures)
+        return SentenceEncoder if all(fits) else None
     causal = ("ForCausalLM", "LMHeadModel")
-    # BERT and its kin read in both directions unless they are configured as decoders.
-    if any(part in architectures for part in causal) and getattr(config, "is_decoder", True):
+    if any(part in name for part in causal for name in architectures) and getattr(config, "is_decoder", True):
+        return CausalLM
+    return None
+
+
+def _factory(role: type[Model], config: Any) -> Any:
+    """The class of transformers that makes the module."""
+    if role is CausalLM:
         return transformers.AutoModelForCausalLM
-    raise ModelError(
-        f"{name}: {architectures or config.model_type} is neither a causal LM, an image-text encoder "
-        "nor a sequence classifier; use a checkpoint of one of these kinds"
-    )
+    if role is SequenceClassifier:
+        return transformers.AutoModelForSequenceClassification
+    encoder = role is SentenceEncoder and config.model_type in _T5_TYPES
+    return transformers.AutoModelForTextEncoding if encoder else transformers.AutoModel
+
+
+def _bare(role: type[Model], config: Any) -> dict[str, bool]:
+    """What leaves the pooler of BERT and its kin out.
+
+    No feature comes from it, and the files of masked language models do not have it.
+    """
+    if role is not SentenceEncoder or type(config) not in MODEL_MAPPING:
+        return {}
+    found = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in found else {}
 
 
 def _tokenizer(source: str, name: str, options: dict[str, Any]) -> Any:
