@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,25 +26,46 @@ class Term(ABC):
     The loss is per text: it never depends on what else is in the batch.
 
     Args:
-        model: the frozen model that judges.
+        model: the frozen model that judges; None if none does.
         weight: factor in the objective's sum; any finite number but zero.
         prefix: put before every text.
         suffix: put behind every text.
         name: the key under which results show the term.
+
+    Attributes:
+        has_gradient: whether there is a ``slot_gradient``; a term without one only ranks finished texts.
     """
 
-    def __init__(self, model: Model, weight: float, prefix: str, suffix: str, name: str) -> None:
+    has_gradient: ClassVar[bool] = True
+
+    def __init__(self, model: Model | None, weight: float, prefix: str, suffix: str, name: str) -> None:
         if not math.isfinite(weight) or weight == 0:
             raise ConfigError(f"weight of {name}: {weight} is not a finite number other than zero; give one")
         if abs(weight) > MAX_WEIGHT:
             raise ConfigError(
                 f"weight of {name}: {weight:g} drowns every other term; give at most {MAX_WEIGHT:g}"
             )
-        self.model = model
+        self._model = model
         self.weight = float(weight)
         self.prefix = prefix
         self.suffix = suffix
         self.name = name
+
+    @property
+    def model(self) -> Model:
+        """The model that judges.
+
+        Raises:
+            ConfigError: if none does.
+        """
+        if self._model is None:
+            raise ConfigError(f"the term {self.name} has no model; ask has_model first")
+        return self._model
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model judges."""
+        return self._model is not None
 
     @abstractmethod
     def losses(self, batch: Batch) -> Tensor:
@@ -54,7 +75,7 @@ class Term(ABC):
         """What decides the losses, in plain values."""
         return {
             "kind": type(self).__name__,
-            "model": self.model.fingerprint,
+            **({"model": self.model.fingerprint} if self.has_model else {}),
             "weight": self.weight,
             "prefix": self.prefix,
             "suffix": self.suffix,
@@ -63,6 +84,11 @@ class Term(ABC):
     def wrap(self, text: str) -> str:
         """The string that the model reads for a text."""
         return f"{self.prefix}{text}{self.suffix}"
+
+    def check(self, text: str) -> None:
+        """Raise a ``TextError`` if the model has no room for a text."""
+        if self.has_model:
+            self.model.token_rows([self.wrap(text)])
 
     @torch.no_grad()
     def exact(self, text: str) -> float:

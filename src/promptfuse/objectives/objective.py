@@ -75,7 +75,7 @@ class Objective:
         """Whether every model has room for the text."""
         try:
             for term in self.terms.values():
-                term.model.token_rows([term.wrap(text)])
+                term.check(text)
         except TextError:
             return False
         return True

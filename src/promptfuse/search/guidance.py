@@ -18,7 +18,7 @@ from torch import Tensor
 
 from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Transport
 from promptfuse.models import CausalLM, Model
-from promptfuse.objectives import Objective, Term
+from promptfuse.objectives import Fluency, Objective, Term
 from promptfuse.search.hypothesis import Proposal
 from promptfuse.search.methods import AutoDAN
 
@@ -67,7 +67,7 @@ class Guidance:
         if method.transport == "none":
             return
         for name, term in objective.terms.items():
-            if term.model is not primary:
+            if term.has_gradient and not (isinstance(term, Fluency) and term.model is primary):
                 self.terms[name] = term
                 self.transports[name] = transport(primary, term.model, method.transport, method.subtokens)
                 self.gains[name] = Gain(method.gain, method.adapt_gain)
@@ -102,7 +102,11 @@ class Guidance:
         other terms' changes are multiplied by the length to be in the same unit.
         """
         scores = log_probabilities.clone()
-        fluency = next(term for term in objective.terms.values() if term.model is self.primary)
+        fluency = next(
+            term
+            for term in objective.terms.values()
+            if isinstance(term, Fluency) and term.model is self.primary
+        )
         count = torch.tensor(lengths, dtype=scores.dtype)[:, None] + 1
         for name, losses in estimates.items():
             known = torch.isfinite(losses)

@@ -74,10 +74,11 @@ def versions() -> dict[str, str]:
 
 
 def describe_models(objective: Objective) -> dict[str, dict[str, str]]:
-    """Name and fingerprint of each term's model."""
+    """Name and fingerprint of the model of each term that has one."""
     return {
         name: {"name": term.model.name, "fingerprint": term.model.fingerprint}
         for name, term in objective.terms.items()
+        if term.has_model
     }
 
 
