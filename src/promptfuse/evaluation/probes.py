@@ -15,11 +15,15 @@ Probe = Callable[[Tensor], Tensor]
 
 FREQUENT_WORDS = 500
 
+TEMPERATURE = 2.0
+"""Of the ``tempered`` probe; as in the search."""
+
 
 def make_probes(model: Model, transport: Transport) -> dict[str, Probe]:
     """The probes to compare, the best that we know of first.
 
-    * ``expected``: B's mean word embedding under A's next-token distribution.
+    * ``tempered``: B's mean word embedding under A's next-token distribution at temperature 2.
+    * ``expected``: the same at temperature 1.
     * ``frequent``: the mean over the 500 most frequent words of B's vocabulary.
     * ``the``: that word; left out if B cannot spell it.
 
@@ -27,7 +31,10 @@ def make_probes(model: Model, transport: Transport) -> dict[str, Probe]:
         model: B.
         transport: any transport from A to B.
     """
-    probes: dict[str, Probe] = {"expected": lambda scores: transport.expected_embedding(scores.exp())}
+    probes: dict[str, Probe] = {
+        "tempered": lambda scores: transport.expected_embedding((scores / TEMPERATURE).softmax(1)),
+        "expected": lambda scores: transport.expected_embedding(scores.exp()),
+    }
     words = vocabulary_words(model.tokenizer)
     frequent = sorted(words, key=lambda word: -words[word])[:FREQUENT_WORDS]
     for name, group in (("frequent", frequent), ("the", [" the"])):

@@ -2,15 +2,14 @@
 
 For each secondary term the gradient at a placeholder for the next word is carried to the primary's
 vocabulary by a transport. The placeholder is the *expected* next word: the mean of the other model's
-word embeddings under the language model's next-token distribution, which estimates far better than
-any fixed word. The linear estimate overshoots, so it is multiplied by a gain, which is refitted from
-the true changes that the search observes.
+word embeddings under the language model's next-token distribution, flattened by a temperature, which
+estimates far better than any fixed word. The linear estimate overshoots, so it is multiplied by a gain,
+which is refitted from the true changes that the search observes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,7 +19,7 @@ from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Tr
 from promptfuse.models import CausalLM, Model
 from promptfuse.objectives import Fluency, Objective, Term
 from promptfuse.search.hypothesis import Proposal
-from promptfuse.search.methods import AutoDAN
+from promptfuse.search.methods import AutoDAN, Transports
 
 PRIOR_OBSERVATIONS = 64.0
 """How many observed candidates the starting gain counts as."""
@@ -64,6 +63,7 @@ class Guidance:
         self.transports: dict[str, Transport] = {}
         self.gains: dict[str, Gain] = {}
         self.slots = method.subtokens
+        self.temperature = method.probe_temperature
         if method.transport == "none":
             return
         for name, term in objective.terms.items():
@@ -83,9 +83,10 @@ class Guidance:
             For each secondary term, (beams, vocabulary); not a number where a token begins no word.
         """
         found = {}
+        expected = (log_probabilities / self.temperature).softmax(1)
         for name, term in self.terms.items():
             carrier = self.transports[name]
-            probe = carrier.expected_embedding(log_probabilities.exp())
+            probe = carrier.expected_embedding(expected)
             found[name] = carrier.estimate(term.slot_gradient(texts, probe, self.slots)).cpu()
         return found
 
@@ -139,9 +140,7 @@ _TRANSPORTS: WeakKeyDictionary[CausalLM, dict[tuple[int, str, int], tuple[Model,
 )
 
 
-def transport(
-    primary: CausalLM, model: Model, kind: Literal["lexical", "t-product"], subtokens: int
-) -> Transport:
+def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int) -> Transport:
     """The transport between two loaded models, made once and shared by all searches over them."""
     made = _TRANSPORTS.setdefault(primary, {})
     key = (id(model), kind, subtokens)
@@ -150,7 +149,9 @@ def transport(
         if kind == "lexical":
             found = LexicalTransport(primary, model, subtokens)
         else:
-            found = TProductTransport(Adapter.for_models(primary, model), primary, model, subtokens)
+            preset = "paper" if kind == "t-product-paper" else "default"
+            adapter = Adapter.for_models(primary, model, preset=preset)
+            found = TProductTransport(adapter, primary, model, subtokens)
         # The model is kept beside its transport, so that its id cannot be given to another one.
         made[key] = (model, found)
     return made[key][1]
