@@ -116,16 +116,39 @@ class Term(ABC):
         """
         if not texts:
             return torch.empty(0, device=self.model.device)
-        batch_size = batch_size or 256
         rows, content = self.model.token_rows([self.wrap(text) for text in texts])
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-        found = []
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
+        branches = None if parents is None else self._branches(rows, parents)
+        shared = branches.shared if branches is not None else (0,) * len(rows)
+        fresh = [len(row) - known for row, known in zip(rows, shared, strict=True)]
+        # Candidates of a beam stay together: their prefix is then read as it lies.
+        origin = branches.origin if branches is not None else (0,) * len(rows)
+        order = sorted(range(len(rows)), key=lambda index: (origin[index], fresh[index]))
+        budget = token_budget(self.model.device, self.model.bytes_per_token)
+
+        def run(start: int, stop: int) -> Tensor:
+            part = order[start:stop]
             batch = self.model.collate([rows[index] for index in part], [content[index] for index in part])
-            found.append(self.losses(batch))
+            if branches is not None:
+                batch = replace(batch, branches=branches.part(part))
+            return self.losses(batch)
+
+        found: list[Tensor] = []
+        start = 0
+        for stop in cut([fresh[index] for index in order], budget, batch_size):
+            found += run_halving(run, start, stop)
+            start = stop
         place = torch.tensor(order, device=self.model.device).argsort()
         return self._finite(torch.cat(found)[place], texts)
+
+    def _branches(self, rows: Sequence[Sequence[int]], parents: Sequence[str]) -> Branches | None:
+        """Where rows go on from their parents' rows; None if the model reads every row whole."""
+        beginnings = self._beginnings(list(dict.fromkeys(parents)))
+        return self.model.grow(rows, [beginnings[parent] for parent in parents])
+
+    def _beginnings(self, texts: Sequence[str]) -> dict[str, list[int]]:
+        """Rows of texts with the prefix, and without the suffix and what closes a row."""
+        found = self.model.open_rows([f"{self.prefix}{text}" for text in texts])
+        return dict(zip(texts, found, strict=True))
 
     def _finite(self, losses: Tensor, texts: Sequence[str]) -> Tensor:
         if not bool(torch.isfinite(losses).all()):
@@ -152,7 +175,7 @@ class Term(ABC):
             TextError: if a text with its slot is longer than the model takes.
         """
         rows, content = self.model.token_rows([f"{self.prefix}{text}" for text in texts])
-        tail, holder = self._suffix_ids(), self._holder_id()
+        tail, holder = self._tail_ids(self.suffix), self._holder_id()
         filled, ranges, places = [], [], []
         for row, (start, stop) in zip(rows, content, strict=True):
             for length in range(1, slots + 1):
@@ -161,38 +184,54 @@ class Term(ABC):
                 places.append((stop, length))
         # A slot that no longer fits is no slot: the row is refused like any other text that is too long.
         self.model.check([text for text in texts for _ in range(slots)], filled)
-        batch = self.model.collate(filled, ranges)
+        losses, found, probe = self._at_placeholders(self.model.collate(filled, ranges), places, probe)
+        return SlotGradient(
+            losses.view(len(texts), slots), found.view(len(texts), slots, slots, found.shape[-1]), probe
+        )
+
+    def _at_placeholders(
+        self, batch: Batch, places: Sequence[tuple[int, int]], probe: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses, and gradients at the placeholders.
+
+        Args:
+            batch: the rows with their placeholders, as many for each probe.
+            places: for each row the column of its first placeholder, and how many there are.
+            probe: (probes, d).
+
+        Returns:
+            What ``losses`` gives; (rows, longest slot, d), zero behind a row's own placeholders; and the
+            probe as the model read it.
+        """
         slot = torch.zeros_like(batch.ids, dtype=torch.bool)
-        for index, (stop, length) in enumerate(places):
-            slot[index, stop : stop + length] = True
+        for index, (first, length) in enumerate(places):
+            slot[index, first : first + length] = True
         batch = replace(batch, open=slot)
         with torch.no_grad():
             embeddings = self.model.embedding(batch.ids).clone()
         # What stands in the slot is what the linear estimate starts from, rounding included.
         probe = probe.to(embeddings)
-        for index, (stop, length) in enumerate(places):
-            embeddings[index, stop : stop + length] = probe[index // slots]
+        for index, (first, length) in enumerate(places):
+            embeddings[index, first : first + length] = probe[index // (len(places) // len(probe))]
         embeddings.requires_grad_(True)
         with torch.enable_grad(), self.model.embeddings_from(embeddings):
             losses = self.losses(batch)
             (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
         gradient = at_least_float32(gradient)
-        found = gradient.new_zeros(len(texts), slots, slots, gradient.shape[-1])
-        for index, (stop, length) in enumerate(places):
-            found[index // slots, length - 1, :length] = gradient[index, stop : stop + length]
-        return SlotGradient(losses.detach().view(len(texts), slots), found, at_least_float32(probe))
+        found = gradient.new_zeros(len(places), max(length for _, length in places), gradient.shape[-1])
+        for index, (first, length) in enumerate(places):
+            found[index, :length] = gradient[index, first : first + length]
+        return losses.detach(), found, at_least_float32(probe)
 
-    def _suffix_ids(self) -> list[int]:
-        """The suffix's tokens as they stand behind a word."""
-        if not self.suffix:
+    def _tail_ids(self, tail: str) -> list[int]:
+        """Tokens of what stands right behind a word, such as the suffix."""
+        if not tail:
             return []
-        word = "word"  # Alone, the suffix might get the blank of a word's beginning (SentencePiece).
-        alone, behind = self.model.tokenizer([word, f"{word}{self.suffix}"], add_special_tokens=False)[
-            "input_ids"
-        ]
+        word = "word"  # Alone, the tail might get the blank of a word's beginning (SentencePiece).
+        alone, behind = self.model.tokenizer([word, f"{word}{tail}"], add_special_tokens=False)["input_ids"]
         if behind[: len(alone)] == alone:
             return list(behind[len(alone) :])
-        return list(self.model.tokenizer(self.suffix, add_special_tokens=False)["input_ids"])
+        return list(self.model.tokenizer(tail, add_special_tokens=False)["input_ids"])
 
     def _holder_id(self) -> int:
         """An id for the placeholder.
