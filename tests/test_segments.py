@@ -278,7 +278,8 @@ def test_incremental_encoding_equals_full_encoding(name, parts, seed):
     for part in parts:
         text += part
         assert encoder.encode(text) == full(tokenizer, text)
-    assert encoder.compositional == (name not in ("super-word", "blank-dropping"))
+    if name != "blank-dropping":  # which is noticed once it has joined two words, see below
+        assert encoder.compositional == (name != "super-word")
 
 
 @cache

@@ -6,7 +6,8 @@ token across it; where one does (super-word tokenizers, say), the neighbours are
 token belongs to exactly one segment, except special tokens, which belong to none.
 
 Everything comes from the character offsets of fast tokenizers. Pieces are never decoded and compared: a
-byte-level token may be a part of a character, and a normalising tokenizer does not give the text back.
+byte-level token may be a part of a character, and a normalising tokenizer does not give the text back. The
+few places where offsets are known to be wrong are no borders (see `_loses` and `_fragile_borders`).
 
 Source: Williams and Kolter, arXiv 2408.04816, section 3.1, where segments are the "words".
 """
@@ -15,10 +16,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from tokenizers import models
 
 from promptfuse.errors import ModelError
 
@@ -117,11 +121,11 @@ def encode_words(
     for first in range(0, len(words), _BATCH):
         texts = [anchor + word for word in words[first : first + _BATCH]]
         encoded = _call(tokenizer, texts, add_special_tokens=False)
-        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             index = len(ids)
             while index and offsets[index - 1][0] >= border:
                 index -= 1
-            straddles = any(stop > border for _, stop in offsets[:index])
+            straddles = any(stop > border for _, stop in offsets[:index]) or _loses(tokenizer, text)
             found.append(None if straddles else tuple(ids[index:]) or None)
     return found
 
@@ -180,7 +184,7 @@ class LastSegmentEncoder:
         """Encode in full, remember the parts, and compare them with what was remembered."""
         encoding = self._encode_fully(text)
         body = encoding.ids[encoding.start : encoding.stop]
-        if not self._loose.isdisjoint(body):
+        if encoding.lost or not self._loose.isdisjoint(body):
             return encoding.ids
         cut = encoding.cut(border)
         parts = (encoding.ids[encoding.start : cut], encoding.ids[cut : encoding.stop])
@@ -216,12 +220,19 @@ _BATCH = 4096  # texts that are encoded at once: bounds the memory that their of
 
 
 class _Encoding:
-    """Ids of a text, and where its tokens may be parted."""
+    """Ids of a text, and where its tokens may be parted: nowhere if it has lost characters."""
 
     def __init__(
-        self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], special: Sequence[int]
+        self,
+        ids: Sequence[int],
+        offsets: Sequence[tuple[int, int]],
+        special: Sequence[int],
+        lost: bool,
+        fragile: frozenset[int],
     ) -> None:
         self.ids = tuple(ids)
+        self.lost = lost
+        self.fragile = fragile
         self.start, self.stop = 0, len(ids)
         while self.start < self.stop and special[self.start]:
             self.start += 1
@@ -239,7 +250,7 @@ class _Encoding:
         A token of no width at the border counts as behind it.
         """
         index = bisect_left(self._starts, border)
-        if index and self._ends[index - 1] > border:
+        if self.lost or border in self.fragile or (index and self._ends[index - 1] > border):
             return None
         return self.start + index
 
@@ -247,7 +258,78 @@ class _Encoding:
 def _encode(tokenizer: FastTokenizer, text: str) -> _Encoding:
     """Encode a text with special tokens and offsets."""
     encoded = _call(tokenizer, [text], return_special_tokens_mask=True)
-    return _Encoding(encoded["input_ids"][0], encoded["offset_mapping"][0], encoded["special_tokens_mask"][0])
+    ids, offsets, special = (
+        encoded[key][0] for key in ("input_ids", "offset_mapping", "special_tokens_mask")
+    )
+    return _Encoding(ids, offsets, special, _loses(tokenizer, text), _fragile_borders(tokenizer, text))
+
+
+def _fragile_borders(tokenizer: FastTokenizer, text: str) -> frozenset[int]:
+    """Borders at control characters that count as blanks and that the tokenizer's normaliser removes.
+
+    SentencePiece's normaliser writes some characters as several (a ligature as its letters); if what stands
+    right behind is removed, the library gives the last of them its place. ASCII stays as it is.
+    """
+    found = [
+        index
+        for index in range(1, len(text))
+        if text[index] in _CONTROL_BLANKS and not text[index - 1].isascii()
+    ]
+    normalizer = tokenizer.backend_tokenizer.normalizer if found else None
+    if normalizer is None:
+        return frozenset()
+    nothing = normalizer.normalize_str("ab")
+    return frozenset(index for index in found if normalizer.normalize_str(f"a{text[index]}b") == nothing)
+
+
+_CONTROL_BLANKS = "\x0b\x1c\x1d\x1e\x1f"
+
+
+_MAY_LOSE: WeakKeyDictionary[FastTokenizer, bool] = WeakKeyDictionary()
+
+
+def _loses(tokenizer: FastTokenizer, text: str) -> bool:
+    """Whether a tokenizer has no token for some character of a text, and so loses its place.
+
+    BPE without an unknown token drops what its vocabulary lacks, and counts the offsets of the rest as if
+    it had not been there. With bytes to fall back on, of which some are missing, it gives the unknown token
+    only behind the bytes of the characters that follow. Published vocabularies are complete; those that are
+    trained on little text may not be.
+    """
+    backend = tokenizer.backend_tokenizer
+    if tokenizer not in _MAY_LOSE:
+        _MAY_LOSE[tokenizer] = _may_lose(backend)
+    if not _MAY_LOSE[tokenizer]:
+        return False
+    model, normalizer, split = backend.model, backend.normalizer, backend.pre_tokenizer
+    shown = normalizer.normalize_str(text) if normalizer is not None else text
+    words = [word for word, _ in split.pre_tokenize_str(shown)] if split is not None else [shown]
+    inner, end = model.continuing_subword_prefix or "", model.end_of_word_suffix or ""
+    letters = {
+        (inner if index else "") + letter + ("" if index < len(word) - 1 else end)
+        for word in words
+        for index, letter in enumerate(word)
+    }
+    return any(
+        backend.token_to_id(letter) is None
+        and not (model.byte_fallback and _has_bytes(backend, letter.encode("utf-8")))
+        for letter in letters
+    )
+
+
+def _may_lose(backend: Any) -> bool:
+    """Whether there may be characters that a tokenizer loses: asked first, because it is quick."""
+    model, split = backend.model, backend.pre_tokenizer
+    if not isinstance(model, models.BPE) or (model.unk_token is not None and not model.byte_fallback):
+        return False
+    if model.byte_fallback and _has_bytes(backend, range(256)):
+        return False
+    byte_level = split is not None and '"ByteLevel"' in split.__getstate__().decode()
+    return not (byte_level and all(backend.token_to_id(letter) is not None for letter in _BYTES))
+
+
+def _has_bytes(backend: Any, values: Iterable[int]) -> bool:
+    return all(backend.token_to_id(f"<0x{value:02X}>") is not None for value in values)
 
 
 def _call(tokenizer: FastTokenizer, texts: list[str], **options: bool) -> Mapping[str, Any]:
