@@ -2,6 +2,27 @@
 
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.objective import Evaluation, Objective
-from promptfuse.objectives.terms import ClassProbability, Fluency, ImageSimilarity
+from promptfuse.objectives.terms import (
+    BlackBox,
+    ClassProbability,
+    Fluency,
+    ImageSimilarity,
+    TargetContinuation,
+    TextSimilarity,
+    ZeroShotClass,
+    ZeroShotPrompt,
+)
 
-__all__ = ["ClassProbability", "Evaluation", "Fluency", "ImageSimilarity", "Objective", "Term"]
+__all__ = [
+    "BlackBox",
+    "ClassProbability",
+    "Evaluation",
+    "Fluency",
+    "ImageSimilarity",
+    "Objective",
+    "TargetContinuation",
+    "Term",
+    "TextSimilarity",
+    "ZeroShotClass",
+    "ZeroShotPrompt",
+]

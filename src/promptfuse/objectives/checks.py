@@ -1,0 +1,52 @@
+"""What the terms check of their arguments."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from os import PathLike
+
+from PIL import Image
+
+from promptfuse.errors import ConfigError, ModelError, TextError
+from promptfuse.models import Model, load_image
+from promptfuse.models.images import ImageLike
+
+
+def expect(model: Model, term: str, *kinds: type[Model]) -> Model:
+    """The model, if it is of one of the kinds; else a ``ModelError``."""
+    if not isinstance(model, kinds):
+        names = " or ".join(kind.kind for kind in kinds)
+        raise ModelError(f"{term} needs a model of kind {names}; {model.name} is of kind {model.kind}")
+    return model
+
+
+def read_photos(image: ImageLike | Sequence[ImageLike]) -> tuple[list[Image.Image], list[str]]:
+    """One photo or several, and hashes of them, the first 16 hexadecimal digits of SHA-256.
+
+    Raises:
+        ImageError: if a photo cannot be read.
+        ConfigError: if there are none.
+    """
+    several = [image] if isinstance(image, str | PathLike | Image.Image) else list(image)
+    photos = [load_image(one) for one in several]
+    if not photos:
+        raise ConfigError("image: none given; give at least one")
+    digests = [hashlib.sha256(repr(photo.size).encode() + photo.tobytes()) for photo in photos]
+    return photos, [digest.hexdigest()[:16] for digest in digests]
+
+
+def read_texts(text: str | Sequence[str], what: str) -> list[str]:
+    """One text or several as a list.
+
+    Raises:
+        TextError: if one is blank.
+        ConfigError: if there are none.
+    """
+    texts = [text] if isinstance(text, str) else list(text)
+    if not texts:
+        raise ConfigError(f"{what}: none given; give at least one")
+    for one in texts:
+        if not one.strip():
+            raise TextError(f"{what} {one!r} is empty; give at least one word")
+    return texts

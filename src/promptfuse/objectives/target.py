@@ -1,0 +1,85 @@
+"""Target continuation: a text is to make a language model go on with a given string."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from promptfuse.errors import TextError
+from promptfuse.models import Batch, CausalLM, Model
+from promptfuse.objectives.checks import expect, read_texts
+from promptfuse.objectives.endings import EndingsTerm, Rows
+
+
+class TargetContinuation(EndingsTerm):
+    """Mean negative log-likelihood per token of a target behind the text, in nats.
+
+    The loss of GCG (Zou et al., 2023, section 2.1), for any causal language model, be it the one that
+    proposes words or another one with its own tokenizer. The model reads the text's own tokens, as it
+    would before it goes on by itself, and then the target's; only those count. Of several targets the mean
+    is taken.
+
+    Args:
+        model: the causal language model.
+        target: the string, or several; read as it stands, so it mostly begins with a blank.
+        weight: see ``Term``.
+        prefix: see ``Term``.
+        suffix: what stands between the text and the target.
+        name: see ``Term``.
+
+    Raises:
+        TextError: if a target is empty.
+        ConfigError: if there are none.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        target: str | Sequence[str],
+        weight: float = 1.0,
+        *,
+        prefix: str = "",
+        suffix: str = "",
+        name: str = "target",
+    ) -> None:
+        checked = expect(model, "TargetContinuation", CausalLM)
+        super().__init__(checked, read_texts(target, "target"), weight, prefix, suffix, name)
+
+    @property
+    def lm(self) -> CausalLM:
+        """The language model."""
+        return cast(CausalLM, self.model)
+
+    def rows(self, texts: Sequence[str]) -> Rows:
+        """See ``EndingsTerm.rows``.
+
+        Raises:
+            TextError: also if there is nothing before a target that it could be predicted from.
+        """
+        rows, content = super().rows(texts)
+        for index, (start, stop) in enumerate(content):
+            if start == 0:
+                raise TextError(
+                    f"{self.model.name} has no begin-of-text token, so an empty text has no continuation; "
+                    "give at least one word"
+                )
+            if start == stop:
+                target = self.endings[index % len(self.endings)]
+                raise TextError(f"{self.model.name} makes no token of the target {target!r}; give another")
+        return rows, content
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Mean NLL per token of the target, (rows,)."""
+        losses = self.lm.token_nll(batch)
+        columns = torch.arange(1, batch.ids.shape[1], device=losses.device)
+        ranges = torch.tensor(batch.content, device=losses.device)
+        inside = (columns >= ranges[:, :1]) & (columns < ranges[:, 1:])
+        total: Tensor = (losses * inside).sum(1)
+        return total / inside.sum(1)
+
+    def combine(self, outputs: Tensor) -> Tensor:
+        """Their mean over the targets, (texts,), from (texts, targets)."""
+        return outputs.mean(1)
