@@ -7,7 +7,7 @@ import torch
 
 import promptfuse as pf
 from promptfuse.search.hypothesis import Hypothesis
-from promptfuse.search.result import pareto_front
+from promptfuse.search.pareto import pareto_front
 
 PHOTOS = Path(__file__).parent.parent.parent / "examples" / "photos"
 
@@ -164,7 +164,7 @@ def test_settings_out_of_range_are_refused(captioner):
     for settings in ({"steps": 0}, {"beams": 0}, {"candidates": 0}):
         with pytest.raises(pf.ConfigError, match="give 1 or more"):
             small_search(captioner, **settings)
-    with pytest.raises(pf.ConfigError, match="lexical, t-product or none"):
+    with pytest.raises(pf.ConfigError, match="t-product, t-product-paper or none"):
         pf.AutoDAN(transport="teleport")  # type: ignore[arg-type]
 
 

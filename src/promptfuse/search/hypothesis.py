@@ -13,16 +13,17 @@ class Hypothesis:
     Attributes:
         text: the string that every model reads.
         ids: its tokens under the primary language model, without special tokens.
-        nll: summed NLL of those tokens in nats, under the primary.
-        value: the objective; infinite for the empty start.
+        nll: summed NLL of those tokens in nats, under the primary; None where nothing needed it.
+        value: the objective; infinite for a start that is not scored.
         terms: unweighted losses by term.
-        complete: whether the language model ends the text here.
+        complete: whether the text may be returned as it is: the language model ends it here, or the
+            method works on whole texts; and it has all that the constraints ask of a complete text.
         parent: the text that it was made from.
     """
 
     text: str
     ids: tuple[int, ...]
-    nll: float
+    nll: float | None
     value: float = float("inf")
     terms: dict[str, float] = field(default_factory=dict)
     complete: bool = False
@@ -45,16 +46,16 @@ class Proposal:
     Attributes:
         text: the string.
         ids: its tokens under the primary.
-        nll: summed NLL of the tokens, known from the parent's next-token distribution.
-        parent: index of the beam that it comes from.
+        nll: summed NLL of the tokens where it is known from the parent's next-token distribution.
+        parent: index of the beam that it comes from; -1 for a start that is scored as it stands.
         estimates: the guidance's estimate of each term's loss, where there is one.
     """
 
     text: str
     ids: tuple[int, ...]
-    nll: float
+    nll: float | None
     parent: int
-    estimates: dict[str, float]
+    estimates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ class Step:
 
     Attributes:
         number: counted from 1.
-        beams: the surviving hypotheses, best first.
+        beams: the hypotheses that the next step starts from, best first.
         best: the best complete text so far, or the best beam while there is none.
         proposed: how many texts were scored exactly in this step.
         exact_evaluations: the same since the start.
         gains: the guidance's factor by term, see ``Guidance``.
         seconds: wall time since the start.
+        stage: which method of a chain took the step, counted from 1.
     """
 
     number: int
@@ -78,6 +80,7 @@ class Step:
     exact_evaluations: int
     gains: dict[str, float]
     seconds: float
+    stage: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -1,21 +1,30 @@
-"""The loop: propose, score exactly, keep the best."""
+"""The loop: propose, score exactly, go on from what the strategy picks."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.objectives import Fluency, Objective
+from promptfuse.search.append import SENTENCE_ENDS
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.hypothesis import Hypothesis, Proposal, Step
-from promptfuse.search.methods import AutoDAN, BeamSearch, Method
-from promptfuse.search.proposals import SENTENCE_ENDS, make_proposer
-from promptfuse.search.result import Result, describe_models, pareto_front
+from promptfuse.search.methods import AutoDAN, Chain, Method, describe_method
+from promptfuse.search.pareto import Archive, pareto_front
+from promptfuse.search.proposer import Proposer, Setting
+from promptfuse.search.readback import RoundTrip
+from promptfuse.search.registry import make_proposer
+from promptfuse.search.result import Result, describe_models
+from promptfuse.search.state import RunFolder
+from promptfuse.search.stopping import Stopping
+from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
+from promptfuse.search.weighing import Scalarisation, Weighing, Weights
 
 Callback = Callable[["Search", Step], None]
 """Called behind every step."""
@@ -32,89 +41,127 @@ class Search:
     Args:
         objective: what a text is judged by.
         method: how texts are proposed.
-        strategy: which texts are kept.
+        strategy: which texts are gone on from.
         prefix: what every text begins with; part of the text that is judged. Blanks around it are cut
             off: a word brings the blank before it along.
-        steps: the most steps.
-        patience: stop when the best complete text has not changed for this many steps.
+        steps: the most steps; see ``Stopping``, also for the default.
+        patience: stop when the best complete text has not changed for this many steps; see ``Stopping``.
+        stopping: everything that ends a search, in place of ``steps`` and ``patience``.
         constraints: rules that every text obeys.
+        weights: ``given``, ``auto`` or importances by term; see ``Weighing``.
+        scalarisation: ``weighted`` or ``chebyshev``; see ``Weighing``.
         seed: for methods that draw.
         batch_size: the most rows in one forward pass; None for as many as fit.
         callbacks: called with the search and the step behind every step.
+        run_dir: a folder that the history and the state are written to behind every step. If there is a
+            state in it already, the search goes on from there.
 
     Raises:
-        ConfigError: if a setting is out of range, or there is no language model among the terms.
+        ConfigError: if a setting is out of range, there is no language model among the terms, or the
+            run folder belongs to another search.
+        TextError: if no text can begin as asked.
     """
 
     def __init__(
         self,
         objective: Objective,
         method: Method | None = None,
-        strategy: BeamSearch | None = None,
+        strategy: Strategy | None = None,
         *,
         prefix: str = "",
-        steps: int = 16,
-        patience: int = 4,
+        steps: int | None = None,
+        patience: int | None = None,
+        stopping: Stopping | None = None,
         constraints: Constraints | None = None,
+        weights: Weights = "given",
+        scalarisation: Scalarisation = "weighted",
         seed: int = 0,
         batch_size: int | None = None,
         callbacks: Sequence[Callback] = (),
+        run_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        for name, number in (("steps", steps), ("patience", patience), ("batch size", batch_size)):
-            if number is not None and number < 1:
-                raise ConfigError(f"{name}: {number} is too few; give 1 or more")
-        self.objective = objective
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"batch size: {batch_size} is too few; give 1 or more")
+        self.stopping = _stopping(stopping, steps, patience)
+        self.weighing = Weighing(objective, weights, scalarisation)
+        self.objective = self.weighing.objective
         self.method = method or AutoDAN()
         self.strategy = strategy or BeamSearch()
         self.constraints = constraints or Constraints()
-        self.prefix, self.steps, self.patience = prefix.strip(), steps, patience
+        self.prefix = prefix.strip()
         self.seed, self.batch_size, self.callbacks = seed, batch_size, list(callbacks)
-        self.proposer = make_proposer(objective, self.method, self.constraints, seed)
-        self.beams = [self._start(self.prefix)]
-        self.finished: dict[str, Hypothesis] = {}
+        self.round_trip = RoundTrip(self.objective)
+        self._described = objective.describe()
+        self.finished = Archive(self.objective.weights)
         self.history: list[Step] = []
         self.exact_evaluations = 0
         self.seconds = 0.0
+        self.stage = 0
+        self.stage_steps = 0
         self.quiet_steps = 0
+        self.proposer, self.selector = self._begin_stage()
+        self.beams = self.proposer.start([])
+        self._fallback: Hypothesis | None = None
+        self.run_folder = RunFolder(run_dir) if run_dir is not None else None
+        if self.run_folder is not None and (saved := self.run_folder.load()) is not None:
+            self.load_state_dict(saved)
 
-    def _start(self, prefix: str) -> Hypothesis:
-        primary = self.objective.primary
-        if not prefix:
-            if not primary.start_ids:
-                raise ConfigError(f"{primary.name} has no begin-of-text token; give a prefix to begin with")
-            return Hypothesis("", (), 0.0)
-        if not prefix.isprintable():
-            raise TextError(f"prefix {prefix!r}: has a line break or control character; use one line")
-        if not self.constraints.allows(prefix):
-            raise TextError(
-                f"prefix {prefix!r}: breaks the constraints (repeated or banned words); change either"
-            )
-        (ids,) = primary.plain_ids([prefix])
-        if special := set(ids) & set(primary.tokenizer.all_special_ids):
-            shown = primary.tokenizer.decode([min(special)])
-            raise TextError(f"prefix {prefix!r}: {shown} is a special token of {primary.name}; leave it out")
-        text = primary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        if text != prefix:
-            raise TextError(
-                f"prefix {prefix!r}: {primary.name} reads it as {text!r}; use characters that it knows"
-            )
-        with torch.no_grad():
-            total, _ = primary.nll(primary.encode([prefix]))
-        return Hypothesis(prefix, tuple(ids), float(total))
+    def _begin_stage(self) -> tuple[Proposer, Selector]:
+        seed = self.seed if self.stage == 0 else (self.seed, self.stage)
+        setting = Setting(self.objective, self.constraints, self.prefix, self.strategy.width, seed)
+        selector = make_selector(self.strategy, self._required_phrases, self._keep)
+        return make_proposer(setting, self._methods[self.stage]), selector
+
+    def _required_phrases(self, text: str) -> int:
+        """How many of the required phrases a text has."""
+        return len(self.constraints.required) - len(self.constraints.missing(text))
+
+    def _keep(self, text: str) -> bool:
+        """Whether every model reads a text back."""
+        return not self.constraints.round_trip or self.round_trip.holds(text)
+
+    @property
+    def _methods(self) -> tuple[Method, ...]:
+        return self.method.methods if isinstance(self.method, Chain) else (self.method,)
+
+    @property
+    def steps(self) -> int:
+        """The most steps of the whole search."""
+        if isinstance(self.method, Chain):
+            return sum(self.method.steps or [self.stopping.steps] * len(self.method.methods))
+        return self.stopping.steps
+
+    @property
+    def patience(self) -> int:
+        """See ``Stopping``."""
+        return self.stopping.patience
 
     @property
     def done(self) -> bool:
         """Whether the search has nothing left to do, or the language model has no room for more."""
-        if not self.beams or len(self.history) >= self.steps or self.quiet_steps >= self.patience:
+        best = self.finished.best()
+        value = None if best is None else best.value
+        if self.stopping.reached(self.seconds, self.exact_evaluations, value):
             return True
-        primary = self.objective.primary
-        return len(primary.start_ids) + len(self.beams[0].ids) >= primary.max_length
+        return self.stage == len(self._methods) - 1 and self._stage_done
+
+    @property
+    def _stage_done(self) -> bool:
+        most = self.stopping.steps
+        if isinstance(self.method, Chain) and self.method.steps:
+            most = self.method.steps[self.stage]
+        if not self.beams or self.stage_steps >= most or self.quiet_steps >= self.stopping.patience:
+            return True
+        return not self.proposer.has_room(self.beams)
 
     @property
     def best(self) -> Hypothesis:
         """The best complete text, or the best beam while there is none."""
-        pool = list(self.finished.values()) or self.beams or [self.history[-1].best]
-        return min(pool, key=lambda item: item.value)
+        if (found := self.finished.best()) is not None:
+            return found
+        if self._fallback is not None:
+            return self._fallback
+        return min(self.beams or [self.history[-1].best], key=lambda item: item.value)
 
     def __iter__(self) -> Iterator[Step]:
         """Take steps until the search is done."""
@@ -124,80 +171,129 @@ class Search:
     def step(self) -> Step:
         """Take one step."""
         started = time.perf_counter()
-        best_before = min((item.value for item in self.finished.values()), default=None)
+        best_before = self.finished.best()
         proposals, ended = self.proposer.propose(self.beams)
         for number in ended:
             self._finish(self.beams[number])
-        scored = self._score(proposals)
-        open_ones = []
-        for item in scored:
-            if item.text.rstrip().endswith(SENTENCE_ENDS):
-                self._finish(item)
-            else:
-                open_ones.append(item)
+        before = self.exact_evaluations
+        children = self._score(proposals)
+        grown = self.proposer.grows
+        # What is complete and grows no more leaves the beams.
+        children = [item for item in children if not (self._finish_if_complete(item) and grown)]
         last = self.beams
-        self.beams = sorted(open_ones, key=lambda item: item.value)[: self.strategy.width]
-        best_after = min((item.value for item in self.finished.values()), default=None)
-        self.quiet_steps = self.quiet_steps + 1 if best_after == best_before and best_after is not None else 0
-        self.seconds += time.perf_counter() - started
+        self.beams = self._select(last, children)
         if not self.beams and not self.finished:
-            self.finished = {item.text: item for item in last if item.terms}
-            if not self.finished:
-                raise ConfigError(
-                    f"no token can be put behind {self.prefix!r}: the constraints forbid all, or a model "
-                    "has no room; loosen the constraints or change the prefix"
-                )
+            self._fall_back(last)
+        best_after = self.finished.best()
+        changed = best_after is not None and (best_before is None or best_after.value != best_before.value)
+        self.quiet_steps = 0 if changed or best_after is None else self.quiet_steps + 1
+        self.stage_steps += 1
+        stage, gains = self.stage + 1, self.proposer.gains
+        if self._stage_done and not self.done:
+            self._next_stage()
+        self.seconds += time.perf_counter() - started
         step = Step(
             number=len(self.history) + 1,
             beams=tuple(self.beams),
             best=self.best,
-            proposed=len(proposals),
+            proposed=self.exact_evaluations - before,
             exact_evaluations=self.exact_evaluations,
-            gains=self.proposer.gains,
+            gains=gains,
             seconds=self.seconds,
+            stage=stage,
         )
         self.history.append(step)
+        if self.run_folder is not None:
+            self.run_folder.save(step, self.state_dict())
         for callback in self.callbacks:
             callback(self, step)
         return step
 
-    def _finish(self, item: Hypothesis) -> None:
-        if item.terms:
-            self.finished[item.text] = Hypothesis(**{**item.__dict__, "complete": True})
+    def _select(self, last: Sequence[Hypothesis], children: Sequence[Hypothesis]) -> list[Hypothesis]:
+        by_text = {item.text: item for item in children}
+        parents = [by_text.get(item.text, item) for item in last] if self.proposer.keeps_parents else []
+        if self.proposer.improves:
+            values = {item.text: item.value for item in parents}
+            children = [item for item in children if item.value < values.get(item.parent, float("inf"))]
+        return self.selector.select(parents, children)
+
+    def _finish_if_complete(self, item: Hypothesis) -> bool:
+        """Keep a text that may be returned; whether it is one."""
+        ends = item.text.rstrip().endswith(SENTENCE_ENDS)
+        return (ends or not self.proposer.grows) and self._finish(item)
+
+    def _finish(self, item: Hypothesis) -> bool:
+        """Keep a text as a complete one, if the constraints and all tokenizers agree."""
+        if not item.terms or not self.constraints.completes(item.text, len(item.ids)):
+            return False
+        if self.finished.would_take(item) and self._keep(item.text):
+            self.finished.add(replace(item, complete=True))
+        return True
+
+    def _fall_back(self, last: Sequence[Hypothesis]) -> None:
+        """Return an unfinished text where the search has come to an end without a complete one."""
+        scored = [item for item in last if item.terms]
+        if not scored:
+            raise ConfigError(
+                f"no token can be put behind {self.prefix!r}: the constraints forbid all, or a model "
+                "has no room; loosen the constraints or change the prefix"
+            )
+        self._fallback = min(scored, key=lambda item: item.value)
+
+    def _next_stage(self) -> None:
+        complete = sorted(self.finished.values(), key=lambda item: item.value)
+        given = (complete or self.beams or [self.best])[: self.strategy.width]
+        self.stage += 1
+        self.stage_steps = self.quiet_steps = 0
+        self.proposer, self.selector = self._begin_stage()
+        self.beams = self.proposer.start(given)
 
     def _score(self, proposals: Sequence[Proposal]) -> list[Hypothesis]:
-        """Score proposals exactly; the primary's NLL is known from the parents' distributions.
+        """Score proposals exactly, those that start the search with them.
 
         A proposal that has outgrown one of the models is dropped, not an error: the search has shorter
         ones.
         """
-        if not proposals:
-            return []
+        if not self.proposer.grows:
+            fresh = [Proposal(item.text, item.ids, item.nll, -1) for item in self.beams if not item.terms]
+            known = {item.text for item in self.beams}
+            again = [item for item in proposals if item.text in known]
+            proposals = fresh + [item for item in proposals if item.text not in known]
+        else:
+            again = []
+        if self.stopping.evaluations is not None:
+            proposals = _shared_out(proposals, self.stopping.evaluations - self.exact_evaluations)
         try:
-            return self._score_fitting(proposals)
+            scored = self._score_fitting(proposals)
         except TextError:
-            return self._score_fitting([item for item in proposals if self.objective.fits(item.text)])
+            scored = self._score_fitting([item for item in proposals if self.objective.fits(item.text)])
+        if not again:
+            return scored
+        by_text = {item.text: item for item in (*self.beams, *scored)}
+        return [*scored, *(replace(by_text[item.text], parent=item.text) for item in again)]
 
     def _score_fitting(self, proposals: Sequence[Proposal]) -> list[Hypothesis]:
         if not proposals:
             return []
         primary = self.objective.primary
-        predicted = 0 if primary.start_ids else 1
-        means = torch.tensor([item.nll / (len(item.ids) - predicted) for item in proposals])
-        known = {
-            name: means
-            for name, term in self.objective.terms.items()
-            if isinstance(term, Fluency) and term.model is primary and not term.prefix and not term.suffix
-        }
-        losses = self.objective.score(
-            [item.text for item in proposals],
-            known=known,
-            batch_size=self.batch_size,
-            parents=[self.beams[item.parent].text for item in proposals],
-        )
+        known = {}
+        if all(item.nll is not None for item in proposals):
+            # The primary's NLL is known from the parents' distributions.
+            predicted = 0 if primary.start_ids else 1
+            means = torch.tensor([(item.nll or 0.0) / (len(item.ids) - predicted) for item in proposals])
+            known = {
+                name: means
+                for name, term in self.objective.terms.items()
+                if isinstance(term, Fluency) and term.model is primary and not term.prefix and not term.suffix
+            }
+        texts = [item.text for item in proposals]
+        parents = [self.beams[item.parent].text if item.parent >= 0 else "" for item in proposals]
+        losses = self.objective.score(texts, known=known, batch_size=self.batch_size, parents=parents)
         self.exact_evaluations += len(proposals)
+        if not self.weighing.ready:
+            self.weighing.fit(losses)
         self.proposer.observe(proposals, losses)
-        values = self.objective.totals(losses).tolist()
+        values = self.weighing.values(losses).tolist()
         columns = {name: found.tolist() for name, found in losses.items()}
         return [
             Hypothesis(
@@ -206,7 +302,7 @@ class Search:
                 nll=item.nll,
                 value=values[index],
                 terms={name: column[index] for name, column in columns.items()},
-                parent=self.beams[item.parent].text,
+                parent=parents[index],
             )
             for index, item in enumerate(proposals)
         ]
@@ -220,11 +316,11 @@ class Search:
     def result(self) -> Result:
         """The result so far; its value is scored from scratch."""
         best = self.best
-        evaluation = self.objective.exact(best.text)
+        terms = self.objective.exact(best.text).terms
         return Result(
             text=best.text,
-            value=evaluation.value,
-            terms=evaluation.terms,
+            value=self.weighing.value(terms),
+            terms=terms,
             weights=self.objective.weights,
             complete=best.complete,
             history=list(self.history),
@@ -240,12 +336,12 @@ class Search:
     def config(self) -> dict[str, Any]:
         """The settings, as plain values."""
         return {
-            "method": {"name": type(self.method).__name__, **asdict(self.method)},
+            "method": describe_method(self.method),
             "strategy": {"name": type(self.strategy).__name__, **asdict(self.strategy)},
             "constraints": asdict(self.constraints),
+            "stopping": asdict(self.stopping),
+            **self.weighing.describe(),
             "prefix": self.prefix,
-            "steps": self.steps,
-            "patience": self.patience,
             "seed": self.seed,
         }
 
@@ -253,13 +349,18 @@ class Search:
         """Everything that a resumed search needs to end in the same result; JSON values."""
         return {
             "config": self.config,
-            "objective": self.objective.describe(),
+            "objective": self._described,
             "beams": [item.to_dict() for item in self.beams],
             "finished": [item.to_dict() for item in self.finished.values()],
+            "fallback": None if self._fallback is None else self._fallback.to_dict(),
             "history": [step.to_dict() for step in self.history],
             "exact_evaluations": self.exact_evaluations,
             "seconds": self.seconds,
+            "stage": self.stage,
+            "stage_steps": self.stage_steps,
             "quiet_steps": self.quiet_steps,
+            "weighing": self.weighing.state_dict(),
+            "selector": self.selector.state_dict(),
             "proposer": self.proposer.state_dict(),
         }
 
@@ -269,18 +370,47 @@ class Search:
         Raises:
             ConfigError: if the state belongs to other settings or models.
         """
-        for key, own in (("config", self.config), ("objective", self.objective.describe())):
+        for key, own in (("config", self.config), ("objective", self._described)):
             if _plain(state[key]) != _plain(own):
                 raise ConfigError(
                     f"the saved search has another {key}; resume with the settings it was made with"
                 )
+        self.stage = state["stage"]
+        self.proposer, self.selector = self._begin_stage()
         self.beams = [Hypothesis.from_dict(item) for item in state["beams"]]
-        self.finished = {item["text"]: Hypothesis.from_dict(item) for item in state["finished"]}
+        self.finished.restore(Hypothesis.from_dict(item) for item in state["finished"])
+        self._fallback = None if state["fallback"] is None else Hypothesis.from_dict(state["fallback"])
         self.history = [Step.from_dict(step) for step in state["history"]]
         self.exact_evaluations = state["exact_evaluations"]
         self.seconds = state["seconds"]
+        self.stage_steps = state["stage_steps"]
         self.quiet_steps = state["quiet_steps"]
+        self.weighing.load_state_dict(state["weighing"])
+        self.selector.load_state_dict(state["selector"])
         self.proposer.load_state_dict(state["proposer"])
+
+
+def _stopping(stopping: Stopping | None, steps: int | None, patience: int | None) -> Stopping:
+    given = {
+        name: number for name, number in (("steps", steps), ("patience", patience)) if number is not None
+    }
+    if stopping is None:
+        return Stopping(**given)
+    if given:
+        raise ConfigError(f"{next(iter(given))} is given twice; put it into stopping")
+    return stopping
+
+
+def _shared_out(proposals: Sequence[Proposal], most: int) -> list[Proposal]:
+    """The ``most`` first proposals, one of each beam in turn, in their old order."""
+    ranks: dict[int, int] = {}
+    keyed = []
+    for index, item in enumerate(proposals):
+        rank = ranks.get(item.parent, 0)
+        ranks[item.parent] = rank + 1
+        # Starts are scored before anything that comes from them.
+        keyed.append((item.parent >= 0, rank, index))
+    return [proposals[index] for index in sorted(index for _, _, index in sorted(keyed)[:most])]
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ method's setting but the search's (``Stopping``).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from promptfuse.errors import ConfigError
 
@@ -22,10 +22,15 @@ def _at_least(name: str, number: float, least: int = 1) -> None:
     _require(number >= least, f"{name}: {number} is too few; give {least} or more")
 
 
+Transports = Literal["lexical", "t-product", "t-product-paper"]
+"""How gradients of other models come to the primary's tokens: by the exact sub-tokens of each word,
+through an adapter fitted with our defaults, or through one fitted as the paper's."""
+
+
 def _transport(name: str) -> None:
     _require(
-        name in ("lexical", "t-product", "none"),
-        f"transport: {name!r} is unknown; choose lexical, t-product or none",
+        name in (*get_args(Transports), "none"),
+        f"transport: {name!r} is unknown; choose lexical, t-product, t-product-paper or none",
     )
 
 
@@ -40,25 +45,32 @@ class AutoDAN:
     Attributes:
         candidates: exact evaluations per beam and step. The paper's number is 256.
         transport: what carries gradients to the primary's tokens: ``lexical`` (exact sub-tokens of
-            each word; our default, since it points better than the map), ``t-product`` (the paper's),
-            or ``none`` (the language model alone proposes).
+            each word; our default, since it points better than the map), ``t-product``,
+            ``t-product-paper`` (the paper's), or ``none`` (the language model alone proposes).
         gain: the starting factor on estimated changes. The linear estimate overshoots, so it is
             shrunk; the paper uses it whole (1.0), which ranks worse than no gradient at all here.
         adapt_gain: refit the factor from the true changes seen so far.
         subtokens: the longest word in secondary tokens whose positions have gradients of their own.
+        probe_temperature: the placeholder is the expected next word under the language model's
+            distribution at this temperature; flatter estimates better than 1.
     """
 
     candidates: int = 256
-    transport: Literal["lexical", "t-product", "none"] = "lexical"
+    transport: Transports | Literal["none"] = "lexical"
     gain: float = 0.2
     adapt_gain: bool = True
     subtokens: int = 2
+    probe_temperature: float = 2.0
 
     def __post_init__(self) -> None:
         _at_least("candidates", self.candidates)
         _transport(self.transport)
         _require(0 <= self.gain <= 10, f"gain: {self.gain} is out of range; give 0 to 10")
         _require(1 <= self.subtokens <= 8, f"subtokens: {self.subtokens} is out of range; give 1 to 8")
+        _require(
+            0 < self.probe_temperature <= 100,
+            f"probe_temperature: {self.probe_temperature} is out of range; give a number above 0",
+        )
 
 
 @dataclass(frozen=True)
@@ -92,13 +104,13 @@ class GCG:
         top_k: swaps at each position that may be drawn.
         batch: texts scored exactly per beam and step.
         transport: ``lexical`` (exact for tokens that are whole words; a swap of another kind is taken to
-            change the term as the average one), ``t-product`` (the paper of the adapter), or ``none``.
+            change the term as the average one), ``t-product``, ``t-product-paper``, or ``none``.
     """
 
     init: str = "! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! !"
     top_k: int = 256
     batch: int = 512
-    transport: Literal["lexical", "t-product", "none"] = "lexical"
+    transport: Transports | Literal["none"] = "lexical"
 
     def __post_init__(self) -> None:
         _require(bool(self.init.strip()), "init: the text to begin with is empty; give at least one token")
@@ -127,7 +139,7 @@ class PEZ:
         lr: AdamW's learning rate.
         weight_decay: AdamW's decoupled decay.
         updates: the most updates in a step.
-        transport: ``t-product``, or ``none`` to follow the primary's terms alone.
+        transport: ``t-product``, ``t-product-paper``, or ``none`` to follow the primary's terms alone.
     """
 
     length: int = 16
@@ -135,7 +147,7 @@ class PEZ:
     lr: float = 0.1
     weight_decay: float = 0.1
     updates: int = 16
-    transport: Literal["t-product", "none"] = "t-product"
+    transport: Literal["t-product", "t-product-paper", "none"] = "t-product"
 
     def __post_init__(self) -> None:
         _at_least("length", self.length)
@@ -145,8 +157,9 @@ class PEZ:
             0 <= self.weight_decay < 10, f"weight_decay: {self.weight_decay} is out of range; give 0 to 10"
         )
         _require(
-            self.transport in ("t-product", "none"),
-            f"transport: {self.transport!r} carries no gradient to soft embeddings; choose t-product or none",
+            self.transport in ("t-product", "t-product-paper", "none"),
+            f"transport: {self.transport!r} carries no gradient to soft embeddings; choose t-product, "
+            "t-product-paper or none",
         )
 
 
@@ -233,7 +246,7 @@ class Chain:
         for method in methods:
             if isinstance(method, Chain):
                 _require(
-                    method.steps is None and steps is None,
+                    method.steps is None,
                     "steps: give them to the outermost chain alone, one number for each method",
                 )
                 flat.extend(method.methods)

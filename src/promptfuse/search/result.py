@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,22 +79,3 @@ def describe_models(objective: Objective) -> dict[str, dict[str, str]]:
         for name, term in objective.terms.items()
         if term.has_model
     }
-
-
-def pareto_front(seen: Iterable[Hypothesis], weights: dict[str, float]) -> list[Hypothesis]:
-    """The texts that no other text beats in every term, best value first.
-
-    A term with a negative weight counts the other way round.
-    """
-    signs = {name: 1.0 if weight > 0 else -1.0 for name, weight in weights.items()}
-
-    def losses(item: Hypothesis) -> tuple[float, ...]:
-        return tuple(sign * item.terms[name] for name, sign in signs.items())
-
-    # Sorted by the losses, a text can only be beaten by one that stands before it.
-    kept: list[tuple[tuple[float, ...], Hypothesis]] = []
-    for item in sorted({item.text: item for item in seen}.values(), key=losses):
-        own = losses(item)
-        if not any(all(a <= b for a, b in zip(other, own, strict=True)) for other, _ in kept):
-            kept.append((own, item))
-    return sorted((item for _, item in kept), key=lambda item: item.value)

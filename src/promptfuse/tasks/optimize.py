@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from promptfuse.objectives import Objective
-from promptfuse.search import BeamSearch, Callback, Constraints, Method, Result, Search
+from promptfuse.search import (
+    Callback,
+    Constraints,
+    Method,
+    Result,
+    Scalarisation,
+    Search,
+    Stopping,
+    Strategy,
+    Weights,
+)
 
 
 def optimize(
     objective: Objective,
     method: Method | None = None,
-    strategy: BeamSearch | None = None,
+    strategy: Strategy | None = None,
     *,
     prefix: str = "",
-    steps: int = 16,
+    steps: int | None = None,
+    patience: int | None = None,
+    stopping: Stopping | None = None,
     constraints: Constraints | None = None,
+    weights: Weights = "given",
+    scalarisation: Scalarisation = "weighted",
     seed: int = 0,
+    batch_size: int | None = None,
     callbacks: Sequence[Callback] = (),
+    run_dir: str | os.PathLike[str] | None = None,
 ) -> Result:
     """Run a search to its end; see ``Search`` for the arguments and errors."""
     return Search(
@@ -26,7 +43,13 @@ def optimize(
         strategy,
         prefix=prefix,
         steps=steps,
+        patience=patience,
+        stopping=stopping,
         constraints=constraints,
+        weights=weights,
+        scalarisation=scalarisation,
         seed=seed,
+        batch_size=batch_size,
         callbacks=callbacks,
+        run_dir=run_dir,
     ).run()

@@ -1,68 +1,43 @@
-"""Proposers: from the beams to the texts that are scored next."""
+"""Methods that append: AutoDAN, guided by the other models' gradients, and its random baseline."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from promptfuse.errors import TextError
-from promptfuse.models import CausalLM
-from promptfuse.objectives import Objective
-from promptfuse.search.constraints import Constraints
+from promptfuse.errors import ConfigError, TextError
 from promptfuse.search.guidance import Guidance
 from promptfuse.search.hypothesis import Hypothesis, Proposal
-from promptfuse.search.methods import AutoDAN, Method, RandomAppend
+from promptfuse.search.methods import AutoDAN, RandomAppend
+from promptfuse.search.proposer import Proposed, Proposer, Setting, with_nll
 
 SENTENCE_ENDS = (".", "!", "?")
 
 
-class Proposer(ABC):
-    """Makes each step's proposals and learns from their true losses."""
+class AppendProposer(Proposer):
+    """A method whose texts grow by a token in each step."""
 
-    def __init__(self, objective: Objective, constraints: Constraints) -> None:
-        self.objective = objective
-        self.primary: CausalLM = objective.primary
-        self.constraints = constraints
-        self.allowed = self._allowed_tokens()
+    grows: ClassVar[bool] = True
 
-    @abstractmethod
-    def propose(self, beams: Sequence[Hypothesis]) -> tuple[list[Proposal], list[int]]:
-        """Proposals for the next texts, and the beams that the language model ends as they stand."""
+    def start(self, given: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """See ``Proposer.start``: the texts given, else the prefix."""
+        if given:
+            return [with_nll(item, self.primary) for item in given]
+        if self.setting.prefix_ids:
+            return [with_nll(Hypothesis(self.setting.prefix, self.setting.prefix_ids, None), self.primary)]
+        if not self.primary.start_ids:
+            raise ConfigError(f"{self.primary.name} has no begin-of-text token; give a prefix to begin with")
+        return [Hypothesis("", (), 0.0)]
 
-    def observe(self, proposals: Sequence[Proposal], losses: dict[str, Tensor]) -> None:
-        """Learn from the true losses of proposals, (proposals,) by term."""
-        del proposals, losses
+    def has_room(self, beams: Sequence[Hypothesis]) -> bool:
+        """Whether the model takes one more token behind each beam."""
+        longest = max((len(beam.ids) for beam in beams), default=0)
+        return len(self.primary.start_ids) + longest < self.primary.max_length
 
-    @property
-    def gains(self) -> dict[str, float]:
-        """What the proposer has learned, for the record."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed search needs to propose the same texts; JSON values."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
-        del state
-
-    def _allowed_tokens(self) -> Tensor:
-        """(vocabulary,), false at special tokens, unused rows and what the constraints forbid."""
-        tokenizer = self.primary.tokenizer
-        rows = len(self.primary.embedding_table)
-        allowed = torch.zeros(rows, dtype=torch.bool)
-        special = set(tokenizer.all_special_ids)
-        count = min(len(tokenizer), rows)
-        for index, text in enumerate(tokenizer.batch_decode([[index] for index in range(count)])):
-            allowed[index] = index not in special and text != "" and self.constraints.allows_token(text)
-        return allowed
-
-    def _append(
+    def append(
         self,
         beams: Sequence[Hypothesis],
         ranked: Sequence[Sequence[int]],
@@ -75,42 +50,53 @@ class Proposer(ABC):
         A token survives only if the primary reads the new text back to the same ids: otherwise the
         text that the other models see is not the one whose probability was computed.
         """
+        ranked = [[*self._wanted(beam), *tokens] for beam, tokens in zip(beams, ranked, strict=True)]
         pairs = [(number, token) for number, tokens in enumerate(ranked) for token in tokens]
-        if not pairs:
-            return []
-        rows = [[*beams[number].ids, token] for number, token in pairs]
-        texts = self.primary.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False)
-        again = self.primary.plain_ids(texts)
+        texts = self.setting.decode([[*beams[number].ids, token] for number, token in pairs])
         kept: list[Proposal] = []
         taken = [0] * len(beams)
         seen: set[str] = set()
-        for (number, token), row, text, ids in zip(pairs, rows, texts, again, strict=True):
-            if taken[number] == count or ids != row or text in seen or not self.constraints.allows(text):
+        for (number, token), text in zip(pairs, texts, strict=True):
+            if text is None or taken[number] == count or text in seen:
                 continue
             seen.add(text)
             taken[number] += 1
             values = {name: float(losses[number, token]) for name, losses in estimates.items()}
+            nll = beams[number].nll
+            assert nll is not None
             kept.append(
                 Proposal(
                     text=text,
-                    ids=tuple(row),
-                    nll=beams[number].nll - float(log_probabilities[number, token]),
+                    ids=(*beams[number].ids, token),
+                    nll=nll - float(log_probabilities[number, token]),
                     parent=number,
                     estimates={name: value for name, value in values.items() if value == value},
                 )
             )
         return kept
 
+    def _wanted(self, beam: Hypothesis) -> list[int]:
+        """The next token of each required phrase that a beam does not have: it must be among the tried."""
+        wanted: list[int] = []
+        for phrase in self.constraints.missing(beam.text):
+            words = f" {' '.join(phrase.split())}"
+            # The phrase may be under way: as much of it as the text ends with is not begun again.
+            begun = next((end for end in range(len(words) - 1, 0, -1) if beam.text.endswith(words[:end])), 0)
+            (ids,) = self.primary.plain_ids([f"{beam.text}{words[begun:]}"])
+            if tuple(ids[: len(beam.ids)]) == beam.ids and len(ids) > len(beam.ids):
+                wanted.append(ids[len(beam.ids)])
+        return [token for token in dict.fromkeys(wanted) if bool(self.allowed[token])]
 
-class GuidedProposer(Proposer):
+
+class GuidedProposer(AppendProposer):
     """AutoDAN: tokens ranked by log-probability and transported gradients."""
 
-    def __init__(self, objective: Objective, constraints: Constraints, method: AutoDAN) -> None:
-        super().__init__(objective, constraints)
+    def __init__(self, setting: Setting, method: AutoDAN) -> None:
+        super().__init__(setting)
         self.method = method
-        self.guidance = Guidance(objective, self.primary, method)
+        self.guidance = Guidance(setting.objective, self.primary, method)
 
-    def propose(self, beams: Sequence[Hypothesis]) -> tuple[list[Proposal], list[int]]:
+    def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
         """See ``Proposer.propose``."""
         log_probabilities = self.primary.next_log_probabilities([beam.ids for beam in beams]).cpu()
         # The models of the other terms cannot judge an empty text, so the first word is the primary's.
@@ -121,7 +107,7 @@ class GuidedProposer(Proposer):
         except TextError:  # No room for the placeholder: what still fits is proposed without a gradient.
             estimates = {}
         lengths = [len(beam.ids) for beam in beams]
-        scores = self.guidance.scores(self.objective, estimates, log_probabilities, lengths)
+        scores = self.guidance.scores(self.setting.objective, estimates, log_probabilities, lengths)
         scores[:, : len(self.allowed)].masked_fill_(~self.allowed, -torch.inf)
         count = self.method.candidates
         # Some proposals will break a rule; rank enough to fill the number all the same.
@@ -135,7 +121,7 @@ class GuidedProposer(Proposer):
             for number, beam in enumerate(beams)
             if beam.text.strip() and self._ends(log_probabilities[number], count)
         ]
-        return self._append(beams, tokens, log_probabilities, count, estimates), ended
+        return Proposed(self.append(beams, tokens, log_probabilities, count, estimates), ended)
 
     def _ends(self, log_probabilities: Tensor, count: int) -> bool:
         """Whether an end of text is among the ``count`` most likely next tokens."""
@@ -161,17 +147,15 @@ class GuidedProposer(Proposer):
             gain.xy, gain.xx, gain.count = state[name]
 
 
-class RandomProposer(Proposer):
+class RandomProposer(AppendProposer):
     """Tokens drawn uniformly from the allowed ones."""
 
-    def __init__(
-        self, objective: Objective, constraints: Constraints, method: RandomAppend, seed: int
-    ) -> None:
-        super().__init__(objective, constraints)
+    def __init__(self, setting: Setting, method: RandomAppend) -> None:
+        super().__init__(setting)
         self.method = method
-        self.generator = np.random.default_rng(seed)
+        self.generator = setting.generator()
 
-    def propose(self, beams: Sequence[Hypothesis]) -> tuple[list[Proposal], list[int]]:
+    def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
         """See ``Proposer.propose``."""
         log_probabilities = self.primary.next_log_probabilities([beam.ids for beam in beams]).cpu()
         usable = self.allowed.nonzero()[:, 0].numpy()
@@ -180,10 +164,11 @@ class RandomProposer(Proposer):
         tokens = [self.generator.choice(usable, size=draw, replace=False).tolist() for _ in beams]
         # Full stops are among the tokens drawn so rarely that no text would ever end.
         stops = [ids[0] for ids in self.primary.plain_ids(SENTENCE_ENDS) if len(ids) == 1]
+        stops = [token for token in stops if bool(self.allowed[token])]
         tokens = [
             stops[:1] + row if beam.text.strip() else row for row, beam in zip(tokens, beams, strict=True)
         ]
-        return self._append(beams, tokens, log_probabilities, count, {}), []
+        return Proposed(self.append(beams, tokens, log_probabilities, count, {}), [])
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's state."""
@@ -192,10 +177,3 @@ class RandomProposer(Proposer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo ``state_dict``."""
         self.generator.bit_generator.state = state["generator"]
-
-
-def make_proposer(objective: Objective, method: Method, constraints: Constraints, seed: int) -> Proposer:
-    """The proposer for a method's settings."""
-    if isinstance(method, RandomAppend):
-        return RandomProposer(objective, constraints, method, seed)
-    return GuidedProposer(objective, constraints, method)

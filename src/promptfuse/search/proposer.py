@@ -1,0 +1,259 @@
+"""What every method has in common: proposals for the next texts, learning from them, and resuming."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from promptfuse.adapters.words import word_starts
+from promptfuse.errors import ConfigError, TextError
+from promptfuse.models import CausalLM
+from promptfuse.objectives import Objective
+from promptfuse.search.constraints import Constraints
+from promptfuse.search.hypothesis import Hypothesis, Proposal
+from promptfuse.segments import encode_words
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method is given to work with.
+
+    Attributes:
+        objective: what texts are judged by.
+        constraints: rules for proposals.
+        prefix: what every text begins with.
+        width: how many texts the strategy goes on from.
+        seed: of whatever is drawn; a method in a chain has its own.
+    """
+
+    objective: Objective
+    constraints: Constraints
+    prefix: str
+    width: int
+    seed: int | tuple[int, ...]
+
+    @property
+    def primary(self) -> CausalLM:
+        """The language model whose tokens are searched."""
+        return self.objective.primary
+
+    def generator(self) -> np.random.Generator:
+        """A fresh generator from the seed."""
+        return np.random.default_rng(self.seed)
+
+    @cached_property
+    def allowed(self) -> Tensor:
+        """(vocabulary,), false at special tokens, unused rows and what the constraints forbid."""
+        tokenizer = self.primary.tokenizer
+        rows = len(self.primary.embedding_table)
+        allowed = torch.zeros(rows, dtype=torch.bool)
+        special = set(tokenizer.all_special_ids)
+        count = min(len(tokenizer), rows)
+        for index, text in enumerate(tokenizer.batch_decode([[index] for index in range(count)])):
+            allowed[index] = index not in special and text != "" and self.constraints.allows_token(text)
+        return allowed
+
+    @cached_property
+    def whole_words(self) -> dict[int, str]:
+        """The allowed tokens that are words as they stand, blank included: {id: word}."""
+        starts = word_starts(self.primary.tokenizer)
+        found = {index: word for index, word in sorted(starts.items()) if index < len(self.allowed)}
+        spelled = encode_words(self.primary.tokenizer, list(found.values()))
+        return {
+            index: word
+            for (index, word), ids in zip(found.items(), spelled, strict=True)
+            if ids == (index,) and bool(self.allowed[index])
+        }
+
+    @cached_property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """The prefix's tokens under the primary.
+
+        Raises:
+            TextError: if no text can begin with the prefix.
+        """
+        prefix, primary = self.prefix, self.primary
+        if not prefix:
+            return ()
+        if not prefix.isprintable():
+            raise TextError(f"prefix {prefix!r}: has a line break or control character; use one line")
+        if not self.constraints.allows(prefix):
+            raise TextError(
+                f"prefix {prefix!r}: breaks the constraints (repeated or banned words); change either"
+            )
+        (ids,) = primary.plain_ids([prefix])
+        if special := set(ids) & set(primary.tokenizer.all_special_ids):
+            shown = primary.tokenizer.decode([min(special)])
+            raise TextError(f"prefix {prefix!r}: {shown} is a special token of {primary.name}; leave it out")
+        text = primary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        if text != prefix:
+            raise TextError(
+                f"prefix {prefix!r}: {primary.name} reads it as {text!r}; use characters that it knows"
+            )
+        return tuple(ids)
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str | None]:
+        """The texts of rows of tokens; None where one does not read back to the same or breaks a rule."""
+        if not rows:
+            return []
+        rows = [list(row) for row in rows]
+        texts = self.primary.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False)
+        again = self.primary.plain_ids(texts)
+        return [
+            text if ids == row and self.constraints.allows(text, len(row)) else None
+            for row, text, ids in zip(rows, texts, again, strict=True)
+        ]
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...] | None]:
+        """The tokens of texts; None where they do not give the text back or it breaks a rule."""
+        if not texts:
+            return []
+        rows = self.primary.plain_ids(texts)
+        decoded = self.primary.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False)
+        return [
+            tuple(row) if text == again and row and self.constraints.allows(text, len(row)) else None
+            for text, row, again in zip(texts, rows, decoded, strict=True)
+        ]
+
+
+class Proposed(NamedTuple):
+    """What a method proposes in a step.
+
+    Attributes:
+        texts: to be scored; those of one beam in the order of their promise.
+        ended: numbers of the beams that the language model ends as they stand.
+    """
+
+    texts: list[Proposal]
+    ended: list[int]
+
+
+class Proposer(ABC):
+    """Makes each step's proposals and learns from their true losses.
+
+    Attributes:
+        grows: whether texts grow until they end; else every text is a whole one.
+        keeps_parents: whether a step may keep the texts that it started from.
+        improves: whether only texts better than the one they come from are gone on from.
+    """
+
+    grows: ClassVar[bool] = False
+    keeps_parents: ClassVar[bool] = False
+    improves: ClassVar[bool] = False
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.primary = setting.primary
+        self.constraints = setting.constraints
+        self.allowed = setting.allowed
+
+    @abstractmethod
+    def start(self, given: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """Where the method begins.
+
+        Args:
+            given: the best texts of the method before; empty for the first.
+        """
+
+    @abstractmethod
+    def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
+        """Proposals for the next texts."""
+
+    def has_room(self, beams: Sequence[Hypothesis]) -> bool:
+        """Whether the language model has room for what the method does to texts."""
+        del beams
+        return True
+
+    def observe(self, proposals: Sequence[Proposal], losses: dict[str, Tensor]) -> None:
+        """Learn from the true losses of proposals, (proposals,) by term."""
+        del proposals, losses
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """What the proposer has learned, for the record."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed search needs to propose the same texts; JSON values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo ``state_dict``."""
+        del state
+
+
+class EditProposer(Proposer):
+    """A method that changes whole texts behind the prefix."""
+
+    def start(self, given: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """See ``Proposer.start``: the texts given, or those of the settings, behind the prefix."""
+        if given:
+            return list(given)
+        found = [self.hypothesis(text) for text in self.initial_texts()]
+        return list({item.text: item for item in found}.values())
+
+    @abstractmethod
+    def initial_texts(self) -> list[str]:
+        """The texts to begin with when there are none yet, prefix included."""
+
+    def hypothesis(self, text: str) -> Hypothesis:
+        """A text to begin with, not scored yet.
+
+        Raises:
+            TextError: if it cannot be read back, breaks the constraints, or runs into the prefix.
+        """
+        (ids,) = self.setting.encode([text])
+        if ids is None:
+            raise TextError(
+                f"text {text!r}: {self.primary.name} does not read it back, or it breaks the constraints; "
+                "begin with another text"
+            )
+        if self.fixed(ids) is None:
+            raise TextError(f"text {text!r}: runs into the prefix {self.setting.prefix!r}; leave a blank")
+        return Hypothesis(text, ids, None)
+
+    def fixed(self, ids: Sequence[int]) -> int | None:
+        """How many tokens of a text are the prefix's; None if it does not begin with it."""
+        prefix = self.setting.prefix_ids
+        return len(prefix) if tuple(ids[: len(prefix)]) == prefix else None
+
+    def behind_prefix(self, text: str) -> str:
+        """A text put behind the prefix."""
+        return f"{self.setting.prefix} {text.strip()}" if self.setting.prefix else text
+
+    def random_texts(self, length: int, count: int, generator: np.random.Generator) -> list[str]:
+        """Texts of random whole words behind the prefix, each of ``length`` tokens.
+
+        Raises:
+            ConfigError: if the constraints leave hardly any such text.
+        """
+        words = np.array(sorted(self.setting.whole_words))
+        if not len(words):
+            raise ConfigError("no whole word is left to begin with; loosen the constraints or give init")
+        texts: list[str] = []
+        for _ in range(1000):
+            ids = generator.choice(words, size=length, replace=len(words) < length)
+            (text,) = self.setting.decode([[*self.setting.prefix_ids, *ids.tolist()]])
+            if text is not None and text not in texts:
+                texts.append(text)
+            if len(texts) == count:
+                return texts
+        if texts:
+            return texts
+        raise ConfigError(f"no text of {length} random words keeps the constraints; loosen them or give init")
+
+
+def with_nll(item: Hypothesis, primary: CausalLM) -> Hypothesis:
+    """A hypothesis whose summed NLL is known."""
+    if item.nll is not None:
+        return item
+    with torch.no_grad():
+        total, _ = primary.nll(primary.encode([item.text]))
+    return replace(item, nll=float(total))

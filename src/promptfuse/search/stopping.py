@@ -1,0 +1,56 @@
+"""When a search ends."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from promptfuse.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """A search ends as soon as one of these is reached.
+
+    Attributes:
+        steps: the most steps; of a chain, of each of its methods.
+        patience: steps without a better complete text, counted from the first complete one; of a chain,
+            for each of its methods.
+        seconds: wall time, looked at behind every step; what a search with it finds depends on the
+            machine.
+        evaluations: texts scored exactly; the last step's proposals are cut so that it is never exceeded.
+        value: enough: a complete text with this value or a lower one.
+
+    Raises:
+        ConfigError: if a number is out of range.
+    """
+
+    steps: int = 16
+    patience: int = 4
+    seconds: float | None = None
+    evaluations: int | None = None
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "patience", "evaluations"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ConfigError(f"{name}: {number} is too few; give 1 or more")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ConfigError(f"seconds: {self.seconds} is too few; give a number above 0")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ConfigError(f"value: {self.value} is no number to reach; give a finite one")
+
+    def reached(self, seconds: float, evaluations: int, value: float | None) -> bool:
+        """Whether a limit of the whole search is reached.
+
+        Args:
+            seconds: spent so far.
+            evaluations: made so far.
+            value: of the best complete text, None if there is none.
+        """
+        return (
+            (self.seconds is not None and seconds >= self.seconds)
+            or (self.evaluations is not None and evaluations >= self.evaluations)
+            or (self.value is not None and value is not None and value <= self.value)
+        )

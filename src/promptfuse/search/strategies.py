@@ -1,0 +1,178 @@
+"""Which texts a search goes on from: strategies, orthogonal to the methods that propose texts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from promptfuse.errors import ConfigError
+from promptfuse.search.hypothesis import Hypothesis
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """Keep the ``width`` best distinct texts of each step.
+
+    Attributes:
+        width: the paper's number is 4.
+        diverse: what a text's value is raised by, in ranking, for every better sibling from the same
+            beam (Li, Monroe and Jurafsky, 2016, arXiv 1611.08562, section 3.1); 0 ranks by value alone.
+    """
+
+    width: int = 4
+    diverse: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ConfigError(f"beams: {self.width} is too few; give 1 or more")
+        if not 0 <= self.diverse < float("inf"):
+            raise ConfigError(f"diverse: {self.diverse} is out of range; give 0 or more")
+
+
+@dataclass(frozen=True)
+class Greedy(BeamSearch):
+    """Keep the single best text of each step."""
+
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class UniformCost:
+    """Go on from the cheapest text seen so far, wherever in the search it stands.
+
+    Best-first search over a priority queue; the cost of a text is its value. A text is gone on from once.
+
+    Attributes:
+        width: texts taken from the queue in each step.
+        frontier: the most texts that wait in the queue; the costliest are forgotten.
+    """
+
+    width: int = 1
+    frontier: int = 256
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ConfigError(f"width: {self.width} is too few; give 1 or more")
+        if self.frontier < self.width:
+            raise ConfigError(f"frontier: {self.frontier} is less than the width; give {self.width} or more")
+
+
+Strategy = BeamSearch | UniformCost
+"""Any strategy; ``Greedy`` is a beam search of width 1."""
+
+
+class Selector(ABC):
+    """Applies a strategy.
+
+    Args:
+        width: how many texts a step goes on from.
+        met: how many of the required phrases a text has. Texts that have different numbers of them do not
+            compete: places are dealt out in turn, as in grid beam search (Hokamp and Liu, 2017).
+        keep: whether a text may be gone on from; asked in the order of the ranking, and no more often
+            than needed.
+    """
+
+    def __init__(self, width: int, met: Callable[[str], int], keep: Callable[[str], bool]) -> None:
+        self.width = width
+        self.met = met
+        self.keep = keep
+
+    @abstractmethod
+    def select(self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """The texts that the next step goes on from, best first.
+
+        Args:
+            parents: those that may be gone on from again.
+            children: those that are new.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed search needs; JSON values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo ``state_dict``."""
+        del state
+
+    def _ranked(self, items: Iterable[Hypothesis], cost: Callable[[Hypothesis], float]) -> list[Hypothesis]:
+        """By cost; where phrases are required, the best of each group in turn, the fullest group first."""
+        groups: dict[int, list[Hypothesis]] = {}
+        for item in sorted(items, key=cost):
+            groups.setdefault(self.met(item.text), []).append(item)
+        columns = [groups[number] for number in sorted(groups, reverse=True)]
+        return [item for row in zip_longest(*columns) for item in row if item is not None]
+
+    def _taken(self, ranked: Sequence[Hypothesis]) -> list[Hypothesis]:
+        taken: list[Hypothesis] = []
+        for item in ranked:
+            if len(taken) == self.width:
+                break
+            if self.keep(item.text):
+                taken.append(item)
+        return taken
+
+
+class BeamSelector(Selector):
+    """The best of each step."""
+
+    def __init__(self, strategy: BeamSearch, met: Callable[[str], int], keep: Callable[[str], bool]) -> None:
+        super().__init__(strategy.width, met, keep)
+        self.diverse = strategy.diverse
+
+    def select(self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """See ``Selector.select``."""
+        pool = {item.text: item for item in (*parents, *children)}
+        if not self.diverse:
+            return self._taken(self._ranked(pool.values(), lambda item: item.value))
+        siblings: dict[str, int] = {}
+        cost: dict[str, float] = {}
+        for item in sorted(pool.values(), key=lambda item: item.value):
+            rank = siblings.get(item.parent, 0)
+            siblings[item.parent] = rank + 1
+            cost[item.text] = item.value + self.diverse * rank
+        taken = self._taken(self._ranked(pool.values(), lambda item: cost[item.text]))
+        return sorted(taken, key=lambda item: item.value)
+
+
+class QueueSelector(Selector):
+    """The best of all that wait."""
+
+    def __init__(self, strategy: UniformCost, met: Callable[[str], int], keep: Callable[[str], bool]) -> None:
+        super().__init__(strategy.width, met, keep)
+        self.frontier = strategy.frontier
+        self.queue: list[Hypothesis] = []
+        self.taken: set[str] = set()
+
+    def select(self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """See ``Selector.select``; parents have had their turn."""
+        self.taken |= {item.text for item in parents}
+        waiting = {item.text: item for item in self.queue}
+        for item in children:
+            # A method with a state of its own may come back to the very text that it went on from.
+            if item.text not in self.taken or item.parent == item.text:
+                waiting.setdefault(item.text, item)
+        ranked = self._ranked(waiting.values(), lambda item: item.value)
+        chosen = self._taken(ranked)
+        last = ranked.index(chosen[-1]) + 1 if len(chosen) == self.width else len(ranked)
+        self.queue = ranked[last:][: self.frontier]
+        self.taken |= {item.text for item in chosen}
+        return chosen
+
+    def state_dict(self) -> dict[str, Any]:
+        """The queue and the texts that left it."""
+        return {"queue": [item.to_dict() for item in self.queue], "taken": sorted(self.taken)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo ``state_dict``."""
+        self.queue = [Hypothesis.from_dict(item) for item in state["queue"]]
+        self.taken = set(state["taken"])
+
+
+def make_selector(strategy: Strategy, met: Callable[[str], int], keep: Callable[[str], bool]) -> Selector:
+    """The selector for a strategy's settings."""
+    if isinstance(strategy, UniformCost):
+        return QueueSelector(strategy, met, keep)
+    return BeamSelector(strategy, met, keep)
