@@ -51,7 +51,8 @@ class BlackBox(Term):
     def describe(self) -> dict[str, Any]:
         """See ``Term.describe``; the function by its name only."""
         named = self.function if hasattr(self.function, "__qualname__") else type(self.function)
-        return {**super().describe(), "function": f"{named.__module__}.{named.__qualname__}"}
+        function = f"{named.__module__}.{named.__qualname__}"
+        return {**super().describe(), "function": function, "batched": self.batched}
 
     def exact(self, text: str) -> float:
         """See ``Term.exact``.
