@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.errors import ModelError, TextError
+from promptfuse.models.batching import bytes_per_token
+from promptfuse.models.prefix import Branches, Prefix, at_least_float32, common_length
 
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half-precision outputs in float32; anything wider as it is."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+__all__ = ["Batch", "Model", "at_least_float32"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,20 @@ class Batch:
         content: for each row, the half-open range of columns between the special tokens in front and
             those behind.
         open: (rows, length), true at placeholders, whose ids say nothing; None if there are none.
+        branches: where the rows go on from, if their beginnings have been read already.
     """
 
     ids: Tensor
     mask: Tensor
     content: tuple[tuple[int, int], ...]
     open: Tensor | None = None
+    branches: Branches | None = None
+
+    @property
+    def rows(self) -> list[list[int]]:
+        """The token ids without padding."""
+        lengths = self.mask.sum(1).tolist()
+        return [row[:length] for row, length in zip(self.ids.tolist(), lengths, strict=True)]
 
 
 class Model(ABC):
@@ -139,6 +146,17 @@ class Model(ABC):
             TextError: if a text has more tokens than the model has positions.
             ModelError: if a token id has no row in the embedding table.
         """
+        rows, content = self.encode_rows(texts)
+        self.check(texts, rows)
+        return rows, content
+
+    def open_rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text that may go on: without the special tokens behind it, of any length."""
+        rows, content = self.encode_rows(texts)
+        return [row[:stop] for row, (_, stop) in zip(rows, content, strict=True)]
+
+    def encode_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+        """``token_rows`` without its checks."""
         encoded = self.tokenizer(list(texts), return_special_tokens_mask=True, verbose=False)
         rows: list[list[int]] = encoded["input_ids"]
         content = []
@@ -149,7 +167,6 @@ class Model(ABC):
             while stop > start and special[stop - 1]:
                 stop -= 1
             content.append((start, stop))
-        self.check(texts, rows)
         return rows, content
 
     def check(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
@@ -167,14 +184,61 @@ class Model(ABC):
                     "rows; use the tokenizer that belongs to the model"
                 )
 
+    @cached_property
+    def bytes_per_token(self) -> int:
+        """Memory that a token takes in a forward pass."""
+        itemsize = next(self.module.parameters()).element_size()
+        return bytes_per_token(self.text_module.config, itemsize, self.logits_width)
+
+    @property
+    def logits_width(self) -> int:
+        """How many numbers come out for every single token; none from most models."""
+        return 0
+
+    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[Prefix] | None:
+        """Keys and values of the beginnings of rows, for ``Batch.branches``.
+
+        Returns:
+            One for each row; None if the model has to read every row whole, as bidirectional ones do.
+        """
+        del rows
+        return None
+
+    def most_shared(self, row: Sequence[int]) -> int:
+        """How many tokens of a row may come from a prefix: all but those whose outputs are asked for."""
+        return len(row) - 1
+
+    def grow(self, rows: Sequence[Sequence[int]], parents: Sequence[Sequence[int]]) -> Branches | None:
+        """What rows share with the rows that they grew from.
+
+        Args:
+            rows: token ids, special tokens included.
+            parents: for each row the beginning of its parent's row, without what closes it.
+
+        Returns:
+            Where each row goes on from; None if the model has to read every row whole.
+        """
+        shared = [
+            min(common_length(row, parent), self.most_shared(row))
+            for row, parent in zip(rows, parents, strict=True)
+        ]
+        # A parent may be longer than the model takes, its children's common beginning is not.
+        reach: dict[tuple[int, ...], int] = {}
+        whole = [tuple(parent) for parent in parents]
+        for parent, length in zip(whole, shared, strict=True):
+            reach[parent] = max(length, reach.get(parent, 0))
+        number = {parent: index for index, parent in enumerate(reach)}
+        prefixes = self.prefixes([parent[:length] for parent, length in reach.items()])
+        if prefixes is None:
+            return None
+        return Branches(tuple(prefixes), tuple(number[parent] for parent in whole), tuple(shared))
+
     def collate(self, rows: Sequence[Sequence[int]], content: Sequence[tuple[int, int]]) -> Batch:
         """Pad rows on the right into one batch on the model's device."""
-        longest = max(len(row) for row in rows)
-        ids = torch.full((len(rows), longest), self.pad_id)
-        mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-            mask[index, : len(row)] = 1
+        lengths = [len(row) for row in rows]
+        longest = max(lengths)
+        ids = torch.tensor([[*row, *[self.pad_id] * (longest - len(row))] for row in rows])
+        mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
         return Batch(ids.to(self.device), mask.to(self.device), tuple(content))
 
     def encode(self, texts: Sequence[str]) -> Batch:

@@ -57,7 +57,7 @@ class CausalLM(Model):
         ]
         return ids
 
-    def token_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    def encode_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """Begin-of-text and the text's own tokens; see ``Model.token_rows``.
 
         The tokenizer's own template is not used: whether it adds a begin or an end mark differs
@@ -65,11 +65,19 @@ class CausalLM(Model):
         """
         start = list(self.start_ids)
         rows = [start + ids for ids in self.plain_ids(texts)]
+        return rows, [(len(start), len(row)) for row in rows]
+
+    def check(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
+        """Raise where a text has no tokens, or does not fit; see ``Model.token_rows``."""
         for text, row in zip(texts, rows, strict=True):
             if not row:
                 raise TextError(f"{self.name}: {text!r} has no tokens; give a text that is not empty")
-        self.check(texts, rows)
-        return rows, [(len(start), len(row)) for row in rows]
+        super().check(texts, rows)
+
+    @property
+    def logits_width(self) -> int:
+        """The vocabulary."""
+        return len(self.embedding_table)
 
     def nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Summed NLL in nats and the number of tokens predicted, both (rows,); differentiable.

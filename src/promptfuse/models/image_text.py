@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.models.base import Batch, Model, at_least_float32
+from promptfuse.models.batching import prefix_bytes
+from promptfuse.models.prefix import Branches, Prefix
+from promptfuse.models.towers import TextTower
 
 
 def _pooled(output: Any) -> Tensor:
@@ -51,8 +55,48 @@ class ImageTextModel(Model):
             rows = [[*row, *[self.pad_id] * (self.max_length - len(row))] for row in rows]
         return super().collate(rows, content)
 
+    @cached_property
+    def tower(self) -> TextTower | None:
+        """The text tower as one that reads shared beginnings once; None where it is not of that kind."""
+        projection = getattr(self.module, "text_projection", None)
+        if self.full_rows or not isinstance(projection, nn.Module) or not TextTower.matches(self.text_module):
+            return None
+        tower = TextTower(self.text_module, projection, prefix_bytes(self.device))
+        return tower if self._agrees(tower) else None
+
+    @torch.no_grad()
+    def _agrees(self, tower: TextTower) -> bool:
+        """Whether a trial on two texts with a common beginning gives the module's own features."""
+        end = tower.module.eos_token_id
+        end = len(self.embedding_table) - 1 if end == 2 else end
+        ids = [token for token in range(len(self.embedding_table)) if token != end][: self.max_length - 3]
+        if len(ids) < 4 or self.max_length < 7:
+            return False
+        trunk = tuple(ids[:4])
+        rows = [[*trunk, ids[0], end], [*trunk, ids[2], ids[1], end], [*trunk[:2], ids[3], end]]
+        batch = self.collate(rows, [(0, len(row) - 1) for row in rows])
+        features = _pooled(self.module.get_text_features(input_ids=batch.ids, attention_mask=batch.mask))
+        prefixes = tower.prefixes([trunk[:3], trunk])
+        found = tower.features(rows, Branches(tuple(prefixes), (1, 1, 0), (4, 4, 2)))
+        tower.cache.held.clear()
+        coarse = torch.finfo(features.dtype).eps > 1e-4
+        expected = functional.normalize(at_least_float32(features), dim=-1)
+        found = functional.normalize(at_least_float32(found), dim=-1)
+        return bool((found - expected).abs().max() < (0.05 if coarse else 1e-4))
+
+    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[Prefix] | None:
+        """See ``Model.prefixes``."""
+        return None if self.tower is None else self.tower.prefixes(rows)
+
+    def most_shared(self, row: Sequence[int]) -> int:
+        """All tokens but the one whose output is the text's."""
+        return len(row) - 1 if self.tower is None else self.tower.pooling_column(row)
+
     def text_features(self, batch: Batch) -> Tensor:
         """Unit features of encoded texts, (rows, d); differentiable."""
+        if batch.branches is not None and self.tower is not None:
+            features = self.tower.features(batch.rows, batch.branches)
+            return functional.normalize(at_least_float32(features), dim=-1)
         # A model that reads full rows was trained without a mask.
         mask = None if self.full_rows else batch.mask
         features = _pooled(self.module.get_text_features(input_ids=batch.ids, attention_mask=mask))

@@ -15,6 +15,8 @@ from promptfuse.adapters import SlotGradient
 from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import Batch, Model
 from promptfuse.models.base import at_least_float32
+from promptfuse.models.batching import cut, cut_branches, run_halving, token_budget
+from promptfuse.models.prefix import Branches
 
 MAX_WEIGHT = 1e6
 """Beyond it the other terms are lost in float32's rounding."""
@@ -120,10 +122,14 @@ class Term(ABC):
         branches = None if parents is None else self._branches(rows, parents)
         shared = branches.shared if branches is not None else (0,) * len(rows)
         fresh = [len(row) - known for row, known in zip(rows, shared, strict=True)]
-        # Candidates of a beam stay together: their prefix is then read as it lies.
         origin = branches.origin if branches is not None else (0,) * len(rows)
         order = sorted(range(len(rows)), key=lambda index: (origin[index], fresh[index]))
         budget = token_budget(self.model.device, self.model.bytes_per_token)
+        sizes = [fresh[index] for index in order]
+        if branches is None:
+            ends = cut(sizes, budget, batch_size)
+        else:
+            ends = cut_branches(sizes, [origin[index] for index in order], budget, batch_size)
 
         def run(start: int, stop: int) -> Tensor:
             part = order[start:stop]
@@ -134,7 +140,7 @@ class Term(ABC):
 
         found: list[Tensor] = []
         start = 0
-        for stop in cut([fresh[index] for index in order], budget, batch_size):
+        for stop in ends:
             found += run_halving(run, start, stop)
             start = stop
         place = torch.tensor(order, device=self.model.device).argsort()
@@ -214,9 +220,17 @@ class Term(ABC):
         for index, (first, length) in enumerate(places):
             embeddings[index, first : first + length] = probe[index // (len(places) // len(probe))]
         embeddings.requires_grad_(True)
-        with torch.enable_grad(), self.model.embeddings_from(embeddings):
-            losses = self.losses(batch)
-            (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
+        rows = batch.rows
+        # Nothing before the placeholder depends on it, so a causal model need not read that again.
+        beginnings = [row[:first] for row, (first, _) in zip(rows, places, strict=True)]
+        branches = self.model.grow(rows, beginnings)
+        with torch.enable_grad():
+            if branches is None:
+                with self.model.embeddings_from(embeddings):
+                    losses = self.losses(batch)
+            else:
+                losses = self.losses(replace(batch, branches=replace(branches, embeddings=embeddings)))
+            (gradient,) = torch.autograd.grad(losses.sum(), embeddings, materialize_grads=True)
         gradient = at_least_float32(gradient)
         found = gradient.new_zeros(len(places), max(length for _, length in places), gradient.shape[-1])
         for index, (first, length) in enumerate(places):

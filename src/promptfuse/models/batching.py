@@ -1,0 +1,158 @@
+"""Batches that fit: sizes from an estimate of memory, halved when it turns out too small."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CPU_CHUNK = 32 * 2**20
+"""Bytes of activations in one pass on a CPU: more falls out of the cache and is slower, not faster."""
+
+FEWEST_TOKENS = 256
+"""Tokens worth a pass of their own, whatever they take: weights are read once a pass."""
+
+
+def available_bytes(device: torch.device) -> int:
+    """Free memory of a device; a careful guess where it cannot be asked."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Not every system tells.
+        return 2 * 2**30
+
+
+def prefix_bytes(device: torch.device) -> int:
+    """Memory to keep keys and values of prefixes in: at most a sixteenth of what is free, or 1 GiB."""
+    return min(2**30, available_bytes(device) // 16)
+
+
+def bytes_per_token(config: Any, itemsize: int, vocabulary: int = 0) -> int:
+    """Memory that a token takes in the widest part of a forward pass without gradients.
+
+    Args:
+        config: the text model's configuration.
+        itemsize: bytes of a parameter.
+        vocabulary: the width of the logits, 0 if there are none.
+    """
+    width = next(
+        (value for name in ("hidden_size", "n_embd", "d_model", "dim") if (value := _number(config, name))),
+        1024,
+    )
+    inner = next(
+        (
+            value
+            for name in ("intermediate_size", "ffn_dim", "n_inner", "d_ff", "hidden_dim")
+            if (value := _number(config, name))
+        ),
+        4 * width,
+    )
+    # The residual, its norm, queries, keys, values and what comes of them; the inner layer and its
+    # activation; the logits, once in float32 and once normalised.
+    return itemsize * (8 * width + 2 * inner) + (itemsize + 8) * vocabulary
+
+
+def _number(config: Any, name: str) -> int:
+    value = getattr(config, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def token_budget(device: torch.device, per_token: int) -> int:
+    """Tokens in one forward pass."""
+    room = available_bytes(device) // 4
+    if device.type == "cpu":
+        room = min(room, CPU_CHUNK)
+    return max(FEWEST_TOKENS, room // per_token)
+
+
+def cut(lengths: Sequence[int], budget: int, most_rows: int | None = None, slack: float = 0.125) -> list[int]:
+    """Where to cut rows into batches that are padded to their longest.
+
+    Args:
+        lengths: tokens of each row, ascending for little padding.
+        budget: tokens in a batch, padding included; a single row may be longer.
+        most_rows: rows in a batch.
+        slack: the share of a batch that may be padding before a new one is begun, if it has tokens enough.
+
+    Returns:
+        The end of each batch, ascending.
+    """
+    ends: list[int] = []
+    start, longest, filled = 0, 0, 0
+    for index, length in enumerate(lengths):
+        rows = index - start
+        wider = max(longest, length)
+        padded = wider * (rows + 1)
+        wasteful = padded - filled - length > slack * padded and filled >= FEWEST_TOKENS
+        if rows and (padded > budget or wasteful or (most_rows is not None and rows >= most_rows)):
+            ends.append(index)
+            start, wider, filled = index, length, 0
+        longest, filled = wider, filled + length
+    if lengths:
+        ends.append(len(lengths))
+    return ends
+
+
+def cut_branches(
+    fresh: Sequence[int], origin: Sequence[int], budget: int, most_rows: int | None = None
+) -> list[int]:
+    """Where to cut branches into batches, which need no padding, rather between prefixes than within one.
+
+    Args:
+        fresh: new tokens of each branch.
+        origin: the number of each branch's prefix; equal ones side by side.
+        budget: tokens in a batch; a single branch may have more.
+        most_rows: branches in a batch.
+
+    Returns:
+        The end of each batch, ascending.
+    """
+    ends: list[int] = []
+    start, filled = 0, 0
+    for index, tokens in enumerate(fresh):
+        border = index > start and origin[index] != origin[index - 1]
+        full = filled + tokens > budget or (most_rows is not None and index - start >= most_rows)
+        if index > start and (full or (border and 2 * filled >= budget)):
+            ends.append(index)
+            start, filled = index, 0
+        filled += tokens
+    return [*ends, len(fresh)] if fresh else []
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
+    )
+
+
+def run_halving(run: Callable[[int, int], Tensor], start: int, stop: int) -> list[Tensor]:
+    """``run(start, stop)``, in halves where memory runs out.
+
+    Args:
+        run: computes the rows from start to stop, (stop - start, ...).
+        start: the first row.
+        stop: behind the last row.
+
+    Returns:
+        The results in order.
+
+    Raises:
+        RuntimeError: as it comes from ``run``, if not even one row fits, or for another reason.
+    """
+    try:
+        return [run(start, stop)]
+    except (RuntimeError, MemoryError) as error:
+        if stop - start < 2 or not out_of_memory(error):
+            raise
+    # Outside the handler, whose traceback keeps the failed pass's tensors alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = (start + stop) // 2
+    return [*run_halving(run, start, middle), *run_halving(run, middle, stop)]

@@ -1,0 +1,164 @@
+"""What texts that grow at the end have in common: keys and values of their first tokens.
+
+In a causal model a token depends only on those before it, so the candidates of a beam need the beam's
+keys and values once, and then only their own new tokens. A *prefix* holds the former, a *branch* says
+which row goes on from where.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half-precision outputs in float32; anything wider as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of a row of tokens.
+
+    Attributes:
+        ids: the tokens.
+        keys: for each layer (heads, len(ids), head width).
+        values: for each layer (heads, len(ids), head width).
+        following: (vocabulary,) log-probabilities of the next token, from a language model.
+        nll: (len(ids) - 1,) NLL of the tokens behind the first, where somebody has asked for it.
+    """
+
+    ids: tuple[int, ...]
+    keys: tuple[Tensor, ...] = ()
+    values: tuple[Tensor, ...] = ()
+    following: Tensor | None = None
+    nll: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        extra = [tensor for tensor in (self.following, self.nll) if tensor is not None]
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values, *extra))
+
+
+EMPTY = Prefix(())
+"""Nothing has been read yet."""
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Where the rows of a batch go on from.
+
+    Attributes:
+        prefixes: the rows' beginnings, each once.
+        origin: for each row the number of its prefix.
+        shared: for each row how many of the prefix's tokens it shares; less than its own length.
+        embeddings: (rows, length, d) in place of the look-up, or None; those of shared tokens are not read.
+    """
+
+    prefixes: tuple[Prefix, ...]
+    origin: tuple[int, ...]
+    shared: tuple[int, ...]
+    embeddings: Tensor | None = None
+
+    def part(self, rows: Sequence[int]) -> Branches:
+        """The branches of some of the rows, with the prefixes that those need."""
+        used = {number: index for index, number in enumerate(dict.fromkeys(self.origin[row] for row in rows))}
+        return Branches(
+            tuple(self.prefixes[number] for number in used),
+            tuple(used[self.origin[row]] for row in rows),
+            tuple(self.shared[row] for row in rows),
+            None if self.embeddings is None else self.embeddings[list(rows)],
+        )
+
+
+class PrefixCache:
+    """The prefixes used last, by their tokens.
+
+    It forgets everything when the module's parameters change, so that what it holds is always what the
+    module would compute.
+
+    Args:
+        module: whose keys and values they are.
+        limit: bytes to hold. What has just been used is held in any case.
+    """
+
+    def __init__(self, module: nn.Module, limit: int) -> None:
+        self.module = module
+        self.limit = limit
+        self.held: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
+        self.state = self._state()
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the held prefixes take."""
+        return sum(prefix.nbytes for prefix in self.held.values())
+
+    def longest(self, ids: tuple[int, ...], usable: Callable[[Prefix], bool] = lambda prefix: True) -> Prefix:
+        """The longest held beginning of a row, at most the whole row; ``EMPTY`` if there is none."""
+        if self.held and self.state != self._state():
+            self.held.clear()
+        for length in range(len(ids), 0, -1):
+            found = self.held.get(ids[:length])
+            if found is not None and usable(found):
+                self.held.move_to_end(found.ids)
+                return found
+        return EMPTY
+
+    def hold(self, prefixes: Sequence[Prefix]) -> None:
+        """Remember prefixes, and forget the oldest where there is no room."""
+        if not self.held:
+            self.state = self._state()
+        for prefix in prefixes:
+            self.held[prefix.ids] = prefix
+            self.held.move_to_end(prefix.ids)
+        recent = {prefix.ids for prefix in prefixes}
+        total = self.nbytes
+        for ids in list(self.held):
+            if total <= self.limit or ids in recent:
+                break
+            total -= self.held.pop(ids).nbytes
+
+    def _state(self) -> tuple[object, ...]:
+        """Changes whenever a parameter does."""
+        parameters = list(self.module.parameters())
+        first = parameters[0]
+        versions = sum(parameter._version for parameter in parameters if not parameter.is_inference())
+        return first.device, first.dtype, first.data_ptr(), versions
+
+
+def common_length(row: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two rows have in common at the front."""
+    for index, (own, its) in enumerate(zip(row, other, strict=False)):
+        if own != its:
+            return index
+    return min(len(row), len(other))
+
+
+def stack_keys(tensors: Iterable[Tensor], longest: int) -> Tensor:
+    """Keys or values of several prefixes, (prefixes, heads, longest, width), zero behind the short ones."""
+    listed = list(tensors)
+    if len(listed) == 1:
+        return listed[0][None]
+    first = listed[0]
+    found = first.new_zeros(len(listed), first.shape[0], longest, first.shape[2])
+    for index, tensor in enumerate(listed):
+        found[index, :, : tensor.shape[1]] = tensor
+    return found
+
+
+def ragged_positions(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and position of every token of ragged rows that begin at ``starts``, both (tokens,)."""
+    rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    first = lengths.cumsum(0) - lengths
+    return rows, starts[rows] + torch.arange(len(rows), device=rows.device) - first[rows]
