@@ -82,7 +82,7 @@ def test_evaluate_by_a_photo_with_a_plot(promptfuse, checkpoint, tmp_path):
         "--candidates", "16", "--plot", plot,
     )  # fmt: skip
     assert (code, err) == (0, "")
-    assert out.count("lexical-surrogate") == 3
+    assert out.count("lexical-surrogate") == 4  # a row for each probe
     assert plot.exists()
 
 
@@ -141,7 +141,7 @@ class TestBadInput:
 
     def test_models_in_the_wrong_place(self, promptfuse, pair):
         refused(promptfuse("evaluate", pair[1], pair[0]), "must be a causal LM")
-        refused(promptfuse("evaluate", pair[0], pair[0]), "image-text model or a classifier")
+        refused(promptfuse("evaluate", pair[0], pair[0]), "give an image-text model")
 
     def test_photos_for_a_classifier_and_photos_that_are_none(self, promptfuse, pair, checkpoint):
         refused(promptfuse("evaluate", *pair, "--image", DOG), "sees no photos")

@@ -54,7 +54,10 @@ def fit(
     preset: PresetName = "default",
     words: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="UTF-8 text to fit on, in place of the vocabularies; repeatable."),
+        typer.Option(
+            metavar="FILE|english",
+            help="UTF-8 text to fit on in place of the vocabularies, repeatable; or the built-in word list.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write it; by default the cache.")
@@ -72,13 +75,14 @@ def fit(
     with _notices():
         model_a, model_b = _load(a, device), _load(b, device)
 
-        from promptfuse.adapters import Adapter
+        from promptfuse.adapters import Adapter, english_words
         from promptfuse.adapters.cache import adapter_folder
 
         # Asked for, so fitted, whatever the cache has.
         folder = out or adapter_folder(model_a, model_b, preset)
         with _progress(f"{a} -> {b}: words") as progress:
-            adapter = Adapter.fit(model_a, model_b, preset, words or None, progress)
+            corpus = english_words() if words == [Path("english")] else words or None
+            adapter = Adapter.fit(model_a, model_b, preset, corpus, progress)
         adapter.save_pretrained(folder)
         _show(adapter, folder, as_json)
 

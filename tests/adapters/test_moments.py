@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from promptfuse.adapters.moments import Moments
 from promptfuse.adapters.ridge import held_out_errors
+from promptfuse.errors import AdapterError
 from promptfuse.tproduct import t_pinv, t_product, t_solve, t_transpose
 
 D_A, D_B, WORDS = 5, 4, 60
@@ -65,6 +67,27 @@ def test_missing_rank_gives_the_smallest_map(n):
     root = weights.double().sqrt()[:, None, None]
     best = t_product(t_pinv(x.double() * root, rcond=1e-6), y.double() * root)
     torch.testing.assert_close(moments_of(x, y, weights).solve(0.0, RCOND), best, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_shards_go_through_files(n, tmp_path):
+    x, y, weights = pairs(n)
+    for k, part in enumerate((slice(0, 20), slice(20, None))):
+        moments = moments_of(x[part], y[part], weights[part])
+        save_file(moments.to_tensors(), tmp_path / f"{k}.safetensors")
+    one, other = (Moments.from_tensors(load_file(tmp_path / f"{k}.safetensors")) for k in range(2))
+    whole, merged = moments_of(x, y, weights), one + other
+    assert (merged.words, merged.weight) == (whole.words, pytest.approx(whole.weight))
+    torch.testing.assert_close(merged.solve(0.3, RCOND), whole.solve(0.3, RCOND))
+    assert merged.variance() == pytest.approx(whole.variance())
+
+
+def test_tensors_that_are_no_moments_are_refused_in_one_line():
+    tensors = moments_of(*pairs(3)).to_tensors()
+    cut = {**tensors, "slices.1.0": tensors["slices.1.0"][:2]}
+    for broken in ({}, {key: value for key, value in tensors.items() if key != "slices.1.1"}, cut):
+        with pytest.raises(AdapterError, match="not the moments of a fit"):
+            Moments.from_tensors(broken)
 
 
 def test_no_words_give_the_zero_map():

@@ -8,6 +8,7 @@ from promptfuse.adapters.words import (
     checked_weights,
     common_words,
     count_words,
+    english_words,
     vocabulary_words,
     word_starts,
 )
@@ -134,3 +135,14 @@ def test_words_of_the_first_models_tokens_weigh_most(tokenizers):
     assert max(weights[word] for word in weights.keys() - whole) <= 1e-8
     ranked = sorted(whole, key=lambda word: -weights[word])
     assert [weights[word] for word in ranked] == [1 / rank for rank in range(1, len(ranked) + 1)]
+
+
+def test_the_built_in_words_have_their_forms_and_frequencies():
+    words = english_words()
+    assert len(words) > 50_000
+    assert all(word[0] == " " and word[1:].strip() == word[1:] != "" for word in words)
+    assert max(words, key=words.__getitem__) == " the"
+    assert 0.03 < words[" the"] < 0.08
+    assert words[" The"] == pytest.approx(words[" the"] / 10)
+    assert words[" dog"] > words[" poodle"] > 0
+    assert 0.8 < sum(words.values()) < 1.1

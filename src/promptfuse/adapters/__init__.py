@@ -7,7 +7,7 @@ from promptfuse.adapters.moments import Moments
 from promptfuse.adapters.protocols import EmbeddingModel
 from promptfuse.adapters.report import AdapterReport, LengthReport
 from promptfuse.adapters.transports import LexicalTransport, SlotGradient, TProductTransport, Transport
-from promptfuse.adapters.words import count_words, vocabulary_words, word_starts
+from promptfuse.adapters.words import count_words, english_words, vocabulary_words, word_starts
 
 __all__ = [
     "Adapter",
@@ -22,6 +22,7 @@ __all__ = [
     "TProductTransport",
     "Transport",
     "count_words",
+    "english_words",
     "vocabulary_words",
     "word_starts",
 ]

@@ -57,8 +57,9 @@ class Adapter:
             model_b: the model whose gradients are to be carried to A.
             preset: ``"default"`` (ridge chosen on held-out words, frequency weights) or ``"paper"``
                 (pseudo-inverse with a cut-off of 1e-6, every distinct word alike).
-            words: {word: frequency}, or UTF-8 text files whose words are counted. By default the words
-                of both vocabularies, those of A's tokens before all others; see `words.common_words`.
+            words: {word: frequency}, such as `english_words` gives, or UTF-8 text files whose words are
+                counted. By default the words of both vocabularies, those of A's tokens before all
+                others; see `words.common_words`.
             progress: called with the words done and the words in all.
 
         Raises:

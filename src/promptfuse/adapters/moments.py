@@ -12,11 +12,13 @@ streamed is our addition.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from promptfuse.errors import AdapterError
 from promptfuse.tproduct import from_slices
 
 
@@ -110,6 +112,40 @@ class Moments:
             total.sum_b += part.sum_b
             total.power_b += part.power_b
         return total
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All sums by name, such as safetensors' ``save_file`` takes: for shards on other machines."""
+        scalars = torch.tensor(
+            [*self.widths, self.n, self.words, self.weight, self.power_b], dtype=torch.float64
+        )
+        sums = {
+            f"slices.{s}.{k}": tensor
+            for s, part in enumerate(self._sums)
+            for k, tensor in enumerate(part.tensors())
+        }
+        return {"scalars": scalars, "sum_b": self.sum_b, **sums}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Moments:
+        """Undo `to_tensors`.
+
+        Raises:
+            AdapterError: if a sum is missing or has another shape.
+        """
+        try:
+            d_a, d_b, n, words, weight, power_b = tensors["scalars"].tolist()
+            moments = cls(int(d_a), int(d_b), int(n), tensors["sum_b"].device)
+            moments.words, moments.weight, moments.power_b = int(words), weight, power_b
+            for name, tensor in moments.to_tensors().items():
+                if name != "scalars":
+                    if tensors[name].shape != tensor.shape:
+                        raise ValueError(f"{name} has the shape {tuple(tensors[name].shape)}")
+                    tensor.copy_(tensors[name])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise AdapterError(
+                f"these tensors are not the moments of a fit ({error}); save them again"
+            ) from None
+        return moments
 
     def positional(self) -> Moments:
         """The moments, with n = 1, of the same words taken apart: a pair for each sub-token position.
