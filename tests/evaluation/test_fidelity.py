@@ -7,7 +7,7 @@ from promptfuse.adapters import Adapter, LexicalTransport
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation import Case, Figures, make_cases, measure
 from promptfuse.evaluation.plots import plot_fidelity
-from promptfuse.evaluation.probes import make_probes, mean_embedding
+from promptfuse.evaluation.probes import TEMPERATURE, make_probes, mean_embedding
 from promptfuse.objectives import Term
 from promptfuse.segments import encode_words
 
@@ -48,7 +48,7 @@ def test_every_transport_has_its_row(report):
         assert row["recall_10_at_64"] == 1, "fewer candidates than are looked at"
         assert row["by_words"]
     for name in TRANSPORTS[2:6]:
-        assert list(plain[name]["probes"]) == ["expected", "frequent", "the"]
+        assert list(plain[name]["probes"]) == ["tempered", "expected", "frequent", "the"]
         assert plain[name]["probes"][plain[name]["probe"]]["spearman"] == plain[name]["spearman"]
     assert plain["oracle"]["spearman"] == pytest.approx(1)
     assert abs(plain["random"]["spearman"]) < 0.5
@@ -57,7 +57,7 @@ def test_every_transport_has_its_row(report):
 def test_the_table_shows_what_the_json_has(report):
     lines = str(report).splitlines()
     assert f"{report.texts} texts x 40 candidates" in lines[0]
-    assert len(lines) == 2 + 3 + 4 * 3
+    assert len(lines) == 2 + 3 + 4 * 4
     (oracle,) = [line for line in lines if line.startswith("oracle")]
     assert oracle.split()[2:] == ["1.000", "1.000", "1.000"]
 
@@ -110,11 +110,13 @@ def test_probes_by_hand(model):
     lm, other = model("gpt2"), model("bert")
     probes = make_probes(other, LexicalTransport(lm, other))
     scores = lm.next_log_probabilities(lm.plain_ids(["A brown", "Two"]))
-    assert list(probes) == ["expected", "frequent", "the"]
+    assert list(probes) == ["tempered", "expected", "frequent", "the"]
     assert all(probe(scores).shape == (2, 16) for probe in probes.values())
     (ids,) = encode_words(other.tokenizer, [" the"])
     torch.testing.assert_close(probes["the"](scores)[1], other.embedding_table[list(ids)].mean(0))
     assert not torch.equal(*probes["expected"](scores))
+    flat = probes["tempered"](scores * TEMPERATURE)
+    torch.testing.assert_close(flat, probes["expected"](scores))
     words = [" dog", " bicycle"]
     by_hand = [other.embedding_table[list(ids)].mean(0) for ids in encode_words(other.tokenizer, words)]
     torch.testing.assert_close(mean_embedding(other, words), torch.stack(by_hand).mean(0))
