@@ -216,22 +216,30 @@ def scale(args: argparse.Namespace) -> None:
         row = {"words": count, "widths": args.widths, "threads": args.threads}
         row |= in_child(args, "whole", count, 2, Path("none"))
         rows.append(row)
-        line = f"{count} words: {row['seconds']:.2f} s, {row['mib']:.0f} MiB"
+        line = f"{count} words: {row['seconds']:.2f} s, {row['core_seconds']:.2f} core seconds, {row['mib']:.0f} MiB"
         print(json.dumps(row) if args.json else line, flush=True)
     if args.plot is None:
         return
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    for axis, key, title in zip(figure.subplots(1, 2), ("seconds", "mib"), ("s", "MiB"), strict=True):
+    ends = [args.counts[0], args.counts[-1]]
+    titles = {"core_seconds": "core seconds", "mib": "MiB beyond models and words"}
+    for axis, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         axis.plot(args.counts, [row[key] for row in rows], "o-", color="#3b6ea5")
         axis.set_xscale("log")
         axis.set_xlabel("words")
         axis.set_ylabel(title)
-        axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-        if key == "seconds":
+        if key == "core_seconds":
             axis.set_yscale("log")
+            linear = [
+                row[key] * count / args.counts[-1] for row, count in zip(rows[-1:] * 2, ends, strict=True)
+            ]
+            axis.plot(ends, linear, ":", color="#8a8a8a", label="linear")
+            axis.legend()
+        else:
+            axis.set_ylim(bottom=0)
     figure.suptitle(f"Adapter.fit, {args.widths[0]} to {args.widths[1]}, two sub-tokens a word")
     figure.savefig(args.plot, dpi=120)
 
