@@ -216,7 +216,8 @@ def scale(args: argparse.Namespace) -> None:
         row = {"words": count, "widths": args.widths, "threads": args.threads}
         row |= in_child(args, "whole", count, 2, Path("none"))
         rows.append(row)
-        line = f"{count} words: {row['seconds']:.2f} s, {row['core_seconds']:.2f} core seconds, {row['mib']:.0f} MiB"
+        times = f"{row['seconds']:.2f} s, {row['core_seconds']:.2f} core seconds"
+        line = f"{count} words: {times}, {row['mib']:.0f} MiB"
         print(json.dumps(row) if args.json else line, flush=True)
     if args.plot is None:
         return

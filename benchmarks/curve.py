@@ -88,6 +88,16 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def line(row: dict[str, Any]) -> str:
+    """A row as text."""
+    low, high = row["interval"]
+    return (
+        f"{row['transport']:<16}{row['candidates']:>4} a beam {row['exact_evaluations']:>7.0f} exact  "
+        f"objective {row['objective']:.3f}  difference {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]  "
+        f"reached on {row['reached']:.0%}  {row['seconds']:.2f} s"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--flickr8k", type=Path, required=True)
@@ -139,14 +149,7 @@ def main() -> None:
         )
     (args.out / "summary.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
     for row in rows:
-        low, high = row["interval"]
-        print(
-            json.dumps(row)
-            if args.json
-            else f"{row['transport']:<16}{row['candidates']:>5} a beam {row['exact_evaluations']:>8.0f} exact  "
-            f"objective {row['objective']:.3f}  difference {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]  "
-            f"reached on {row['reached']:.0%}  {row['seconds']:.2f} s"
-        )
+        print(json.dumps(row) if args.json else line(row))
     if args.plot:
         plot(rows, args.plot)
 
