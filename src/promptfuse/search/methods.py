@@ -168,12 +168,13 @@ class RandomSearch:
     """Random changes within a ball around a text, keeping the best: gradient-free search.
 
     In the ``l0`` ball, 1 to ``radius`` tokens are replaced by others drawn uniformly. In the ``l2`` ball,
-    a random vector of length ``radius`` (in units of the mean length of the primary's embeddings) is added
-    to the embeddings of all tokens together, and each becomes the nearest token.
+    a random vector is added to the primary's embeddings of all tokens together, and each becomes the
+    nearest token. There the radius is a root mean square over the tokens, in units of the mean distance
+    between a token's embedding and the nearest other one.
 
     Attributes:
         ball: ``l0`` or ``l2``.
-        radius: its size.
+        radius: its size; for the ``l2`` ball 3 to 4 changes a few tokens of a text.
         candidates: texts scored exactly per beam and step.
         length: tokens of the text that is changed; they begin as words drawn at random.
         init: a text to begin with in their place.
