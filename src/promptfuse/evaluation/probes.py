@@ -15,14 +15,14 @@ Probe = Callable[[Tensor], Tensor]
 
 FREQUENT_WORDS = 500
 
-TEMPERATURE = 2.0
+TEMPERATURE = 3.0
 """Of the ``tempered`` probe; as in the search."""
 
 
 def make_probes(model: Model, transport: Transport) -> dict[str, Probe]:
     """The probes to compare, the best that we know of first.
 
-    * ``tempered``: B's mean word embedding under A's next-token distribution at temperature 2.
+    * ``tempered``: B's mean word embedding under A's next-token distribution at temperature 3.
     * ``expected``: the same at temperature 1.
     * ``frequent``: the mean over the 500 most frequent words of B's vocabulary.
     * ``the``: that word; left out if B cannot spell it.

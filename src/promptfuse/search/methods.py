@@ -60,7 +60,7 @@ class AutoDAN:
     gain: float = 0.2
     adapt_gain: bool = True
     subtokens: int = 2
-    probe_temperature: float = 2.0
+    probe_temperature: float = 3.0
 
     def __post_init__(self) -> None:
         _at_least("candidates", self.candidates)
