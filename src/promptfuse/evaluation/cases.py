@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from promptfuse.errors import ModelError
-from promptfuse.models import Batch, CausalLM, ImageTextModel, Model, SequenceClassifier
+from promptfuse.models import CausalLM, ImageTextModel, Model, SentenceEncoder, SequenceClassifier
 from promptfuse.models.images import ImageLike
-from promptfuse.objectives import ClassProbability, ImageSimilarity, Term
+from promptfuse.objectives import ClassProbability, ImageSimilarity, Term, TextSimilarity
 
 LENGTHS = (3, 5, 8, 12)
 """Words of the texts."""
@@ -33,32 +32,13 @@ class Case:
     texts: tuple[str, ...]
 
 
-class TextLikeness(Term):
-    """One minus the cosine similarity to another text, under an image-text model's text tower.
-
-    Args:
-        model: the image-text model.
-        target: the other text.
-    """
-
-    def __init__(self, model: ImageTextModel, target: str) -> None:
-        super().__init__(model, 1.0, "", "", "likeness")
-        self.encoder = model
-        with torch.no_grad():
-            self.features = model.text_features(model.encode([target]))[0]
-
-    def losses(self, batch: Batch) -> Tensor:
-        """1 - cosine similarity, (rows,), between 0 and 2."""
-        return 1 - self.encoder.text_features(batch) @ self.features
-
-
 def make_cases(
     primary: CausalLM, model: Model, texts: int, images: Sequence[ImageLike] = (), seed: int = 0
 ) -> list[Case]:
     """Cases for any model that judges texts: the language model writes, and the losses take turns.
 
-    An image-text model judges by the photos, or without any by likeness to other texts that the language
-    model has written; a classifier by each of its labels.
+    An image-text model judges by the photos; without any, and if it is a sentence encoder, by likeness to
+    other texts that the language model has written; a classifier by each of its labels.
 
     Args:
         primary: the language model.
@@ -73,21 +53,18 @@ def make_cases(
     """
     if images and not isinstance(model, ImageTextModel):
         raise ModelError(f"{model.name} is a {model.kind} model and sees no photos; leave them out")
-    spare = 0
-    terms: list[Term]
+    terms: list[Term] = []
     if isinstance(model, SequenceClassifier):
-        terms = [ClassProbability(model, label) for label in model.labels]
+        terms += [ClassProbability(model, label) for label in model.labels]
     elif isinstance(model, ImageTextModel):
-        terms = [ImageSimilarity(model, image) for image in images]
-        spare = 0 if images else texts
-    else:
+        terms += [ImageSimilarity(model, image) for image in images]
+    elif not isinstance(model, SentenceEncoder):
         raise ModelError(
             f"{model.name} is a {model.kind} model, which judges no word by what is before it alone; "
-            "give an image-text model or a classifier as the second model"
+            "give an image-text model, a sentence encoder or a classifier as the second model"
         )
-    written = write_texts(primary, texts + spare, seed)
-    if isinstance(model, ImageTextModel) and not images:
-        terms = [TextLikeness(model, fitting(model, target)) for target in written[texts:]]
+    written = write_texts(primary, texts if terms else 2 * texts, seed)
+    terms = terms or [TextSimilarity(model, fitting(model, target)) for target in written[texts:]]
     return [
         Case(terms[index % len(terms)], beginnings(fitting(model, text)))
         for index, text in enumerate(written[:texts])
