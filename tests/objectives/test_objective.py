@@ -8,7 +8,14 @@ import torch
 from PIL import Image
 
 from promptfuse.errors import ConfigError, TextError
-from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Objective
+from promptfuse.objectives import (
+    BlackBox,
+    ClassProbability,
+    Fluency,
+    ImageSimilarity,
+    Objective,
+    TargetContinuation,
+)
 
 TEXTS = ("A brown dog runs.", "dog", "Two children are playing")
 
@@ -74,5 +81,8 @@ def test_no_terms() -> None:
 def test_the_primary_is_the_first_language_model(model: Callable[..., Any]) -> None:
     tone = ClassProbability(model("bert"), "positive")
     assert Objective(tone, Fluency(model("opt")), Fluency(model("gpt2"))).primary is model("opt")
+    target = TargetContinuation(model("llama"), " dog")
+    assert Objective(target, Fluency(model("opt"))).primary is model("opt")
+    assert Objective(BlackBox(len), tone, target).primary is model("llama")
     with pytest.raises(ConfigError, match="add a Fluency term"):
         _ = Objective(tone).primary

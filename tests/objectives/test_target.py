@@ -9,6 +9,7 @@ import torch
 from promptfuse.errors import ConfigError, ModelError, TextError
 from promptfuse.models import load_model
 from promptfuse.objectives import Fluency, Objective, TargetContinuation
+from promptfuse.search import AutoDAN, BeamSearch, Search
 
 MODELS = ("gpt2", "llama", "opt", "qwen2")
 TARGETS = [" in the park.", " and a small white cat"]
@@ -92,6 +93,21 @@ def test_a_text_that_leads_to_the_target_is_better() -> None:
     away = Objective(Fluency(mini), TargetContinuation(mini, " a bicycle", -1.0))
     terms = away.exact("A man is riding")
     assert terms.value == pytest.approx(terms.terms["fluency"] - terms.terms["target"])
+
+
+@pytest.mark.parametrize("fluency", [True, False])
+def test_a_search_for_a_prompt(fluency: bool, model: Callable[..., Any]) -> None:
+    """The prompt found makes the target likelier, beside a fluency term or without one."""
+    lm = model("gpt2")
+    terms = [Fluency(lm, 0.1)] if fluency else []
+    objective = Objective(
+        *terms, TargetContinuation(lm, TARGETS[0], 5.0), TargetContinuation(model("opt"), " it")
+    )
+    assert objective.primary is lm
+    found = Search(objective, AutoDAN(candidates=32), BeamSearch(2), prefix="A dog", steps=3).run()
+    assert list(found.terms) == ["fluency"] * fluency + ["target", "target_2"]
+    assert found.value < objective.exact("A dog").value
+    assert found.value == pytest.approx(objective.exact(found.text).value, abs=1e-5)
 
 
 def test_description(model: Callable[..., Any], same_search: Any) -> None:

@@ -54,10 +54,15 @@ class Objective:
 
     @property
     def primary(self) -> CausalLM:
-        """The language model whose vocabulary is searched: that of the first ``Fluency`` term."""
-        for term in self.terms.values():
-            if isinstance(term, Fluency):
-                return term.lm
+        """The language model whose vocabulary is searched.
+
+        That of the first ``Fluency`` term; if there is none, of the first term that has one.
+        """
+        models = [term.model for term in self.terms.values() if isinstance(term, Fluency)]
+        models += [term.model for term in self.terms.values() if term.has_model]
+        for model in models:
+            if isinstance(model, CausalLM):
+                return model
         raise ConfigError("the search needs a language model to propose words; add a Fluency term")
 
     def exact(self, text: str) -> Evaluation:

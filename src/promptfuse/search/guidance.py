@@ -103,11 +103,11 @@ class Guidance:
         other terms' changes are multiplied by the length to be in the same unit.
         """
         scores = log_probabilities.clone()
-        fluency = next(
-            term
+        own = [
+            term.weight
             for term in objective.terms.values()
             if isinstance(term, Fluency) and term.model is self.primary
-        )
+        ]
         count = torch.tensor(lengths, dtype=scores.dtype)[:, None] + 1
         for name, losses in estimates.items():
             known = torch.isfinite(losses)
@@ -116,7 +116,7 @@ class Guidance:
             mean = (chance * losses).sum(1, keepdim=True) / chance.sum(1, keepdim=True).clamp_min(1e-9)
             # A token that begins no word (punctuation, a suffix) is taken to change nothing.
             change = torch.where(known, losses - mean, torch.zeros_like(losses))
-            weight = self.terms[name].weight / fluency.weight
+            weight = self.terms[name].weight / (own[0] if own else 1.0)
             scores -= self.gains[name].value * weight * count * change
         return scores
 
