@@ -93,11 +93,26 @@ def test_next_log_probabilities_ask_for_no_more_columns_than_needed(model: Calla
     seen = []
     handle = lm.module.lm_head.register_forward_hook(lambda module, args, output: seen.append(output.shape))
     try:
-        lm.next_log_probabilities([[1, 2, 3], [4, 5, 6]])
-        lm.next_log_probabilities([[1, 2, 3], [4, 5, 6], [7]])
+        lm.next_log_probabilities([[1, 2, 3], [4, 5, 6]], reuse=False)
+        lm.next_log_probabilities([[1, 2, 3], [4, 5, 6], [7]], reuse=False)
+        lm.next_log_probabilities([[21, 22, 23], [24, 25, 26]])
+        lm.next_log_probabilities([[21, 22, 23, 24], [24, 25, 26, 27], [24, 28]])
     finally:
         handle.remove()
-    assert [shape[1] for shape in seen] == [1, 2]
+    # Behind the rows that are remembered, each row's last token is the only one.
+    assert [shape[1] for shape in seen] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("name", LMS)
+def test_next_log_probabilities_behind_what_is_remembered(name: str, model: Callable[..., Any]) -> None:
+    lm = model(name)
+    (ids,) = lm.plain_ids(["A woman holds a small cat in the snow"])
+    for stop in range(1, len(ids) + 1):
+        rows = [ids[:stop], [*ids[: stop - 1], 5], ids[:1]]
+        whole = lm.next_log_probabilities(rows, reuse=False)
+        torch.testing.assert_close(lm.next_log_probabilities(rows), whole, rtol=1e-4, atol=1e-4)
+    assert lm.reader is not None
+    assert lm.reader.mode == "tree"
 
 
 def test_next_log_probabilities_without_that_help(model: Callable[..., Any], monkeypatch: Any) -> None:

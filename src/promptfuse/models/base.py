@@ -16,7 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.errors import ModelError, TextError
 from promptfuse.models.batching import bytes_per_token
-from promptfuse.models.prefix import Branches, Prefix, at_least_float32, common_length
+from promptfuse.models.prefix import (
+    Branches,
+    Prefix,
+    at_least_float32,
+    common_length,
+    embeddings_replaced,
+)
 
 __all__ = ["Batch", "Model", "at_least_float32"]
 
@@ -191,6 +197,11 @@ class Model(ABC):
         return bytes_per_token(self.text_module.config, itemsize, self.logits_width)
 
     @property
+    def unread(self) -> int:
+        """How many tokens at the end of a row behind a prefix need no reading, only predicting."""
+        return 0
+
+    @property
     def logits_width(self) -> int:
         """How many numbers come out for every single token; none from most models."""
         return 0
@@ -255,8 +266,5 @@ class Model(ABC):
         Args:
             embeddings: (rows, length, d), for the very ids that the forward pass is given.
         """
-        handle = self.embedding.register_forward_hook(lambda module, args, output: embeddings)
-        try:
+        with embeddings_replaced(self.embedding, embeddings):
             yield
-        finally:
-            handle.remove()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+
+Result = TypeVar("Result")
 
 CPU_CHUNK = 32 * 2**20
 """Bytes of activations in one pass on a CPU: more falls out of the cache and is slower, not faster."""
@@ -132,11 +133,11 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def run_halving(run: Callable[[int, int], Tensor], start: int, stop: int) -> list[Tensor]:
+def run_halving(run: Callable[[int, int], Result], start: int, stop: int) -> list[Result]:
     """``run(start, stop)``, in halves where memory runs out.
 
     Args:
-        run: computes the rows from start to stop, (stop - start, ...).
+        run: computes the rows from start to stop.
         start: the first row.
         stop: behind the last row.
 

@@ -12,6 +12,12 @@ from torch.nn import functional
 
 from promptfuse.errors import TextError
 from promptfuse.models.base import Batch, Model, at_least_float32
+from promptfuse.models.batching import prefix_bytes, token_budget
+from promptfuse.models.kv import CausalReader
+from promptfuse.models.prefix import Branches, Prefix
+
+_ROWS_AT_ONCE = 64
+"""Rows whose keys and values are held at the same time."""
 
 
 class CausalLM(Model):
@@ -99,18 +105,51 @@ class CausalLM(Model):
         Zero where nothing is predicted: at the padding and at placeholders. Column k is the token in
         column k + 1 of the batch.
         """
+        if batch.branches is not None and self.reader is not None:
+            return self.reader.nll(batch.rows, batch.branches) * self.predicted(batch)
         logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1]
         losses = functional.cross_entropy(
             at_least_float32(logits).transpose(1, 2), batch.ids[:, 1:], reduction="none"
         )
         return losses * self.predicted(batch)
 
+    @cached_property
+    def reader(self) -> CausalReader | None:
+        """What reads rows behind their known beginnings; None where rows have to be read whole."""
+        special = {*self.tokenizer.all_special_ids, self.pad_id}
+        ids = [index for index in range(len(self.embedding_table)) if index not in special][-4:]
+        if len(ids) < 4 or self.max_length < 8:
+            return None
+        budget = token_budget(self.device, self.bytes_per_token)
+        reader = CausalReader.of(self.module, ids, budget, prefix_bytes(self.device))
+        if reader is not None:
+            reader.keeps_logits = self._keeps_logits
+        return reader
+
+    @property
+    def unread(self) -> int:
+        """The last token: nothing is predicted from it."""
+        return 1
+
+    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[Prefix] | None:
+        """See ``Model.prefixes``; with the NLL of the rows' own tokens."""
+        if self.reader is None or max(map(len, rows), default=0) >= self.reader.longest:
+            return None
+        return self.reader.prefixes(rows, nll=True)
+
+    def grow(self, rows: Sequence[Sequence[int]], parents: Sequence[Sequence[int]]) -> Branches | None:
+        """See ``Model.grow``."""
+        if self.reader is None or max(map(len, rows), default=0) > self.reader.longest:
+            return None
+        return super().grow(rows, parents)
+
     @torch.no_grad()
-    def next_log_probabilities(self, rows: Sequence[Sequence[int]]) -> Tensor:
+    def next_log_probabilities(self, rows: Sequence[Sequence[int]], reuse: bool = True) -> Tensor:
         """Log-probabilities of the token behind each row, (rows, vocabulary), at least float32.
 
         Args:
             rows: token ids without the begin-of-text token; a row may be empty if the model has one.
+            reuse: whether to go on from the beginnings of rows that are remembered from earlier calls.
 
         Raises:
             TextError: if a row and the begin-of-text token are more than the model has positions.
@@ -125,6 +164,13 @@ class CausalLM(Model):
             raise TextError(
                 f"{self.name}: a text has {longest} tokens, the model takes {self.max_length}; shorten it"
             )
+        if reuse and self.reader is not None and longest <= self.reader.longest:
+            found = []
+            for first in range(0, len(full), _ROWS_AT_ONCE):
+                part = [tuple(row) for row in full[first : first + _ROWS_AT_ONCE]]
+                prefixes = self.reader.prefixes(part, nll=False)
+                found += [item.following for item in prefixes if item.following is not None]
+            return torch.stack(found)
         batch = self.collate(full, [(len(start), len(row)) for row in full])
         last = torch.tensor([len(row) - 1 for row in full], device=self.device)
         keep: Tensor = last.unique()  # type: ignore[no-untyped-call]

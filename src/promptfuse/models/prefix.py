@@ -8,7 +8,8 @@ which row goes on from where.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,16 @@ from torch import Tensor, nn
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Half-precision outputs in float32; anything wider as it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@contextmanager
+def embeddings_replaced(module: nn.Module, embeddings: Tensor) -> Iterator[None]:
+    """Make an embedding module give these embeddings in place of the look-up."""
+    handle = module.register_forward_hook(lambda module, args, output: embeddings)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class PrefixCache:
 
     Args:
         module: whose keys and values they are.
-        limit: bytes to hold. What has just been used is held in any case.
+        limit: bytes to hold.
     """
 
     def __init__(self, module: nn.Module, limit: int) -> None:
@@ -122,12 +133,10 @@ class PrefixCache:
         for prefix in prefixes:
             self.held[prefix.ids] = prefix
             self.held.move_to_end(prefix.ids)
-        recent = {prefix.ids for prefix in prefixes}
         total = self.nbytes
-        for ids in list(self.held):
-            if total <= self.limit or ids in recent:
-                break
-            total -= self.held.pop(ids).nbytes
+        while total > self.limit:
+            _, oldest = self.held.popitem(last=False)
+            total -= oldest.nbytes
 
     def _state(self) -> tuple[object, ...]:
         """Changes whenever a parameter does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -16,7 +16,6 @@ from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import Batch, Model
 from promptfuse.models.base import at_least_float32
 from promptfuse.models.batching import cut, cut_branches, run_halving, token_budget
-from promptfuse.models.prefix import Branches
 
 MAX_WEIGHT = 1e6
 """Beyond it the other terms are lost in float32's rounding."""
@@ -119,42 +118,62 @@ class Term(ABC):
         if not texts:
             return torch.empty(0, device=self.model.device)
         rows, content = self.model.token_rows([self.wrap(text) for text in texts])
-        branches = None if parents is None else self._branches(rows, parents)
-        shared = branches.shared if branches is not None else (0,) * len(rows)
-        fresh = [len(row) - known for row, known in zip(rows, shared, strict=True)]
-        origin = branches.origin if branches is not None else (0,) * len(rows)
-        order = sorted(range(len(rows)), key=lambda index: (origin[index], fresh[index]))
-        budget = token_budget(self.model.device, self.model.bytes_per_token)
-        sizes = [fresh[index] for index in order]
+        beginnings = None if parents is None else self._beginnings(parents)
+        return self._finite(self._read(self.losses, rows, content, beginnings, batch_size), texts)
+
+    def _beginnings(self, texts: Sequence[str]) -> list[list[int]]:
+        """Rows of texts with the prefix, and without the suffix and what closes a row."""
+        distinct = list(dict.fromkeys(texts))
+        found = self.model.open_rows([f"{self.prefix}{text}" for text in distinct])
+        by_text = dict(zip(distinct, found, strict=True))
+        return [by_text[text] for text in texts]
+
+    def _read(
+        self,
+        outputs: Callable[[Batch], Tensor],
+        rows: Sequence[Sequence[int]],
+        content: Sequence[tuple[int, int]],
+        beginnings: Sequence[Sequence[int]] | None,
+        batch_size: int | None,
+    ) -> Tensor:
+        """Outputs of rows, (rows, ...) in the order given, in batches that fit.
+
+        Args:
+            outputs: what to make of a batch.
+            rows: token ids.
+            content: for each row what ``Batch.content`` says.
+            beginnings: for each row one that it may begin like, and that is then read once; None to read
+                every row whole.
+            batch_size: the most rows in a batch; None for as many as fit.
+        """
+        model = self.model
+        branches = None if beginnings is None else model.grow(rows, beginnings)
+        budget = token_budget(model.device, model.bytes_per_token)
         if branches is None:
-            ends = cut(sizes, budget, batch_size)
+            order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+            ends = cut([len(rows[index]) for index in order], budget, batch_size)
         else:
-            ends = cut_branches(sizes, [origin[index] for index in order], budget, batch_size)
+            origin, shared = branches.origin, branches.shared
+            fresh = [len(row) - known - model.unread for row, known in zip(rows, shared, strict=True)]
+            order = sorted(range(len(rows)), key=lambda index: (origin[index], fresh[index]))
+            ends = cut_branches(
+                [fresh[index] for index in order], [origin[index] for index in order], budget, batch_size
+            )
 
         def run(start: int, stop: int) -> Tensor:
             part = order[start:stop]
-            batch = self.model.collate([rows[index] for index in part], [content[index] for index in part])
+            batch = model.collate([rows[index] for index in part], [content[index] for index in part])
             if branches is not None:
                 batch = replace(batch, branches=branches.part(part))
-            return self.losses(batch)
+            return outputs(batch)
 
         found: list[Tensor] = []
         start = 0
         for stop in ends:
             found += run_halving(run, start, stop)
             start = stop
-        place = torch.tensor(order, device=self.model.device).argsort()
-        return self._finite(torch.cat(found)[place], texts)
-
-    def _branches(self, rows: Sequence[Sequence[int]], parents: Sequence[str]) -> Branches | None:
-        """Where rows go on from their parents' rows; None if the model reads every row whole."""
-        beginnings = self._beginnings(list(dict.fromkeys(parents)))
-        return self.model.grow(rows, [beginnings[parent] for parent in parents])
-
-    def _beginnings(self, texts: Sequence[str]) -> dict[str, list[int]]:
-        """Rows of texts with the prefix, and without the suffix and what closes a row."""
-        found = self.model.open_rows([f"{self.prefix}{text}" for text in texts])
-        return dict(zip(texts, found, strict=True))
+        place = torch.tensor(order, device=model.device).argsort()
+        return torch.cat(found)[place]
 
     def _finite(self, losses: Tensor, texts: Sequence[str]) -> Tensor:
         if not bool(torch.isfinite(losses).all()):
@@ -230,7 +249,9 @@ class Term(ABC):
                     losses = self.losses(batch)
             else:
                 losses = self.losses(replace(batch, branches=replace(branches, embeddings=embeddings)))
-            (gradient,) = torch.autograd.grad(losses.sum(), embeddings, materialize_grads=True)
+            gradient = torch.zeros_like(embeddings)
+            if losses.requires_grad:  # A language model predicts nothing behind a slot that ends the row.
+                (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
         gradient = at_least_float32(gradient)
         found = gradient.new_zeros(len(places), max(length for _, length in places), gradient.shape[-1])
         for index, (first, length) in enumerate(places):

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from promptfuse.adapters import SlotGradient
 from promptfuse.models import Batch, Model
-from promptfuse.models.batching import cut, run_halving, token_budget
 from promptfuse.objectives.base import Term
 
 Rows = tuple[list[list[int]], list[tuple[int, int]]]
@@ -100,24 +99,15 @@ class EndingsTerm(Term):
         batch_size: int | None = None,
         parents: Sequence[str] | None = None,
     ) -> Tensor:
-        """See ``Term.score``; every text is read whole."""
-        del parents
+        """See ``Term.score``."""
         if not texts:
             return torch.empty(0, device=self.model.device)
         rows, content = self.rows(texts)
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-
-        def run(start: int, stop: int) -> Tensor:
-            part = order[start:stop]
-            batch = self.model.collate([rows[index] for index in part], [content[index] for index in part])
-            return self.outputs(batch)
-
-        found: list[Tensor] = []
-        budget = token_budget(self.model.device, self.model.bytes_per_token)
-        for stop in cut([len(rows[index]) for index in order], budget, batch_size):
-            found += run_halving(run, sum(map(len, found)), stop)
-        place = torch.tensor(order, device=self.model.device).argsort()
-        return self._finite(self.combine(self._by_text(torch.cat(found)[place])), texts)
+        beginnings = None
+        if parents is not None:
+            beginnings = [row for row in self._beginnings(parents) for _ in self.endings]
+        outputs = self._read(self.outputs, rows, content, beginnings, batch_size)
+        return self._finite(self.combine(self._by_text(outputs)), texts)
 
     def slot_gradient(self, texts: Sequence[str], probe: Tensor, slots: int) -> SlotGradient:
         """See ``Term.slot_gradient``; a placeholder's gradient is the sum over the endings."""

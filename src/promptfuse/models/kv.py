@@ -1,0 +1,404 @@
+"""Causal language models behind keys and values of what they have read already.
+
+Many branches are packed into one row behind one prefix, with a mask that parts them from each other and
+positions of their own (tree attention), so that no branch has a copy of the prefix. Where a model does not
+take such masks, each branch is a row of its own; where it has no such cache, texts are read whole. Which of
+these holds is found out by a trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.cache_utils import Cache, DynamicLayer
+
+from promptfuse.models.batching import cut, run_halving
+from promptfuse.models.prefix import (
+    EMPTY,
+    Branches,
+    Prefix,
+    PrefixCache,
+    at_least_float32,
+    embeddings_replaced,
+    stack_keys,
+)
+
+Mode = Literal["tree", "rows"]
+
+_REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
+"""What a model says that does not take a mask, a cache or bare token ids."""
+
+
+class _Behind(DynamicLayer):  # type: ignore[misc]
+    """One layer of a cache that puts new keys behind known ones and keeps only the new ones.
+
+    Args:
+        keys: (rows, heads, known, width), or None if nothing is known.
+        values: the same.
+    """
+
+    def __init__(self, keys: Tensor | None, values: Tensor | None) -> None:
+        super().__init__()
+        self.new: tuple[Tensor, Tensor] | None = None
+        self.known = None if keys is None or values is None else (keys, values)
+        if keys is not None:
+            self.lazy_initialization(keys, values)
+            self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        del args, kwargs
+        self.new = key_states, value_states
+        if self.known is None:
+            return self.new
+        return torch.cat([self.known[0], key_states], 2), torch.cat([self.known[1], value_states], 2)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What has been read: logits of tokens, and where each branch's tokens stand in them.
+
+    Attributes:
+        logits: (rows, columns, vocabulary).
+        places: for each branch its row and first column.
+        layers: keys and values of the new tokens, (rows, heads, columns, width) each.
+    """
+
+    logits: Tensor
+    places: list[tuple[int, int]]
+    layers: list[tuple[Tensor, Tensor]]
+
+
+class CausalReader:
+    """Reads rows behind prefixes with a causal language model of ``transformers``.
+
+    Args:
+        module: the model.
+        budget: tokens in one forward pass.
+        limit: bytes of keys and values to remember.
+        mode: whether branches are packed into rows, or have a row each.
+        keeps_logits: whether the model can be asked for the logits of some columns only.
+    """
+
+    def __init__(
+        self, module: nn.Module, budget: int, limit: int, mode: Mode, keeps_logits: bool = False
+    ) -> None:
+        self.module = module
+        self.budget = budget
+        self.mode = mode
+        self.keeps_logits = keeps_logits
+        self.cache = PrefixCache(module, limit)
+        self.embedding: nn.Module = module.get_input_embeddings()  # type: ignore[operator]
+        config: Any = module.config
+        config = config.get_text_config()
+        self.depth = int(config.num_hidden_layers)
+        # Behind a window the oldest tokens are out of sight, which a shared prefix does not know.
+        windows = (
+            getattr(config, name, None)
+            for name in ("sliding_window", "attention_chunk_size", "window_size", "attention_window")
+        )
+        self.longest = min((size for size in windows if isinstance(size, int)), default=2**31)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, module: nn.Module, ids: Sequence[int], budget: int, limit: int) -> CausalReader | None:
+        """A reader whose NLL agrees with the model's own in a trial; None if there is none.
+
+        Args:
+            module: the model.
+            ids: four ordinary token ids at least.
+            budget: see ``CausalReader``.
+            limit: see ``CausalReader``.
+        """
+        one, two, three, four = ids[:4]
+        rows = [
+            [one, two, three, four, one, three],
+            [one, two, three, four, two, two, three, one],
+            [one, two, four, three],
+            [one, two, three, one],
+            [two],
+        ]
+        known = ((one, two, three, four), (one, two, three), ())
+        try:
+            expected = [
+                functional.cross_entropy(
+                    at_least_float32(module(input_ids=torch.tensor([row], device=_device(module))).logits[0]),
+                    torch.tensor([*row[1:], one], device=_device(module)),
+                    reduction="none",
+                )[:-1]
+                for row in rows
+            ]
+        except _REFUSALS:
+            return None
+        tolerance = 0.05 if torch.finfo(next(module.parameters()).dtype).eps > 1e-4 else 1e-4
+        for mode in ("tree", "rows"):
+            try:
+                reader = cls(module, budget, limit, mode)
+                prefixes = [*reader.prefixes(known[:2], nll=True), EMPTY]
+                found = reader.nll(rows, Branches(tuple(prefixes), (0, 0, 0, 1, 2), (4, 4, 2, 3, 0)))
+            except (RuntimeError, *_REFUSALS):
+                continue  # The model takes no such mask or cache.
+            if all(
+                torch.allclose(own[: len(true)], true, rtol=tolerance, atol=tolerance)
+                for own, true in zip(found, expected, strict=True)
+            ):
+                return reader
+        return None
+
+    # -------------------------------------------------------------------------------- what is asked
+
+    @torch.no_grad()
+    def prefixes(self, rows: Sequence[tuple[int, ...]], nll: bool) -> list[Prefix]:
+        """Keys, values and next-token distributions of rows, through what is remembered of them.
+
+        Args:
+            rows: token ids; an empty row gives ``EMPTY``.
+            nll: whether the NLL of the rows' own tokens is wanted too.
+        """
+
+        def usable(prefix: Prefix) -> bool:
+            return not nll or prefix.nll is not None
+
+        made = {row: self.cache.longest(row, usable) for row in rows}
+        missing = sorted(
+            (row for row, prefix in made.items() if len(prefix) < len(row)),
+            key=lambda row: len(row) - len(made[row]),
+        )
+        start = 0
+        for stop in cut([len(row) - len(made[row]) for row in missing], self.budget):
+            run = self._growing(missing, [made[row] for row in missing], nll)
+            for part in run_halving(run, start, stop):
+                made.update((prefix.ids, prefix) for prefix in part)
+            start = stop
+        found = [made[row] for row in rows]
+        self.cache.hold([prefix for prefix in found if len(prefix)])
+        return found
+
+    def nll(self, rows: Sequence[Sequence[int]], branches: Branches) -> Tensor:
+        """NLL of every token but the first of each row, (rows, longest row - 1); differentiable.
+
+        The prefixes have their NLL. Zero behind a row's end.
+        """
+        device = _device(self.module)
+        origin, shared, fresh, owners = [], [], [], []
+        for index, row in enumerate(rows):
+            known = branches.shared[index]
+            # The token that predicts the first new one is read again, unless its prediction is known.
+            begin = known if self._predicts(branches, index) else max(known - 1, 0)
+            if begin < len(row) - 1:
+                origin.append(branches.origin[index])
+                shared.append(begin)
+                fresh.append(row[begin:-1])
+                owners.append(index)
+        found = self._known(rows, branches)
+        if not owners:
+            return found
+        replaced = None if branches.embeddings is None else branches.embeddings[owners]
+        run = self._run(branches.prefixes, origin, shared, fresh, replaced)
+        at_row = [place[0] for place, ids in zip(run.places, fresh, strict=True) for _ in ids]
+        at_column = [
+            place[1] + step for place, ids in zip(run.places, fresh, strict=True) for step in range(len(ids))
+        ]
+        into = [index for index, ids in zip(owners, fresh, strict=True) for _ in ids]
+        column = [begin + step for begin, ids in zip(shared, fresh, strict=True) for step in range(len(ids))]
+        targets = torch.tensor(
+            [rows[index][place + 1] for index, place in zip(into, column, strict=True)], device=device
+        )
+        logits = at_least_float32(run.logits[at_row, at_column])
+        return found.index_put(
+            (torch.tensor(into, device=device), torch.tensor(column, device=device)),
+            functional.cross_entropy(logits, targets, reduction="none"),
+        )
+
+    # -------------------------------------------------------------------------------- how it is done
+
+    @staticmethod
+    def _predicts(branches: Branches, index: int) -> bool:
+        """Whether a row shares a whole prefix, whose prediction of the next token is known."""
+        prefix = branches.prefixes[branches.origin[index]]
+        return branches.shared[index] == len(prefix) and prefix.following is not None
+
+    def _known(self, rows: Sequence[Sequence[int]], branches: Branches) -> Tensor:
+        """The NLL that is known from the prefixes, (rows, longest row - 1), zero elsewhere."""
+        parameter = next(self.module.parameters())
+        kind = torch.promote_types(parameter.dtype, torch.float32)
+        found = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=kind, device=parameter.device)
+        for number, prefix in enumerate(branches.prefixes):
+            mine = [index for index, origin in enumerate(branches.origin) if origin == number]
+            if prefix.nll is not None and mine:
+                reach = torch.tensor([branches.shared[index] - 1 for index in mine], device=found.device)
+                width = min(len(prefix.nll), found.shape[1])
+                inside = torch.arange(width, device=found.device) < reach[:, None]
+                found[mine, :width] = prefix.nll[:width] * inside
+            whole = [index for index in mine if self._predicts(branches, index) and len(prefix)]
+            if whole and prefix.following is not None:
+                next_ids = [rows[index][len(prefix)] for index in whole]
+                found[whole, len(prefix) - 1] = -prefix.following[next_ids]
+        return found
+
+    def _growing(
+        self, rows: Sequence[tuple[int, ...]], known: Sequence[Prefix], nll: bool
+    ) -> Callable[[int, int], list[Prefix]]:
+        """What reads the rest of some of the rows."""
+
+        def run(start: int, stop: int) -> list[Prefix]:
+            before = known[start:stop]
+            fresh = [row[len(prefix) :] for row, prefix in zip(rows[start:stop], before, strict=True)]
+            shared = [len(prefix) for prefix in before]
+            last = None if nll else sorted({len(ids) - 1 for ids in fresh})
+            got = self._run(before, range(len(before)), shared, fresh, None, last)
+            found = []
+            for place, row, prefix, ids in zip(got.places, rows[start:stop], before, fresh, strict=True):
+                size = len(ids)
+                keys, values = (
+                    tuple(
+                        torch.cat([*([old[index]] if old else []), new[place[0], :, :size]], 1)
+                        for index, new in enumerate(side)
+                    )
+                    for old, side in zip(
+                        (prefix.keys, prefix.values), zip(*got.layers, strict=True), strict=True
+                    )
+                )
+                columns = (
+                    slice(size) if last is None else slice(last.index(size - 1), last.index(size - 1) + 1)
+                )
+                chances = at_least_float32(got.logits[place[0], columns]).log_softmax(-1)
+                own = None
+                if nll:
+                    steps = (
+                        chances if prefix.following is None else torch.cat([prefix.following[None], chances])
+                    )
+                    target = torch.tensor(row[len(prefix) or 1 :], device=chances.device)
+                    fresh_nll = -steps[:-1].gather(1, target[:, None])[:, 0]
+                    own = fresh_nll if prefix.nll is None else torch.cat([prefix.nll, fresh_nll])
+                found.append(Prefix(row, keys, values, chances[-1].clone(), own))
+            return found
+
+        return run
+
+    def _run(
+        self,
+        prefixes: Sequence[Prefix],
+        origin: Sequence[int],
+        shared: Sequence[int],
+        fresh: Sequence[Sequence[int]],
+        embeddings: Tensor | None,
+        columns: Sequence[int] | None = None,
+    ) -> _Run:
+        """One forward pass over the new tokens of branches.
+
+        Args:
+            prefixes: what the branches go on from.
+            origin: for each branch the number of its prefix.
+            shared: for each branch how many tokens of the prefix it sees.
+            fresh: for each branch its new tokens, at least one.
+            embeddings: (branches, length, d) of the whole rows, or None to look the new tokens up.
+            columns: the columns whose logits are wanted, if each branch is alone in its row; None for all.
+        """
+        packed = self._pack(origin, [len(ids) for ids in fresh])
+        width = max(sum(len(fresh[index]) for index in row) for row in packed)
+        places = [(0, 0)] * len(fresh)
+        ids = [[0] * width for _ in packed]
+        positions = [[0] * width for _ in packed]
+        branch = [[-1] * width for _ in packed]
+        for number, row in enumerate(packed):
+            column = 0
+            for index in row:
+                places[index] = number, column
+                size = len(fresh[index])
+                ids[number][column : column + size] = fresh[index]
+                positions[number][column : column + size] = range(shared[index], shared[index] + size)
+                branch[number][column : column + size] = [index] * size
+                column += size
+        device = _device(self.module)
+        owner = torch.tensor(branch)
+        longest = max(map(len, prefixes))
+        mask = self._mask(owner, torch.tensor([*shared, 0]), longest).to(device)
+        cache = self._cache(prefixes, [origin[row[0]] for row in packed], longest)
+        where = torch.tensor(positions, device=device)
+        keep = (
+            {}
+            if columns is None or not self.keeps_logits
+            else {"logits_to_keep": torch.tensor(columns).to(device)}
+        )
+        replaced = None
+        if embeddings is not None:
+            replaced = embeddings[owner.clamp_min(0).to(device), where]
+        with nullcontext() if replaced is None else embeddings_replaced(self.embedding, replaced):
+            output = self.module(
+                input_ids=torch.tensor(ids, device=device),
+                attention_mask=mask,
+                position_ids=where,
+                past_key_values=cache,
+                use_cache=True,
+                **keep,
+            )
+        logits = output.logits
+        if columns is not None and not keep:
+            logits = logits[:, list(columns)]
+        return _Run(logits, places, [layer.new for layer in cache.layers])
+
+    def _pack(self, origin: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        """Branches by row: those of one prefix, as many as a row takes."""
+        if self.mode == "rows":
+            return [[index] for index in range(len(origin))]
+        most = 64 if _device(self.module).type == "cpu" else 256
+        rows: list[list[int]] = []
+        filled: dict[int, tuple[list[int], int]] = {}
+        for index in sorted(range(len(origin)), key=lengths.__getitem__):
+            row, tokens = filled.get(origin[index], ([], most))
+            if tokens + lengths[index] > most:
+                row, tokens = [], 0
+                rows.append(row)
+            row.append(index)
+            filled[origin[index]] = row, tokens + lengths[index]
+        return rows
+
+    def _mask(self, owner: Tensor, shared: Tensor, longest: int) -> Tensor:
+        """What each token sees of its prefix and of its row.
+
+        Args:
+            owner: (rows, columns) each token's branch, -1 at padding.
+            shared: (branches + 1,) how many tokens of the prefix each sees, 0 at the end for the padding.
+            longest: tokens of the longest prefix.
+        """
+        before = torch.arange(longest) < shared[owner][..., None]
+        if self.mode == "rows":
+            return torch.cat([before[:, 0], owner >= 0], 1).long()
+        together = (owner[:, :, None] == owner[:, None, :]).tril()
+        visible = torch.cat([before, together], 2)
+        kind = next(self.module.parameters()).dtype
+        mask = torch.zeros(visible.shape, dtype=kind)
+        return mask.masked_fill_(~visible, torch.finfo(kind).min)[:, None]
+
+    def _cache(self, prefixes: Sequence[Prefix], rows: Sequence[int], longest: int) -> Cache:
+        """Keys and values of each row's prefix."""
+        if not longest:
+            return Cache(layers=[_Behind(None, None) for _ in range(self.depth)])
+        some = next(prefix for prefix in prefixes if len(prefix))
+        layers = []
+        for index in range(self.depth):
+            sides = []
+            for known in ("keys", "values"):
+                like = getattr(some, known)[index]
+                blank = like.new_empty(like.shape[0], 0, like.shape[2])
+                tensors = [getattr(prefix, known)[index] if len(prefix) else blank for prefix in prefixes]
+                stacked = stack_keys(tensors, longest)
+                if list(rows) != list(range(len(prefixes))):
+                    one = len(prefixes) == 1
+                    stacked = stacked.expand(len(rows), -1, -1, -1) if one else stacked[list(rows)]
+                sides.append(stacked)
+            layers.append(_Behind(*sides))
+        return Cache(layers=layers)
+
+
+def _device(module: nn.Module) -> torch.device:
+    device: torch.device = next(module.parameters()).device
+    return device
