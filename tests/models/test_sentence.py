@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -263,6 +266,30 @@ def test_a_text_without_tokens_has_no_features(checkpoint: Callable[[str], Path]
     encoder = load_model(made)
     with pytest.raises(TextError, match="give at least one word"):
         encoder.text_features(encoder.encode(["dog", ""]))
+
+
+@pytest.mark.parametrize("kind", ["sentence-encoder", "causal-lm"])
+def test_models_in_the_cache_of_the_hub(
+    kind: str, folder: Callable[..., Path], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    if kind == "causal-lm":  # There it is asked whether it is a sentence encoder, and it is none.
+        made = checkpoint("gpt2")
+    else:
+        made = as_sentence_transformer(folder("bert"), pooling("cls_token"), max_seq_length=20)
+    cached = tmp_path / "hub" / "models--somebody--something"
+    shutil.copytree(made, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    code = (
+        "from promptfuse.models import load_model; found = load_model('somebody/something');"
+        "print(found.kind, getattr(found, 'pooling', None), found.max_length)"
+    )
+    offline = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=offline, capture_output=True, text=True, check=False
+    )
+    expected = {"sentence-encoder": "sentence-encoder ('cls',) 20", "causal-lm": "causal-lm None 40"}
+    assert (ran.stdout.strip(), ran.stderr) == (expected[kind], "")
 
 
 # -------------------------------------------------------------------------------------- what is refused

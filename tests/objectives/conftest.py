@@ -62,6 +62,11 @@ def score_is_exact() -> Callable[[Term], None]:
             assert term.score(TEXTS, batch_size).tolist() == pytest.approx(exact, abs=1e-5)
         assert term.score(TEXTS[::-1]).tolist() == pytest.approx(exact[::-1], abs=1e-5)
         assert term.score([]).shape == (0,)
+        parents = [text for text in TEXTS for _ in range(2)]
+        grown = [f"{text}{word}" for text in TEXTS for word in (" in", " dog")]
+        exact = [term.exact(text) for text in grown]
+        for batch_size in (1, 3, None):
+            assert term.score(grown, batch_size, parents).tolist() == pytest.approx(exact, abs=1e-5)
 
     return check
 

@@ -88,8 +88,10 @@ def load_model(
         with _clear_errors(shown, "configuration"):
             config = AutoConfig.from_pretrained(source, **options)
         role, layout = _role(config), None
-        if role in (CausalLM, SentenceEncoder, None) and (layout := read_layout(source, shown)):
-            role = SentenceEncoder
+        if role in (CausalLM, SentenceEncoder, None):
+            with _clear_errors(shown, "list of modules"):
+                layout = read_layout(source, shown)
+            role = SentenceEncoder if layout else role
         if role is None:
             raise ModelError(
                 f"{shown}: {' '.join(config.architectures or ()) or config.model_type} is no causal LM, "
