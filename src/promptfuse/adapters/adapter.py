@@ -66,7 +66,7 @@ class Adapter:
             AdapterError: if the preset is unknown, a file unreadable, or no word is common to both.
         """
         if words is None:
-            weights = common_words(model_a.tokenizer, model_b.tokenizer)
+            weights: Mapping[str, float] = common_words(model_a.tokenizer, model_b.tokenizer)
         elif isinstance(words, Mapping):
             weights = checked_weights(words)
         else:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from zlib import crc32
 
 import torch
@@ -85,32 +86,39 @@ def fit(
     if preset not in PRESETS:
         raise AdapterError(f"no preset {preset!r} for adapters; choose from {', '.join(sorted(PRESETS))}")
     config = PRESETS[preset]
-    groups, counts, frequency = _group(model_a, model_b, words, config)
-    skipped = len(words) - counts.total()
-    if not groups:
+    fitter = _Fitter(model_a.embedding_table, model_b.embedding_table, config, len(words), progress)
+    counts: Counter[tuple[int, int]] = Counter()
+    frequency: dict[int, float] = {}
+    for chunk in _chunks(words):
+        for group, lengths in _grouped(model_a, model_b, chunk, words, config):
+            counts.update(lengths)
+            frequency[group.n] = frequency.get(group.n, 0.0) + group.frequency
+            fitter.stream(group)
+        fitter.advance(len(chunk))
+    if not counts:
         raise AdapterError(f"{model_a.name} and {model_b.name} share no word; give other words to fit on")
-    fitter = _Fitter(model_a.embedding_table, model_b.embedding_table, config, len(words) - skipped, progress)
-    own = {n: group for n, group in groups.items() if n <= config.max_subtokens}
-    moments = {n: fitter.stream(group) for n, group in groups.items()}
+    members = {n: sum(count for pair, count in counts.items() if max(pair) == n) for n in frequency}
+    pairs = fitter.pairs
     # The positional map is fitted on the words of every length, taken apart.
-    apart = [pair if n > config.max_subtokens else pair.positional() for n, pair in moments.items()]
-    total, every = sum(apart[1:], apart[0]), list(groups.values())
-    positional, positional_report = fitter.solve(0, total, every, config.ridges[-1])
-    by_length, lengths = {}, []
-    for n, group in sorted(own.items()):
-        by_length[n], length_report = fitter.solve(n, moments[n], [group], positional_report.ridge)
-        lengths.append(length_report)
+    apart = [pair if n > config.max_subtokens else pair.positional() for n, pair in pairs.items()]
+    every = (counts.total(), list(pairs))
+    positional, positional_report = fitter.solve(0, sum(apart[1:], apart[0]), *every, config.ridges[-1])
+    by_length, reports = {}, []
+    for n in sorted(n for n in pairs if n <= config.max_subtokens):
+        found = fitter.solve(n, pairs[n], members[n], [n], positional_report.ridge)
+        by_length[n] = found[0].float()
+        reports.append(found[1])
     report = AdapterReport(
         model_a=model_a.name,
         model_b=model_b.name,
         preset=preset,
         words=dict(counts),
-        lengths=tuple(lengths),
+        lengths=tuple(reports),
         positional=positional_report,
-        coverage=sum(frequency[n] for n in own) / sum(words.values()),
-        skipped=skipped,
+        coverage=sum(frequency[n] for n in by_length) / sum(words.values()),
+        skipped=len(words) - counts.total(),
     )
-    return Maps({n: g.float() for n, g in by_length.items()}, positional[..., 0].float()), report
+    return Maps(by_length, positional[..., 0].float()), report
 
 
 @dataclass(frozen=True)
@@ -122,12 +130,19 @@ class _Group:
     ids_b: Tensor
     weights: Tensor
     held_out: Tensor
+    frequency: float
 
-    @classmethod
-    def joined(cls, parts: Sequence[_Group]) -> _Group:
-        """The words of several groups of one length."""
-        columns = zip(*((part.ids_a, part.ids_b, part.weights, part.held_out) for part in parts), strict=True)
-        return cls(parts[0].n, *(torch.cat(column) for column in columns))
+    def only_held_out(self) -> _Group:
+        """The words that are held out."""
+        chosen = self.held_out
+        return _Group(
+            self.n,
+            self.ids_a[chosen],
+            self.ids_b[chosen],
+            self.weights[chosen],
+            chosen[chosen],
+            frequency=0.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -144,38 +159,39 @@ class _Pair:
         return _Pair(self.fitted.positional(), self.held_out.positional())
 
 
-def _group(
-    model_a: EmbeddingModel, model_b: EmbeddingModel, words: Mapping[str, float], config: FitConfig
-) -> tuple[dict[int, _Group], Counter[tuple[int, int]], dict[int, float]]:
-    """Words by length, the counts of (n_A, n_B), and the summed frequency of the words of each length.
+def _chunks(words: Mapping[str, float]) -> Iterator[list[str]]:
+    """The words, some thousand at a time."""
+    texts = iter(words)
+    while chunk := list(islice(texts, _CHUNK)):
+        yield chunk
 
-    Words that a model cannot embed are in none of them.
+
+def _grouped(
+    model_a: EmbeddingModel,
+    model_b: EmbeddingModel,
+    chunk: Sequence[str],
+    words: Mapping[str, float],
+    config: FitConfig,
+) -> Iterator[tuple[_Group, list[tuple[int, int]]]]:
+    """Some words by length, each group with its words' (n_A, n_B).
+
+    Words that a model cannot embed are in none.
     """
-    texts = list(words)
-    parts: dict[int, list[_Group]] = {}
-    counts: Counter[tuple[int, int]] = Counter()
-    frequency: dict[int, float] = {}
-    for first in range(0, len(texts), _CHUNK):
-        chunk = texts[first : first + _CHUNK]
-        spelled = [_spell(model, chunk) for model in (model_a, model_b)]
-        members: dict[int, list[tuple[str, tuple[int, ...], tuple[int, ...]]]] = {}
-        for text, a, b in zip(chunk, *spelled, strict=True):
-            if a and b:
-                counts[len(a), len(b)] += 1
-                members.setdefault(max(len(a), len(b)), []).append((text, a, b))
-        for n, entries in members.items():
-            weights = [words[text] ** config.weight_power for text, _, _ in entries]
-            frequency[n] = frequency.get(n, 0.0) + sum(words[text] for text, _, _ in entries)
-            group = _Group(
-                n,
-                pad_words([ids_a for _, ids_a, _ in entries], n).int(),
-                pad_words([ids_b for _, _, ids_b in entries], n).int(),
-                torch.tensor(weights, dtype=torch.float64),
-                torch.tensor([crc32(text.encode()) % _HELD_OUT == 0 for text, _, _ in entries]),
-            )
-            parts.setdefault(n, []).append(group)
-    groups = {n: _Group.joined(groups) for n, groups in parts.items()}
-    return groups, counts, frequency
+    spelled = [_spell(model, chunk) for model in (model_a, model_b)]
+    members: dict[int, list[tuple[str, tuple[int, ...], tuple[int, ...]]]] = {}
+    for text, a, b in zip(chunk, *spelled, strict=True):
+        if a and b:
+            members.setdefault(max(len(a), len(b)), []).append((text, a, b))
+    for n, entries in members.items():
+        group = _Group(
+            n,
+            pad_words([ids_a for _, ids_a, _ in entries], n).int(),
+            pad_words([ids_b for _, _, ids_b in entries], n).int(),
+            torch.tensor([words[text] ** config.weight_power for text, _, _ in entries], dtype=torch.float64),
+            torch.tensor([crc32(text.encode()) % _HELD_OUT == 0 for text, _, _ in entries]),
+            sum(words[text] for text, _, _ in entries),
+        )
+        yield group, [(len(a), len(b)) for _, a, b in entries]
 
 
 def _spell(model: EmbeddingModel, texts: Sequence[str]) -> list[tuple[int, ...]]:
@@ -186,7 +202,12 @@ def _spell(model: EmbeddingModel, texts: Sequence[str]) -> list[tuple[int, ...]]
 
 
 class _Fitter:
-    """Streams words through two embedding tables."""
+    """Streams words through two embedding tables.
+
+    Attributes:
+        pairs: the moments so far, by length.
+        held_out: ids of the words held out, by length: all that is kept of the words.
+    """
 
     def __init__(
         self, table_a: Tensor, table_b: Tensor, config: FitConfig, total: int, progress: Progress | None
@@ -195,29 +216,43 @@ class _Fitter:
         self.config = config
         self.total, self.done = total, 0
         self.progress = progress
+        self.pairs: dict[int, _Pair] = {}
+        self.held_out: dict[int, list[_Group]] = {}
         # Double precision is not to be had on every kind of accelerator.
         self.device = table_a.device if table_a.is_cuda else torch.device("cpu")
 
-    def stream(self, group: _Group) -> _Pair:
-        """Moments of a group; of its positions taken apart where it is too long for a map of its own."""
+    def stream(self, group: _Group) -> None:
+        """Add a group to the moments; its positions taken apart where it is too long for a map of its own."""
         n = group.n if group.n <= self.config.max_subtokens else 1
-        pair = _Pair(
-            *(Moments(self.table_a.shape[1], self.table_b.shape[1], n, self.device) for _ in range(2))
-        )
+        if group.n not in self.pairs:
+            widths = (self.table_a.shape[1], self.table_b.shape[1])
+            self.pairs[group.n] = _Pair(*(Moments(*widths, n, self.device) for _ in range(2)))
+        pair = self.pairs[group.n]
         for moments, chosen in ((pair.fitted, ~group.held_out), (pair.held_out, group.held_out)):
             for x, y, weights in self._batches(group, chosen):
                 apart = group.n // n
                 moments.update(_apart(x, n), _apart(y, n), weights.repeat_interleave(apart))
-                self._advance(len(weights))
-        return pair
+        self.held_out.setdefault(group.n, []).append(group.only_held_out())
+
+    def advance(self, words: int) -> None:
+        """Report progress."""
+        self.done += words
+        if self.progress is not None:
+            self.progress(self.done, self.total)
 
     def solve(
-        self, n: int, pair: _Pair, groups: Sequence[_Group], ridge: float
+        self, n: int, pair: _Pair, words: int, lengths: Sequence[int], ridge: float
     ) -> tuple[Tensor, LengthReport]:
         """The map for words of n sub-tokens, 0 for the positional one, and its report.
 
-        ``ridge`` is for the case that there is nothing to choose, or too few words to judge by.
+        Args:
+            n: sub-tokens.
+            pair: the words' moments.
+            words: how many they are.
+            lengths: how long they are.
+            ridge: for the case that there is nothing to choose, or too few words to judge by.
         """
+        groups = [group for length in lengths for group in self.held_out[length]]
         fitted, held_out = pair.fitted, pair.held_out
         ridges, rcond = self.config.ridges, self.config.rcond
         r2, cosine = None, None
@@ -233,8 +268,8 @@ class _Fitter:
         both = fitted + held_out
         report = LengthReport(
             n=n,
-            words=sum(len(group.ids_a) for group in groups),
-            held_out=sum(int(group.held_out.sum()) for group in groups),
+            words=words,
+            held_out=sum(len(group.ids_a) for group in groups),
             ridge=ridge,
             r2=r2,
             cosine=cosine,
@@ -264,11 +299,6 @@ class _Fitter:
             x = embed_words(self.table_a, group.ids_a[part])
             y = embed_words(self.table_b, group.ids_b[part])
             yield x.to(self.device).double(), y.to(self.device).double(), group.weights[part].to(self.device)
-
-    def _advance(self, words: int) -> None:
-        self.done += words
-        if self.progress is not None:
-            self.progress(self.done, self.total)
 
 
 def pad_words(rows: Sequence[Sequence[int]], n: int) -> Tensor:
