@@ -151,6 +151,37 @@ def roberta_tokenizer() -> Any:
     return transformers.RobertaTokenizer(**_byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]))
 
 
+def unigram_tokenizer(single: str, specials: tuple[str, ...], **options: Any) -> Any:
+    """SentencePiece's Unigram with NFKC, as T5 and DeBERTa have it, with a template and special tokens."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=list(specials), unk_token=options["unk_token"], show_progress=False
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    used = [(name, index) for index, name in enumerate(specials) if name in single]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=used)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=40, model_input_names=["input_ids", "attention_mask"],
+        **options,
+    )  # fmt: skip
+
+
+def t5_tokenizer() -> Any:
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return unigram_tokenizer("$A </s>", ("<pad>", "</s>", "<unk>"), **names)
+
+
+def deberta_tokenizer() -> Any:
+    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    names |= {"bos_token": "[CLS]", "eos_token": "[SEP]", "mask_token": "[MASK]"}
+    return unigram_tokenizer("[CLS] $A [SEP]", ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"), **names)
+
+
 def siglip_tokenizer() -> Any:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence(
@@ -347,6 +378,105 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
 }
 
 
+def build_mistral() -> tuple[Any, Any, Any]:
+    tokenizer = llama_tokenizer()
+    config = transformers.MistralConfig(
+        **_ids(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=64,
+    )  # fmt: skip
+    return tokenizer, transformers.MistralForCausalLM(config), None
+
+
+def build_gpt_neox() -> tuple[Any, Any, Any]:
+    tokenizer = gpt2_tokenizer()
+    # More rows than ids, as Pythia has.
+    ids = _ids(tokenizer) | {"vocab_size": len(tokenizer) + 7}
+    config = transformers.GPTNeoXConfig(
+        **ids, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=40,
+    )  # fmt: skip
+    return tokenizer, transformers.GPTNeoXForCausalLM(config), None
+
+
+TONES: dict[str, Any] = {
+    "id2label": {0: "negative", 1: "positive"},
+    "label2id": {"negative": 0, "positive": 1},
+}
+
+
+def build_distilbert() -> tuple[Any, Any, Any]:
+    tokenizer = bert_tokenizer()
+    config = transformers.DistilBertConfig(
+        **_ids(tokenizer), **TONES, dim=16, hidden_dim=32, n_layers=2, n_heads=2, max_position_embeddings=32
+    )
+    return tokenizer, transformers.DistilBertForSequenceClassification(config), None
+
+
+def build_deberta() -> tuple[Any, Any, Any]:
+    """DeBERTa-v2 with the relative positions that published checkpoints of version 3 have."""
+    tokenizer = deberta_tokenizer()
+    config = transformers.DebertaV2Config(
+        **_ids(tokenizer), **TONES, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=40, relative_attention=True, position_buckets=8,
+        norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type=["p2c", "c2p"],
+        position_biased_input=False, pooler_hidden_size=16,
+    )  # fmt: skip
+    return tokenizer, transformers.DebertaV2ForSequenceClassification(config), None
+
+
+def build_t5_encoder() -> tuple[Any, Any, Any]:
+    tokenizer = t5_tokenizer()
+    # More rows than ids, as T5 has.
+    config = transformers.T5Config(
+        **_ids(tokenizer) | {"vocab_size": len(tokenizer) + 20}, d_model=16, d_kv=8, d_ff=32, num_layers=2,
+        num_heads=2, feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    return tokenizer, transformers.T5EncoderModel(config), None
+
+
+def build_bert_encoder() -> tuple[Any, Any, Any]:
+    tokenizer = bert_tokenizer()
+    config = BertConfig(
+        **_ids(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=32,
+    )  # fmt: skip
+    return tokenizer, transformers.BertModel(config), None
+
+
+def build_short_gpt2() -> tuple[Any, Any, Any]:
+    """The tokenizer gives ids that have no row."""
+    tokenizer = gpt2_tokenizer()
+    ids = _ids(tokenizer) | {"vocab_size": len(tokenizer) - 30}
+    return (
+        tokenizer,
+        transformers.GPT2LMHeadModel(GPT2Config(**ids, n_positions=40, n_embd=16, n_layer=2, n_head=2)),
+        None,
+    )
+
+
+def build_short_bert() -> tuple[Any, Any, Any]:
+    """The tokenizer gives ids that have no row."""
+    tokenizer = bert_tokenizer()
+    config = BertConfig(
+        **_ids(tokenizer) | {"vocab_size": len(tokenizer) - 30}, **TONES, hidden_size=16,
+        intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=32,
+    )  # fmt: skip
+    return tokenizer, transformers.BertForSequenceClassification(config), None
+
+
+MORE_BUILDERS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
+    "mistral": build_mistral,
+    "gpt-neox": build_gpt_neox,
+    "distilbert": build_distilbert,
+    "deberta": build_deberta,
+    "t5-encoder": build_t5_encoder,
+    "bert-encoder": build_bert_encoder,
+    "short-gpt2": build_short_gpt2,
+    "short-bert": build_short_bert,
+}
+"""Apart, so that the weights of those above, which go by their rank, stay as they are."""
+
+
 # ----------------------------------------------------------------------------------------- fixtures
 
 
@@ -373,10 +503,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
     @cache
     def build(name: str) -> Path:
-        torch.manual_seed(sorted(BUILDERS).index(name))
+        torch.manual_seed([*sorted(BUILDERS), *sorted(MORE_BUILDERS)].index(name))
         folder = root / name
         with quiet():
-            tokenizer, module, processor = BUILDERS[name]()
+            tokenizer, module, processor = {**BUILDERS, **MORE_BUILDERS}[name]()
             _excite(module).save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             if processor is not None:

@@ -41,6 +41,8 @@ _ENCODER_TYPES = (
     "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet",
     "roberta", "xlm-roberta",
 )  # fmt: skip
+_DECODER_TYPES = ("gpt_neox", "gpt_neox_japanese")
+"""Causal whatever their ``is_decoder`` says, which is false unless it is set."""
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.json",
@@ -126,7 +128,8 @@ def _role(config: Any) -> type[Model] | None:
         fits = (name.endswith(ends) and not name.endswith("LMHeadModel") for name in architectures)
         return SentenceEncoder if all(fits) else None
     causal = ("ForCausalLM", "LMHeadModel")
-    if any(part in name for part in causal for name in architectures) and getattr(config, "is_decoder", True):
+    decoder = config.model_type in _DECODER_TYPES or getattr(config, "is_decoder", True)
+    if decoder and any(part in name for part in causal for name in architectures):
         return CausalLM
     return None
 
