@@ -110,7 +110,9 @@ class Search:
         seed = self.seed if self.stage == 0 else (self.seed, self.stage)
         setting = Setting(self.objective, self.constraints, self.prefix, self.strategy.width, seed)
         selector = make_selector(self.strategy, self._required_phrases, self._keep)
-        return make_proposer(setting, self._methods[self.stage]), selector
+        proposer = make_proposer(setting, self._methods[self.stage])
+        selector.revisits = proposer.revisits
+        return proposer, selector
 
     def _required_phrases(self, text: str) -> int:
         """How many of the required phrases a text has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -54,6 +54,8 @@ class SoftPrompt:
 
 class PEZProposer(EditProposer):
     """Each beam carries a soft prompt of its own; see ``PEZ``."""
+
+    revisits: ClassVar[bool] = True
 
     def __init__(self, setting: Setting, method: PEZ) -> None:
         super().__init__(setting)

@@ -142,11 +142,13 @@ class Proposer(ABC):
         grows: whether texts grow until they end; else every text is a whole one.
         keeps_parents: whether a step may keep the texts that it started from.
         improves: whether only texts better than the one they come from are gone on from.
+        revisits: whether a text may lead to other texts when it is gone on from again.
     """
 
     grows: ClassVar[bool] = False
     keeps_parents: ClassVar[bool] = False
     improves: ClassVar[bool] = False
+    revisits: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

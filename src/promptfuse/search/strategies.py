@@ -73,9 +73,14 @@ class Selector(ABC):
             compete: places are dealt out in turn, as in grid beam search (Hokamp and Liu, 2017).
         keep: whether a text may be gone on from; asked in the order of the ranking, and no more often
             than needed.
+
+    Attributes:
+        revisits: whether a text that was gone on from may be gone on from again; it leads to other texts
+            if the method has a state of its own.
     """
 
     def __init__(self, width: int, met: Callable[[str], int], keep: Callable[[str], bool]) -> None:
+        self.revisits = False
         self.width = width
         self.met = met
         self.keep = keep
@@ -151,8 +156,7 @@ class QueueSelector(Selector):
         self.taken |= {item.text for item in parents}
         waiting = {item.text: item for item in self.queue}
         for item in children:
-            # A method with a state of its own may come back to the very text that it went on from.
-            if item.text not in self.taken or item.parent == item.text:
+            if self.revisits or item.text not in self.taken:
                 waiting.setdefault(item.text, item)
         ranked = self._ranked(waiting.values(), lambda item: item.value)
         chosen = self._taken(ranked)
