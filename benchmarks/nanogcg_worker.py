@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from importlib import metadata
+from itertools import pairwise
 
 import torch
 import transformers
@@ -71,7 +72,7 @@ def run(module, tokenizer, settings, target):
     return {
         "losses": result.losses,
         "strings": result.strings,
-        "step_seconds": [stop - start for start, stop in zip(timed.began, timed.began[1:])],
+        "step_seconds": [stop - start for start, stop in pairwise(timed.began)],
         "scored": counted.counts or [settings["search_width"]] * len(result.losses),
     }
 

@@ -5,13 +5,13 @@
 
 nanoGCG (an independent package on PyPI) needs an older transformers, so it runs in an environment of its own,
 which is made at the first use (about 1.3 GB, by pip, with this repository's ``constraints.txt``). Both begin
-with the same text, draw as many swaps of one token from as many of the best per position, and take as many
+with the same text, draw as many swaps of one token from as many of the best at each position, and take as many
 steps in float32; nanoGCG's other settings are its defaults. The two take turns, seed by seed. nanoGCG drops
-the swaps that do not read back to the same tokens, this package draws others in their place, so it scores more
-texts in a step. ``--alone`` leaves nanoGCG out.
+swaps that do not read back to the same tokens, this package draws others in their place. ``--alone`` leaves
+nanoGCG out.
 
-Prints a line for each seed and the medians: seconds a step (the median of a run's steps), texts scored in
-a step, the lowest loss after all steps, its ratio, and by how much the two differ on the loss of the same texts.
+Prints a line for each seed and the medians: seconds a step (the median of a run's steps), texts scored in a
+step, the lowest loss of all steps, and by how much the two differ on the loss of the same texts.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def make_environment(folder: Path) -> Path:
 
 
 def save_checkpoint(name: str, folder: Path) -> None:
-    """Save a model so that old and new transformers read the same: float32, and a begin mark as ours puts it."""
+    """Save a model in float32 so that old and new transformers read it alike, with our begin mark."""
     lm = pf.load_model(name)
     if not isinstance(lm, CausalLM) or not lm.start_ids:
         raise SystemExit(f"{name}: is no causal language model with a begin-of-text token; give one")
@@ -125,7 +125,7 @@ class Reference:
 
 @contextmanager
 def reference(python: Path, checkpoint: Path, threads: int) -> Iterator[Reference]:
-    """nanoGCG on a checkpoint."""
+    """Start nanoGCG on a checkpoint."""
     worker = Path(__file__).with_name("nanogcg_worker.py")
     command = [str(python), str(worker), str(checkpoint), str(threads)]
     with tempfile.TemporaryFile("w+") as messages:
@@ -265,9 +265,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512, help="swaps drawn in a step")
     parser.add_argument("--top-k", type=int, default=256, help="swaps to draw from, at each position")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--json", action="store_true", help="print a JSON object for each seed and the medians"
-    )
+    parser.add_argument("--json", action="store_true", help="a JSON object for each seed and the medians")
     args = parser.parse_args()
     rows = []
     for row in measure(args):
