@@ -1,0 +1,190 @@
+"""Work of several searches that is done in one go.
+
+A forward pass over many rows takes little longer than one over a few, so searches that run side by side
+should share theirs. Each search runs in a thread of its own, as if it were alone. Where it asks for work
+that can be shared it calls `together`, and waits there until the others have come to a like call. The
+calls are then answered at once, by the thread that runs the `Meeting`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from promptfuse.errors import PromptfuseError
+
+Payload = TypeVar("Payload")
+Answer = TypeVar("Answer")
+
+
+def together(
+    key: Hashable, payload: Payload, joint: Callable[[Sequence[Payload]], Sequence[Answer]]
+) -> Answer:
+    """Do a piece of work, with that of other searches where there are any.
+
+    Args:
+        key: pieces of work with equal keys can be done in one go.
+        payload: the piece of work.
+        joint: does several pieces in one go. What it gives for a piece must not depend on the others,
+            beyond rounding.
+
+    Raises:
+        PromptfuseError: what ``joint`` raises for this piece alone.
+    """
+    member = _MEMBER.get()
+    if member is None:
+        return joint([payload])[0]
+    answer: Answer = member.meeting.ask(member.number, key, payload, joint)
+    return answer
+
+
+@dataclass(frozen=True)
+class _Member:
+    """Who a thread is."""
+
+    meeting: Meeting
+    number: int
+
+
+_MEMBER: ContextVar[_Member | None] = ContextVar("member", default=None)
+
+
+@dataclass
+class _Question:
+    """A piece of work that somebody waits for."""
+
+    key: Hashable
+    payload: Any
+    joint: Callable[[Sequence[Any]], Sequence[Any]]
+    answered: bool = False
+    answer: Any = None
+    error: BaseException | None = None
+
+
+class Meeting:
+    """Runs tasks side by side and answers what they ask together.
+
+    All heavy work is done by the thread that calls `run`, so that numerical libraries keep a single pool
+    of threads; only one thread is ever busy.
+
+    Attributes:
+        rounds: how many times questions were answered.
+        questions: how many questions there were.
+    """
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.questions = 0
+        self._condition = threading.Condition()
+        self._waiting: dict[int, _Question] = {}
+        self._present = 0
+        self._cancelled = False
+
+    def run(self, workers: Sequence[Callable[[], None]]) -> None:
+        """Run workers to their ends.
+
+        Args:
+            workers: each runs in a thread of its own.
+
+        Raises:
+            BaseException: the first that a worker raises, when all others have stopped too.
+        """
+        failures: list[BaseException] = []
+
+        def attend(number: int, worker: Callable[[], None]) -> None:
+            _MEMBER.set(_Member(self, number))
+            try:
+                worker()
+            except _Cancelled:
+                pass
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                with self._condition:
+                    self._present -= 1
+                    self._cancelled = self._cancelled or bool(failures)
+                    self._condition.notify_all()
+
+        threads = [
+            threading.Thread(target=attend, args=(number, worker), daemon=True)
+            for number, worker in enumerate(workers)
+        ]
+        self._present = len(threads)
+        for thread in threads:
+            thread.start()
+        try:
+            while self._serve():
+                pass
+        finally:  # An interrupt must not leave threads waiting for answers.
+            with self._condition:
+                self._cancelled = True
+                self._condition.notify_all()
+            for thread in threads:
+                thread.join()
+        if failures:
+            raise failures[0]
+
+    def ask(
+        self, number: int, key: Hashable, payload: Any, joint: Callable[[Sequence[Any]], Sequence[Any]]
+    ) -> Any:
+        """Wait for an answer; see `together`."""
+        question = _Question(key, payload, joint)
+        with self._condition:
+            self._waiting[number] = question
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: question.answered or self._cancelled)
+        if not question.answered:
+            raise _Cancelled
+        if question.error is not None:
+            raise question.error
+        return question.answer
+
+    def _serve(self) -> bool:
+        """Wait until nobody is busy and answer what most ask for; whether there is more to come."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._cancelled or len(self._waiting) == self._present)
+            if self._cancelled or not self._present:
+                return False
+            # Whoever asks for something else waits on, until the others have caught up: answered one by
+            # one, members that are out of step would stay so.
+            numbers: dict[Hashable, list[int]] = {}
+            for number in sorted(self._waiting):
+                numbers.setdefault(self._waiting[number].key, []).append(number)
+            chosen = max(numbers.values(), key=len)
+            questions = [self._waiting[number] for number in chosen]
+        _answer(questions)
+        with self._condition:
+            for number, question in zip(chosen, questions, strict=True):
+                del self._waiting[number]
+                question.answered = True
+            self.rounds += 1
+            self.questions += len(questions)
+            self._condition.notify_all()
+        return True
+
+
+class _Cancelled(BaseException):
+    """Somebody else has failed, so there will be no answer."""
+
+
+def _answer(questions: Sequence[_Question]) -> None:
+    """Answer questions of one key: in one go, or one by one where that fails."""
+    try:
+        answers = questions[0].joint([question.payload for question in questions])
+    except PromptfuseError as error:
+        if len(questions) == 1:
+            questions[0].error = error
+            return
+        # One that is too long, say, should not spoil the others.
+        for question in questions:
+            _answer([question])
+        return
+    except Exception as error:
+        for question in questions:
+            question.error = error
+        return
+    for question, answer in zip(questions, answers, strict=True):
+        question.answer = answer

@@ -1,0 +1,112 @@
+"""Searches side by side: answers as if alone, work in one go, errors where they belong."""
+
+import pytest
+
+from promptfuse.errors import TextError
+from promptfuse.models.together import Meeting, together
+
+
+class Doubler:
+    """Doubles numbers; refuses 13."""
+
+    def __init__(self):
+        self.batches = []
+
+    def joint(self, numbers):
+        self.batches.append(list(numbers))
+        if 13 in numbers:
+            raise TextError("13: no such floor")
+        return [2 * number for number in numbers]
+
+    def __call__(self, number):
+        return together("double", number, self.joint)
+
+
+def test_alone_there_is_nobody_to_wait_for():
+    doubler = Doubler()
+    assert doubler(4) == 8
+    assert doubler.batches == [[4]]
+
+
+def test_work_is_done_in_one_go_and_everybody_gets_their_own():
+    doubler, found = Doubler(), {}
+
+    def worker(start):
+        def run():
+            found[start] = [doubler(start + k) for k in range(3)]
+
+        return run
+
+    meeting = Meeting()
+    meeting.run([worker(start) for start in (0, 100, 200)])
+    assert found == {start: [2 * (start + k) for k in range(3)] for start in (0, 100, 200)}
+    assert doubler.batches == [[0, 100, 200], [1, 101, 201], [2, 102, 202]]
+    assert (meeting.rounds, meeting.questions) == (3, 9)
+
+
+def test_members_that_fall_out_of_step_catch_up():
+    doubler, other = Doubler(), Doubler()
+
+    def late():
+        together("other", 1, other.joint)
+        for k in range(4):
+            doubler(k)
+
+    def early():
+        for k in range(4):
+            doubler(k)
+
+    Meeting().run([late, early, early])
+    # The two first go ahead, or wait once; from then on all three ask together or the early ones are done.
+    assert sum(map(len, doubler.batches)) == 12
+    assert len(doubler.batches) <= 8
+    assert other.batches == [[1]]
+
+
+def test_members_end_when_they_like():
+    doubler, found = Doubler(), []
+
+    def worker(times):
+        return lambda: found.extend(doubler(k) for k in range(times))
+
+    Meeting().run([worker(times) for times in (1, 5, 0, 3)])
+    assert sorted(found) == sorted(2 * k for times in (1, 5, 0, 3) for k in range(times))
+
+
+def test_an_error_is_that_of_the_piece_which_is_wrong():
+    doubler, found = Doubler(), {}
+
+    def worker(number):
+        def run():
+            try:
+                found[number] = doubler(number)
+            except TextError as error:
+                found[number] = str(error)
+
+        return run
+
+    Meeting().run([worker(number) for number in (12, 13, 14)])
+    assert found == {12: 24, 13: "13: no such floor", 14: 28}
+
+
+def test_a_failure_stops_all_and_comes_out():
+    doubler = Doubler()
+
+    def endless():
+        while True:
+            doubler(1)
+
+    def failing():
+        doubler(2)
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        Meeting().run([endless, failing, endless])
+
+
+def test_a_failure_of_the_joint_work_comes_out_too():
+    def broken(payloads):
+        raise ZeroDivisionError(len(payloads))
+
+    with pytest.raises(ZeroDivisionError):
+        Meeting().run([lambda: together("broken", 1, broken)] * 2)
