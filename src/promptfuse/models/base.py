@@ -22,6 +22,7 @@ from promptfuse.models.prefix import (
     at_least_float32,
     common_length,
     embeddings_replaced,
+    reads_whole,
 )
 
 __all__ = ["Batch", "Model", "at_least_float32"]
@@ -229,6 +230,8 @@ class Model(ABC):
         Returns:
             Where each row goes on from; None if the model has to read every row whole.
         """
+        if reads_whole():
+            return None
         shared = [
             min(common_length(row, parent), self.most_shared(row))
             for row, parent in zip(rows, parents, strict=True)

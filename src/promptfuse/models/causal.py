@@ -14,7 +14,7 @@ from promptfuse.errors import TextError
 from promptfuse.models.base import Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes, token_budget
 from promptfuse.models.kv import CausalReader
-from promptfuse.models.prefix import Branches, Prefix
+from promptfuse.models.prefix import Branches, Prefix, reads_whole
 
 _ROWS_AT_ONCE = 64
 """Rows whose keys and values are held at the same time."""
@@ -164,6 +164,7 @@ class CausalLM(Model):
             raise TextError(
                 f"{self.name}: a text has {longest} tokens, the model takes {self.max_length}; shorten it"
             )
+        reuse = reuse and not reads_whole()
         if reuse and self.reader is not None and longest <= self.reader.longest:
             found = []
             for first in range(0, len(full), _ROWS_AT_ONCE):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,24 @@ from torch import Tensor, nn
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Half-precision outputs in float32; anything wider as it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+_WHOLE: ContextVar[bool] = ContextVar("whole", default=False)
+
+
+@contextmanager
+def reading_whole() -> Iterator[None]:
+    """Have every model read every text whole within the block: the reference for what is faster."""
+    token = _WHOLE.set(True)
+    try:
+        yield
+    finally:
+        _WHOLE.reset(token)
+
+
+def reads_whole() -> bool:
+    """Whether the code runs within ``reading_whole``."""
+    return _WHOLE.get()
 
 
 @contextmanager

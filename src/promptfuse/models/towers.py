@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import QuickGELUActivation
 
 from promptfuse.models.prefix import (
     Branches,
@@ -23,6 +24,7 @@ from promptfuse.models.prefix import (
     ragged_positions,
     stack_keys,
 )
+from promptfuse.models.products import linear
 
 _PARTS = {"embeddings", "encoder", "final_layer_norm"}
 _LAYER = {"self_attn", "layer_norm1", "mlp", "layer_norm2"}
@@ -246,7 +248,7 @@ class TextTower:
             attention = layer.self_attn
             normed = layer.layer_norm1(hidden)
             keys, values = (
-                projection(normed).view(len(normed), self.heads, -1)
+                linear(projection, normed).view(len(normed), self.heads, -1)
                 for projection in (attention.k_proj, attention.v_proj)
             )
             if not pool:
@@ -255,11 +257,11 @@ class TextTower:
                     break
             if final:  # Nobody attends to what the other tokens become.
                 hidden, normed = hidden[layout.last], normed[layout.last]
-            queries = attention.q_proj(normed).view(len(normed), self.heads, -1)
+            queries = linear(attention.q_proj, normed).view(len(normed), self.heads, -1)
             before = self._before(prefixes, number, keys)
             mixed = _attend(queries * attention.scale, keys, values, before, layout, final)
-            hidden = hidden + attention.out_proj(mixed.flatten(1))
-            hidden = hidden + layer.mlp(layer.layer_norm2(hidden))
+            hidden = hidden + linear(attention.out_proj, mixed.flatten(1))
+            hidden = hidden + _mlp(layer.mlp, layer.layer_norm2(hidden))
         return (hidden if pool else hidden[:0]), collected
 
     def _before(self, prefixes: Sequence[Prefix], layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,6 +271,16 @@ class TextTower:
         keys = [prefix.keys[layer] if len(prefix) else blank for prefix in prefixes]
         values = [prefix.values[layer] if len(prefix) else blank for prefix in prefixes]
         return stack_keys(keys, longest), stack_keys(values, longest)
+
+
+def _mlp(mlp: Any, hidden: Tensor) -> Tensor:
+    """``mlp(hidden)``; in place where no gradient is taken, since the inner layer is the widest tensor."""
+    inner = linear(mlp.fc1, hidden)
+    if isinstance(mlp.activation_fn, QuickGELUActivation) and not torch.is_grad_enabled():
+        inner = (1.702 * inner).sigmoid_().mul_(inner)
+    else:
+        inner = mlp.activation_fn(inner)
+    return linear(mlp.fc2, inner)
 
 
 def _extend(old: tuple[Tensor, ...], new: Sequence[Tensor]) -> tuple[Tensor, ...]:

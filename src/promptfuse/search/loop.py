@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from promptfuse.errors import ConfigError, TextError
+from promptfuse.models.prefix import reading_whole
 from promptfuse.objectives import Fluency, Objective
 from promptfuse.search.append import SENTENCE_ENDS
 from promptfuse.search.constraints import Constraints
@@ -52,6 +54,7 @@ class Search:
         scalarisation: ``weighted`` or ``chebyshev``; see ``Weighing``.
         seed: for methods that draw.
         batch_size: the most rows in one forward pass; None for as many as fit.
+        exact: read every text whole, with nothing remembered: the slow reference, with the same result.
         callbacks: called with the search and the step behind every step.
         run_dir: a folder that the history and the state are written to behind every step. If there is a
             state in it already, the search goes on from there.
@@ -77,6 +80,7 @@ class Search:
         scalarisation: Scalarisation = "weighted",
         seed: int = 0,
         batch_size: int | None = None,
+        exact: bool = False,
         callbacks: Sequence[Callback] = (),
         run_dir: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -89,7 +93,8 @@ class Search:
         self.strategy = strategy or BeamSearch()
         self.constraints = constraints or Constraints()
         self.prefix = prefix.strip()
-        self.seed, self.batch_size, self.callbacks = seed, batch_size, list(callbacks)
+        self.seed, self.batch_size, self.exact = seed, batch_size, exact
+        self.callbacks = list(callbacks)
         self.round_trip = RoundTrip(self.objective)
         self._described = objective.describe()
         self.finished = Archive(self.objective.weights)
@@ -172,6 +177,10 @@ class Search:
 
     def step(self) -> Step:
         """Take one step."""
+        with reading_whole() if self.exact else nullcontext():
+            return self._step()
+
+    def _step(self) -> Step:
         started = time.perf_counter()
         best_before = self.finished.best()
         proposals, ended = self.proposer.propose(self.beams)
