@@ -5,7 +5,7 @@
 
 nanoGCG (an independent package on PyPI) needs an older transformers, so it runs in an environment of its own,
 which is made at the first use (about 1.3 GB, by pip, with this repository's ``constraints.txt``). Both begin
-with the same text, draw as many swaps of one token from as many of the best at each position, and take as many
+with the same text, draw as many swaps of one token from as many of the best of each position, taking as many
 steps in float32; nanoGCG's other settings are its defaults. The two take turns, seed by seed. nanoGCG drops
 swaps that do not read back to the same tokens, this package draws others in their place. ``--alone`` leaves
 nanoGCG out.
@@ -187,16 +187,15 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         lm = pf.load_model(checkpoint)
         assert isinstance(lm, CausalLM)
         if args.alone:
-            for seed in range(args.seeds):
-                yield {"seed": seed, "ours": summary(run_ours(lm, args, seed))}
+            yield from compare(lm, None, args)
             return
         python = make_environment(args.environment or default_environment())
         with reference(python, checkpoint, args.threads) as other:
             yield from compare(lm, other, args)
 
 
-def compare(lm: CausalLM, other: Reference, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each seed, with both."""
+def compare(lm: CausalLM, other: Reference | None, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A row for each seed, with nanoGCG where it is there."""
     settings = {
         "num_steps": args.steps,
         "optim_str_init": args.init,
@@ -208,20 +207,23 @@ def compare(lm: CausalLM, other: Reference, args: argparse.Namespace) -> Iterato
     term = pf.TargetContinuation(lm, args.target)
     for seed in range(args.seeds):
         ours = summary(run_ours(lm, args, seed))
-        theirs = summary(other.ask(settings={**settings, "seed": seed}, target=args.target))
-        texts = [args.init, ours["text"], theirs["text"]]
-        exact = [term.exact(text) for text in texts]
-        same = other.ask(texts=texts, target=args.target)
-        yield {
+        row = {
             "seed": seed,
-            "ours": ours,
-            "nanogcg": theirs,
-            "initial_loss": exact[0],
-            "loss_of_text": {"ours": exact[1], "nanogcg": exact[2]},
-            "times_faster": theirs["seconds_per_step"] / ours["seconds_per_step"],
-            "max_abs_difference": max(abs(a - b) for a, b in zip(exact, same, strict=True)),
-            "versions": other.versions,
+            "initial_loss": term.exact(args.init),
+            "ours": {**ours, "loss_of_text": term.exact(ours["text"])},
         }
+        if other is not None:
+            theirs = summary(other.ask(settings={**settings, "seed": seed}, target=args.target))
+            texts = [args.init, ours["text"], theirs["text"]]
+            exact = [term.exact(text) for text in texts]
+            same = other.ask(texts=texts, target=args.target)
+            row |= {
+                "nanogcg": {**theirs, "loss_of_text": exact[-1]},
+                "times_faster": theirs["seconds_per_step"] / ours["seconds_per_step"],
+                "max_abs_difference": max(abs(a - b) for a, b in zip(exact, same, strict=True)),
+                "versions": other.versions,
+            }
+        yield row
 
 
 def medians(rows: list[dict[str, Any]]) -> dict[str, Any]:
