@@ -38,7 +38,7 @@ class GCGProposer(EditProposer):
             for start in range(0, len(order), self.method.batch):
                 chosen = [pairs[index] for index in order[start : start + self.method.batch]]
                 rows = [[*beam.ids[:at], token, *beam.ids[at + 1 :]] for at, token in chosen]
-                for row, text in zip(rows, self.setting.decode(rows), strict=True):
+                for row, text in zip(rows, self.decode(rows), strict=True):
                     if text is not None and text not in seen and kept < self.method.batch:
                         seen.add(text)
                         kept += 1

@@ -222,6 +222,9 @@ class Search:
 
     def _select(self, last: Sequence[Hypothesis], children: Sequence[Hypothesis]) -> list[Hypothesis]:
         by_text = {item.text: item for item in children}
+        # Starts are scored with what comes from them, but are not among it.
+        starts = {item.text for item in last if not item.terms}
+        children = [item for item in children if item.text not in starts or item.parent == item.text]
         parents = [by_text.get(item.text, item) for item in last] if self.proposer.keeps_parents else []
         if self.proposer.improves:
             values = {item.text: item.value for item in parents}

@@ -88,15 +88,19 @@ class PEZProposer(EditProposer):
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
         """See ``Proposer.propose``."""
         found = []
+        moved: dict[str, SoftPrompt] = {}
         for number, beam in enumerate(beams):
             prompt = self.prompts.pop(beam.text, None) or self._prompt(beam)
             prompt = self._advanced(prompt, beam)
-            kept = self.constraints.allows(prompt.text, len(prompt.ids))
-            text, ids = (prompt.text, prompt.ids) if kept else (beam.text, beam.ids)
-            if text not in self.prompts:  # Two prompts that meet in one text go on as one.
-                self.prompts[text] = prompt
+            text, ids = (prompt.text, prompt.ids) if self._legal(prompt) else (beam.text, beam.ids)
+            if text not in moved:  # Two prompts that meet in one text go on as one.
+                moved[text] = prompt
                 found.append(Proposal(text, ids, None, number))
+        self.prompts |= moved
         return Proposed(found, [])
+
+    def _legal(self, prompt: SoftPrompt) -> bool:
+        return self.constraints.allows(prompt.text, len(prompt.ids)) and self.leaves_prefix(prompt.text)
 
     def _prompt(self, beam: Hypothesis) -> SoftPrompt:
         free = torch.tensor(beam.ids[self.fixed(beam.ids) or 0 :], dtype=torch.long)
@@ -117,7 +121,7 @@ class PEZProposer(EditProposer):
                 continue
             ids, text = projected
             prompt = replace(prompt, ids=ids, text=text)
-            if text != beam.text and self.constraints.allows(text, len(ids)):
+            if text != beam.text and self._legal(prompt):
                 break
             gradient = self._gradient(prompt)
         return prompt

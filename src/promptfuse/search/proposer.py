@@ -226,6 +226,18 @@ class EditProposer(Proposer):
         prefix = self.setting.prefix_ids
         return len(prefix) if tuple(ids[: len(prefix)]) == prefix else None
 
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str | None]:
+        """As ``Setting.decode``; None also where a text goes on with the prefix's last word."""
+        return [
+            text if text is not None and self.leaves_prefix(text) else None
+            for text in self.setting.decode(rows)
+        ]
+
+    def leaves_prefix(self, text: str) -> bool:
+        """Whether the prefix's last word stands in a text as it is."""
+        end = len(self.setting.prefix)
+        return end == 0 or not text[end : end + 1].isalnum()
+
     def behind_prefix(self, text: str) -> str:
         """A text put behind the prefix."""
         return f"{self.setting.prefix} {text.strip()}" if self.setting.prefix else text

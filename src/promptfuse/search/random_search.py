@@ -40,7 +40,7 @@ class RandomSearchProposer(EditProposer):
             # Some draws will break a rule; make enough to fill the number all the same.
             rows = draw(beam.ids, 2 * self.method.candidates + 16)
             kept = 0
-            for row, text in zip(rows, self.setting.decode(rows), strict=True):
+            for row, text in zip(rows, self.decode(rows), strict=True):
                 if text is not None and text not in seen and kept < self.method.candidates:
                     seen.add(text)
                     kept += 1
