@@ -28,6 +28,7 @@ from promptfuse.models.prefix import (
     embeddings_replaced,
     stack_keys,
 )
+from promptfuse.models.products import fast_products
 
 Mode = Literal["tree", "rows"]
 
@@ -331,7 +332,8 @@ class CausalReader:
         replaced = None
         if embeddings is not None:
             replaced = embeddings[owner.clamp_min(0).to(device), where]
-        with nullcontext() if replaced is None else embeddings_replaced(self.embedding, replaced):
+        looked_up = nullcontext() if replaced is None else embeddings_replaced(self.embedding, replaced)
+        with looked_up, fast_products(device):
             output = self.module(
                 input_ids=torch.tensor(ids, device=device),
                 attention_mask=mask,

@@ -8,10 +8,15 @@ in, but asks oneDNN only in compiled models.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 
 @cache
@@ -46,6 +51,49 @@ def linear(module: nn.Module, inputs: Tensor) -> Tensor:
         return _multiply(inputs, module.weight, module.bias)
     found: Tensor = module(inputs)
     return found
+
+
+def fast_products(device: torch.device) -> AbstractContextManager[object]:
+    """A block in which every linear layer multiplies as ``linear`` does, whoever calls it.
+
+    For modules of other packages. Layers that take gradients, or are in other types, are left alone.
+
+    Args:
+        device: where the block's layers are.
+    """
+    usable = device.type == "cpu" and torch.backends.mkldnn.enabled and has_onednn()
+    return _OneDNN() if usable else nullcontext()
+
+
+class _OneDNN(TorchFunctionMode):
+    """Puts oneDNN in the place of torch's products of linear layers, and of GPT-2's transposed ones."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        del types
+        if not torch.is_grad_enabled() and not kwargs:
+            if func is functional.linear and _plain(*args[:2]):
+                return _multiply(args[0], args[1], args[2] if len(args) > 2 else None)
+            if func is torch.addmm and args[0].dim() == 1 and _plain(args[1], args[2]):
+                return _multiply(args[1], args[2].t(), args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _plain(inputs: Tensor, weight: Tensor) -> bool:
+    """Whether both are ordinary float32 tensors on the CPU, with something in them."""
+    return (
+        type(weight) in (Tensor, nn.Parameter)
+        and inputs.dtype == weight.dtype == torch.float32
+        and inputs.device.type == weight.device.type == "cpu"
+        and inputs.layout == weight.layout == torch.strided
+        and weight.dim() == 2
+        and inputs.numel() > 0
+    )
 
 
 def _multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
