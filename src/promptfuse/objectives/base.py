@@ -16,6 +16,7 @@ from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import Batch, Model
 from promptfuse.models.base import at_least_float32
 from promptfuse.models.batching import cut, cut_branches, run_halving, token_budget
+from promptfuse.models.products import fast_products
 
 MAX_WEIGHT = 1e6
 """Beyond it the other terms are lost in float32's rounding."""
@@ -165,7 +166,8 @@ class Term(ABC):
             batch = model.collate([rows[index] for index in part], [content[index] for index in part])
             if branches is not None:
                 batch = replace(batch, branches=branches.part(part))
-            return outputs(batch)
+            with fast_products(model.device):
+                return outputs(batch)
 
         found: list[Tensor] = []
         start = 0
