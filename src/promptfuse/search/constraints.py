@@ -158,6 +158,35 @@ class Constraints:
         pairs = zip(self.required, self._required_words, strict=True)
         return [phrase for phrase, wanted in pairs if not _contains(words, wanted)]
 
+    def progress(self, text: str) -> int:
+        """How much of the required phrases a text has: 2 for each word, 1 for a word under way.
+
+        Of a phrase that is not complete, the words count that the text ends with.
+        """
+        if not self.required:
+            return 0
+        words = words_of(text)
+        growing = bool(words) and text[-1:].isalnum()
+        return sum(_progress(words, wanted, growing) for wanted in self._required_words)
+
+
+def _progress(words: Sequence[str], wanted: Sequence[str], growing: bool) -> int:
+    """See ``Constraints.progress``, for one phrase; ``growing`` if the last word may go on."""
+    if _contains(words, wanted):
+        return 2 * len(wanted)
+    best = 0
+    for count in range(len(wanted)):
+        if list(words[len(words) - count :]) == list(wanted[:count]):
+            best = max(best, 2 * count)
+        head, last = words[: len(words) - 1], words[-1:]
+        if (
+            growing
+            and wanted[count].startswith(last[0])
+            and list(head[len(head) - count :]) == list(wanted[:count])
+        ):
+            best = max(best, 2 * count + 1)
+    return best
+
 
 def _contains(words: Sequence[str], wanted: Sequence[str]) -> bool:
     """Whether a run of words occurs in another one."""

@@ -114,14 +114,10 @@ class Search:
     def _begin_stage(self) -> tuple[Proposer, Selector]:
         seed = self.seed if self.stage == 0 else (self.seed, self.stage)
         setting = Setting(self.objective, self.constraints, self.prefix, self.strategy.width, seed)
-        selector = make_selector(self.strategy, self._required_phrases, self._keep)
+        selector = make_selector(self.strategy, self.constraints.progress, self._keep)
         proposer = make_proposer(setting, self._methods[self.stage])
         selector.revisits = proposer.revisits
         return proposer, selector
-
-    def _required_phrases(self, text: str) -> int:
-        """How many of the required phrases a text has."""
-        return len(self.constraints.required) - len(self.constraints.missing(text))
 
     def _keep(self, text: str) -> bool:
         """Whether every model reads a text back."""

@@ -69,7 +69,7 @@ class Selector(ABC):
 
     Args:
         width: how many texts a step goes on from.
-        met: how many of the required phrases a text has. Texts that have different numbers of them do not
+        met: how much of the required phrases a text has. Texts that have different parts of them do not
             compete: places are dealt out in turn, as in grid beam search (Hokamp and Liu, 2017).
         keep: whether a text may be gone on from; asked in the order of the ranking, and no more often
             than needed.

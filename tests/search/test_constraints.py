@@ -1,0 +1,179 @@
+"""Rules for texts, and searches that obey them."""
+
+import pytest
+
+import promptfuse as pf
+from promptfuse.search.readback import RoundTrip, reads_back
+from tests.search.conftest import FREE
+
+
+@pytest.mark.parametrize(
+    ("rules", "allowed", "refused"),
+    [
+        ({"banned": ("cat",)}, "A dog runs.", "A Cat runs."),
+        ({"banned": ("Cat",)}, "A catalogue.", "The cat's cat"),
+        ({"banned_patterns": (r"\d", "^An image")}, "A dog", "A dog 5"),
+        ({"banned_patterns": (r"\d", "^An image")}, "This is An image", "An image of"),
+        ({"max_words": 3}, "a dog runs.", "a dog runs far"),
+        ({"vocabulary": ("a", "surfboard", "on")}, "on a surf", "on a dog"),
+        ({"vocabulary": ("a", "surfboard", "on")}, "On a, surfboard", "a surf on"),
+        ({"no_repeat_ngram": 3, "no_echo": False}, "a dog a dog", "a red dog a red dog"),
+        ({"no_repeat_ngram": 0}, "a dog and a dog", "a dog dog"),
+    ],
+)
+def test_rules_for_every_text(rules, allowed, refused):
+    constraints = pf.Constraints(**rules)
+    assert constraints.allows(allowed)
+    assert not constraints.allows(refused)
+
+
+def test_tokens_are_counted_where_they_are_known():
+    rules = pf.Constraints(max_tokens=4)
+    assert rules.allows("a dog", 4)
+    assert not rules.allows("a dog", 5)
+    assert rules.allows("a dog")
+
+
+@pytest.mark.parametrize(
+    ("rules", "complete", "incomplete"),
+    [
+        ({"required": ("Red Fox", "runs")}, "a red fox, he runs", "a fox that is red runs"),
+        ({"min_words": 3}, "a dog runs", "a dog"),
+        ({"vocabulary": ("a", "surfboard")}, "a surfboard", "a surf"),
+    ],
+)
+def test_rules_for_complete_texts(rules, complete, incomplete):
+    constraints = pf.Constraints(**rules)
+    assert constraints.allows(complete)
+    assert constraints.allows(incomplete)
+    assert constraints.completes(complete, 9)
+    assert not constraints.completes(incomplete, 9)
+
+
+def test_missing_phrases_are_named():
+    rules = pf.Constraints(required=("red fox", "dog"), min_tokens=3)
+    assert rules.missing("The Dog saw a fox") == ["red fox"]
+    assert rules.missing("The Dog saw a red, fox") == []
+    assert not rules.completes("dog, red fox", 2)
+
+
+def test_progress_counts_words_of_phrases():
+    rules = pf.Constraints(required=("red fox", "dog"))
+    counts = {
+        "": 0,
+        "The": 0,
+        "a re": 1,
+        "a red": 2,
+        "a red f": 3,
+        "a red dog": 2,
+        "a red fox": 4,
+        "Red fox d": 5,
+    }
+    assert {text: rules.progress(text) for text in counts} == counts
+    assert rules.progress("The red fox, a dog.") == 6
+    assert rules.progress("a red.") == 2
+    assert pf.Constraints().progress("a red fox") == 0
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"banned_patterns": ("(",)}, "'\\(' is no regular expression"),
+        ({"required": ("red cat",), "banned": ("Cat",)}, "banned too"),
+        ({"required": ("cat",), "vocabulary": ("dog",)}, "not in the vocabulary"),
+        ({"required": ("!",)}, "has no word"),
+        ({"min_words": 4, "max_words": 3}, "leave no text"),
+        ({"max_tokens": 0}, "leave no text"),
+        ({"banned": "cat"}, "give a list"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(rules, message):
+    with pytest.raises(pf.ConfigError, match=message):
+        pf.Constraints(**rules)
+
+
+def test_lists_become_tuples_and_compare():
+    assert pf.Constraints(banned=["cat"]) == pf.Constraints(banned=("cat",))
+
+
+@pytest.mark.parametrize("method", [pf.AutoDAN(8), pf.RandomAppend(8)], ids=repr)
+@pytest.mark.parametrize("strategy", [pf.BeamSearch(4), pf.UniformCost()], ids=repr)
+def test_appended_texts_have_the_required_words(puzzle, method, strategy):
+    """What the models like least is in the text all the same, once it is complete."""
+    rules = pf.Constraints(no_repeat_ngram=0, no_echo=False, required=("runs", "old dog"))
+    result = pf.Search(puzzle.objective, method, strategy, steps=14, patience=14, constraints=rules).run()
+    assert result.complete
+    assert rules.missing(result.text) == []
+    assert all(rules.completes(item.text, len(item.ids)) for item in result.pareto_front)
+    shortest = puzzle.best(4, ".")[1]
+    assert result.value > shortest
+
+
+def test_the_best_text_with_a_required_word_is_found(puzzle):
+    rules = pf.Constraints(no_repeat_ngram=0, no_echo=False, required=("runs",), max_tokens=4)
+    result = pf.Search(
+        puzzle.objective, pf.AutoDAN(8, transport="none"), pf.BeamSearch(64), steps=4, constraints=rules
+    ).run()
+    from itertools import product
+
+    from tests.search.conftest import WORDS
+
+    texts = [" ".join(words) for length in (2, 3, 4) for words in product(WORDS, repeat=length)]
+    texts = [text for text in texts if text.endswith(".") and "runs" in text and text.count(".") == 1]
+    values = puzzle.objective.totals(puzzle.objective.score(texts))
+    assert result.text == texts[int(values.argmin())]
+
+
+def test_lengths_and_vocabulary_hold_in_a_search(puzzle):
+    rules = pf.Constraints(
+        no_repeat_ngram=0, no_echo=False, min_words=3, max_words=5, vocabulary=("the", "old", "dog", "runs")
+    )
+    search = pf.Search(
+        puzzle.objective, pf.AutoDAN(8), pf.BeamSearch(3), steps=12, patience=12, constraints=rules
+    )
+    result = search.run()
+    assert 3 <= len(result.text.rstrip(" .").split()) <= 5
+    for step in search.history:
+        for beam in step.beams:
+            assert set(beam.text.replace(".", "").split()) <= {"the", "old", "dog", "runs"}
+
+
+def test_a_text_that_a_model_cannot_spell_is_not_kept(model, puzzle):
+    """The classifier of the puzzle does not know the word, so it would judge another text."""
+    lm, classifier = model("gpt2"), puzzle.objective.terms["class"].model
+    objective = pf.Objective(pf.Fluency(lm), pf.ClassProbability(classifier, "good", 1.0))
+    trip = RoundTrip(objective)
+    assert trip.models == [lm, classifier]
+    assert trip.holds("a red fox")
+    assert not trip.holds("a red cat")
+    for round_trip in (True, False):
+        rules = pf.Constraints(no_repeat_ngram=0, no_echo=False, round_trip=round_trip)
+        search = pf.Search(
+            objective,
+            pf.AutoDAN(40, transport="none"),
+            pf.BeamSearch(4),
+            prefix="a",
+            steps=3,
+            constraints=rules,
+        )
+        search.run()
+        kept = [beam.text for step in search.history for beam in step.beams]
+        spelled = [reads_back(classifier, text) for text in kept]
+        assert all(spelled) is round_trip or not kept
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "clip", "bert", "siglip", "qwen2"])
+def test_every_tokenizer_reads_plain_english_back(model, name):
+    assert reads_back(model(name), "A brown dog runs through the grass, it's 10 dollars.")
+
+
+def test_characters_that_a_model_does_not_know_do_not_read_back(model):
+    assert not reads_back(model("bert"), "A dog \u4eba")
+    assert reads_back(model("gpt2"), "A dog \u4eba")
+
+
+def test_constraints_may_leave_nothing_to_say(puzzle):
+    rules = pf.Constraints(vocabulary=("zebra",), banned_patterns=(r"\.",))
+    with pytest.raises(pf.ConfigError, match="no token can be put behind"):
+        pf.Search(puzzle.objective, pf.AutoDAN(8), pf.Greedy(), constraints=rules).run()
+    assert FREE.allows("")
