@@ -99,14 +99,19 @@ class CausalLM(Model):
         valid = batch.mask[:, 1:].to(torch.float32)
         return valid if batch.open is None else valid * ~batch.open[:, 1:]
 
-    def token_nll(self, batch: Batch) -> Tensor:
+    def token_nll(self, batch: Batch, first: Sequence[int] | None = None) -> Tensor:
         """NLL in nats of every token but the first of each row, (rows, length - 1); differentiable.
 
         Zero where nothing is predicted: at the padding and at placeholders. Column k is the token in
         column k + 1 of the batch.
+
+        Args:
+            batch: the rows.
+            first: for each row the first column that is asked for; what stands before it may be wrong.
+                None for all.
         """
         if batch.branches is not None and self.reader is not None:
-            return self.reader.nll(batch.rows, batch.branches) * self.predicted(batch)
+            return self.reader.nll(batch.rows, batch.branches, first) * self.predicted(batch)
         logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1]
         losses = functional.cross_entropy(
             at_least_float32(logits).transpose(1, 2), batch.ids[:, 1:], reduction="none"

@@ -25,6 +25,7 @@ from promptfuse.models.prefix import (
     Prefix,
     PrefixCache,
     at_least_float32,
+    chosen_only,
     embeddings_replaced,
     stack_keys,
 )
@@ -67,7 +68,7 @@ class _Run:
     """What has been read: logits of tokens, and where each branch's tokens stand in them.
 
     Attributes:
-        logits: (rows, columns, vocabulary).
+        logits: (rows, columns, vocabulary), or (tokens, vocabulary) of the tokens that were asked for.
         places: for each branch its row and first column.
         layers: keys and values of the new tokens, (rows, heads, columns, width) each.
     """
@@ -182,37 +183,45 @@ class CausalReader:
         self.cache.hold([prefix for prefix in found if len(prefix)])
         return found
 
-    def nll(self, rows: Sequence[Sequence[int]], branches: Branches) -> Tensor:
+    def nll(
+        self, rows: Sequence[Sequence[int]], branches: Branches, first: Sequence[int] | None = None
+    ) -> Tensor:
         """NLL of every token but the first of each row, (rows, longest row - 1); differentiable.
 
         The prefixes have their NLL. Zero behind a row's end.
+
+        Args:
+            rows: token ids.
+            branches: where they go on from.
+            first: for each row the first column that is asked for; new tokens before it get zero. None
+                for all.
         """
         device = _device(self.module)
-        origin, shared, fresh, owners = [], [], [], []
+        origin, shared, fresh, owners, wanted = [], [], [], [], []
         for index, row in enumerate(rows):
             known = branches.shared[index]
-            # The token that predicts the first new one is read again, unless its prediction is known.
-            begin = known if self._predicts(branches, index) else max(known - 1, 0)
-            if begin < len(row) - 1:
+            asked = 0 if first is None else first[index]
+            # The token that predicts the first new one is read again, unless its prediction is known, or
+            # not asked for.
+            told = self._predicts(branches, index) or asked >= known
+            begin = known if told else max(known - 1, 0)
+            if max(begin, asked) < len(row) - 1:
                 origin.append(branches.origin[index])
                 shared.append(begin)
                 fresh.append(row[begin:-1])
                 owners.append(index)
+                wanted.append(range(max(asked - begin, 0), len(row) - 1 - begin))
         found = self._known(rows, branches)
         if not owners:
             return found
         replaced = None if branches.embeddings is None else branches.embeddings[owners]
-        run = self._run(branches.prefixes, origin, shared, fresh, replaced)
-        at_row = [place[0] for place, ids in zip(run.places, fresh, strict=True) for _ in ids]
-        at_column = [
-            place[1] + step for place, ids in zip(run.places, fresh, strict=True) for step in range(len(ids))
-        ]
-        into = [index for index, ids in zip(owners, fresh, strict=True) for _ in ids]
-        column = [begin + step for begin, ids in zip(shared, fresh, strict=True) for step in range(len(ids))]
+        run = self._run(branches.prefixes, origin, shared, fresh, replaced, wanted=wanted)
+        into = [index for index, steps in zip(owners, wanted, strict=True) for _ in steps]
+        column = [begin + step for begin, steps in zip(shared, wanted, strict=True) for step in steps]
         targets = torch.tensor(
             [rows[index][place + 1] for index, place in zip(into, column, strict=True)], device=device
         )
-        logits = at_least_float32(run.logits[at_row, at_column])
+        logits = at_least_float32(run.logits)
         return found.index_put(
             (torch.tensor(into, device=device), torch.tensor(column, device=device)),
             functional.cross_entropy(logits, targets, reduction="none"),
@@ -292,6 +301,7 @@ class CausalReader:
         fresh: Sequence[Sequence[int]],
         embeddings: Tensor | None,
         columns: Sequence[int] | None = None,
+        wanted: Sequence[range] | None = None,
     ) -> _Run:
         """One forward pass over the new tokens of branches.
 
@@ -302,6 +312,7 @@ class CausalReader:
             fresh: for each branch its new tokens, at least one.
             embeddings: (branches, length, d) of the whole rows, or None to look the new tokens up.
             columns: the columns whose logits are wanted, if each branch is alone in its row; None for all.
+            wanted: for each branch those of its new tokens whose logits are wanted; None for all.
         """
         packed = self._pack(origin, [len(ids) for ids in fresh])
         width = max(sum(len(fresh[index]) for index in row) for row in packed)
@@ -333,7 +344,14 @@ class CausalReader:
         if embeddings is not None:
             replaced = embeddings[owner.clamp_min(0).to(device), where]
         looked_up = nullcontext() if replaced is None else embeddings_replaced(self.embedding, replaced)
-        with looked_up, fast_products(device):
+        chosen = None
+        if wanted is not None:
+            pairs = zip(places, wanted, strict=True)
+            at = [(row, column + step) for (row, column), steps in pairs for step in steps]
+            chosen = torch.tensor(at, device=device).unbind(1)
+        head = self.module.get_output_embeddings()  # type: ignore[operator]
+        # The vocabulary is the larger half of a small model's work.
+        with looked_up, fast_products(device), chosen_only(head, chosen, len(packed), width) as taken:
             output = self.module(
                 input_ids=torch.tensor(ids, device=device),
                 attention_mask=mask,
@@ -345,6 +363,8 @@ class CausalReader:
         logits = output.logits
         if columns is not None and not keep:
             logits = logits[:, list(columns)]
+        if chosen is not None:
+            logits = logits[0] if taken else logits[chosen]
         return _Run(logits, places, [layer.new for layer in cache.layers])
 
     def _pack(self, origin: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:

@@ -8,8 +8,9 @@ in, but asks oneDNN only in compiled models.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -53,7 +54,11 @@ def linear(module: nn.Module, inputs: Tensor) -> Tensor:
     return found
 
 
-def fast_products(device: torch.device) -> AbstractContextManager[object]:
+_FAST: ContextVar[bool] = ContextVar("fast", default=False)
+
+
+@contextmanager
+def fast_products(device: torch.device) -> Iterator[None]:
     """A block in which every linear layer multiplies as ``linear`` does, whoever calls it.
 
     For modules of other packages. Layers that take gradients, or are in other types, are left alone.
@@ -61,8 +66,15 @@ def fast_products(device: torch.device) -> AbstractContextManager[object]:
     Args:
         device: where the block's layers are.
     """
-    usable = device.type == "cpu" and torch.backends.mkldnn.enabled and has_onednn()
-    return _OneDNN() if usable else nullcontext()
+    if _FAST.get() or device.type != "cpu" or not torch.backends.mkldnn.enabled or not has_onednn():
+        yield
+        return
+    token = _FAST.set(True)
+    try:
+        with _OneDNN():
+            yield
+    finally:
+        _FAST.reset(token)
 
 
 class _OneDNN(TorchFunctionMode):

@@ -73,7 +73,7 @@ class TargetContinuation(EndingsTerm):
 
     def outputs(self, batch: Batch) -> Tensor:
         """Mean NLL per token of the target, (rows,)."""
-        losses = self.lm.token_nll(batch)
+        losses = self.lm.token_nll(batch, [start - 1 for start, _ in batch.content])
         columns = torch.arange(1, batch.ids.shape[1], device=losses.device)
         ranges = torch.tensor(batch.content, device=losses.device)
         inside = (columns >= ranges[:, :1]) & (columns < ranges[:, 1:])
