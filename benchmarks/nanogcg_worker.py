@@ -25,12 +25,12 @@ class Timed(gcg.GCG):
         """See ``GCG.run``."""
         self.began = []
         result = super().run(messages, target)
-        self.began.append(time.perf_counter())
+        self.began.append((time.perf_counter(), time.process_time()))
         return result
 
     def compute_token_gradient(self, optim_ids):
         """The first thing that a step does."""
-        self.began.append(time.perf_counter())
+        self.began.append((time.perf_counter(), time.process_time()))
         return super().compute_token_gradient(optim_ids)
 
 
@@ -72,7 +72,8 @@ def run(module, tokenizer, settings, target):
     return {
         "losses": result.losses,
         "strings": result.strings,
-        "step_seconds": [stop - start for start, stop in pairwise(timed.began)],
+        "step_seconds": [stop - start for (start, _), (stop, _) in pairwise(timed.began)],
+        "step_processor_seconds": [stop - start for (_, start), (_, stop) in pairwise(timed.began)],
         "scored": counted.counts or [settings["search_width"]] * len(result.losses),
     }
 
