@@ -1,7 +1,7 @@
 """Captions per second at the shapes of the ``paper`` preset, in bfloat16 and float32.
 
     python -m benchmarks.gpu [--device cuda|cpu] [--photos 64] [--together 32] [--steps 16] [--beams 4]
-        [--candidates 256] [--layers 24] [--dtypes bf16 fp32] [--threads N] [--json]
+        [--candidates 256] [--layers 24] [--tiny] [--dtypes bf16 fp32] [--threads N] [--json]
 
 GPT-2 medium and the text tower of CLIP ViT-B/32 with random weights; photos are random unit vectors. Every
 search takes all its steps. ``--together`` searches share their forward passes. Without a GPU it runs small on
@@ -19,10 +19,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 import promptfuse as pf
@@ -36,21 +36,10 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 PREFIX = "An image of"
 TOLERANCE = {"fluency": 0.05, "image": 0.02}
 """What bfloat16, with its 8 bits, may change: nats a token, and cosine."""
+MEDIUM = replace(shapes.REAL, lm=(1024, 24, 16))
+"""GPT-2 medium and the text tower of CLIP ViT-B/32."""
 PAPER = {"photos": 64, "together": 32, "steps": 16, "candidates": 256, "layers": 24}
 SMALL = {"photos": 2, "together": 2, "steps": 3, "candidates": 16, "layers": 2}
-
-
-def gpt2_medium(layers: int, device: str, dtype: torch.dtype) -> CausalLM:
-    """GPT-2 medium (355M parameters with its 24 layers) with random weights."""
-    tokenizer = shapes.gpt2_tokenizer()
-    torch.manual_seed(0)
-    end = tokenizer.eos_token_id
-    config = transformers.GPT2Config(
-        vocab_size=shapes.GPT2_VOCABULARY, n_embd=1024, n_head=16, n_layer=layers,
-        bos_token_id=end, eos_token_id=end,
-    )  # fmt: skip
-    module = transformers.GPT2LMHeadModel(config).to(device=device, dtype=dtype)
-    return CausalLM(module, tokenizer, "gpt2-medium-shapes")
 
 
 def make_searches(lm: CausalLM, clip: ImageTextModel, args: argparse.Namespace) -> list[Search]:
@@ -132,7 +121,8 @@ def caption_flops(search: Search) -> float:
 def measure(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], pf.Objective, list[str]]:
     """Time one type; with the objective of the first photo and the texts that were found."""
     dtype = DTYPES[name]
-    lm, clip = gpt2_medium(args.layers, args.device, dtype), shapes.clip(args.device, dtype)
+    size = shapes.TINY if args.tiny else replace(MEDIUM, lm=(1024, args.layers, 16))
+    lm, clip = shapes.gpt2(size, args.device, dtype), shapes.clip(size, args.device, dtype)
     flops = caption_flops(make_searches(lm, clip, args)[0])  # It warms up, too.
     searches = make_searches(lm, clip, args)
     if args.device != "cpu":
@@ -146,10 +136,8 @@ def measure(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], pf.Obj
     row = {
         "dtype": name,
         "device": args.device if args.device == "cpu" else torch.cuda.get_device_name(),
-        **{
-            key: getattr(args, key)
-            for key in ("photos", "together", "steps", "beams", "candidates", "layers")
-        },
+        **{key: getattr(args, key) for key in ("photos", "together", "steps", "beams", "candidates")},
+        "lm": dict(zip(("width", "layers", "heads"), size.lm, strict=True)),
         "seconds": seconds,
         "captions_per_second": len(results) / seconds,
         "steps_taken": sum(len(result.history) for result in results) / len(results),
@@ -191,7 +179,7 @@ def show(row: dict[str, Any]) -> str:
     return (
         f"{row['dtype']} on {row['device']}: {row['captions_per_second']:.3g} captions/s "
         f"({row['photos']} photos, {row['together']} together, {row['steps_taken']:.0f} steps, "
-        f"{row['beams']} beams, {row['candidates']} candidates, {row['layers']} layers); "
+        f"{row['beams']} beams, {row['candidates']} candidates, {row['lm']['layers']} layers); "
         f"{row['gflop_per_caption']:.0f} GFLOP each, {row['tflop_per_second']:.3g} TFLOP/s, "
         f"{100 * row['share_of_rate']:.0f}% of {row['device_tflop_per_second']:.3g}"
     )
@@ -206,6 +194,7 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--candidates", type=int, help="for each beam")
     parser.add_argument("--layers", type=int, help="of the language model")
+    parser.add_argument("--tiny", action="store_true", help="tiny models, for a quick trial")
     parser.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", action="store_true", help="print a JSON object for each type")

@@ -13,7 +13,7 @@ from promptfuse.models.products import has_onednn, linear
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
-    "--device cpu --threads 1 --photos 2 --together 2 --steps 2 --beams 2 --candidates 3 --layers 1 --json"
+    "--device cpu --threads 1 --photos 2 --together 2 --steps 2 --beams 2 --candidates 3 --tiny --json"
 ).split()
 
 
