@@ -11,6 +11,7 @@ import typer
 
 from promptfuse.adapter_cli import adapter_app
 from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
+from promptfuse.optimize_cli import optimize
 from promptfuse.version import __version__
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(adapter_app, name="adapter")
+app.command()(optimize)
 
 
 def _whole(value: str) -> int:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptfuse.errors import ConfigError
+from promptfuse.yaml_files import explain, read_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+_IF_MISSING = "add it, or 'base: mini' to start from a preset"
 
 
 class Preset(BaseModel):
@@ -91,7 +91,7 @@ def load_preset(name: str) -> Preset:
     try:
         return Preset.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{name}: {_explain(error)}") from None
+        raise ConfigError(f"{name}: {explain(error, Preset, _IF_MISSING)}") from None
 
 
 def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
@@ -101,37 +101,10 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"no preset {path.name!r}; choose from: {known}, or give a .yaml file")
     if path.resolve() in below:
         raise ConfigError(f"{path}: is based on itself; let 'base' name another preset")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; check the path") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a .yaml file") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}: not valid YAML ({error.problem}, line {line}); correct it") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ConfigError(f"{path}: not valid YAML (no UTF-8 text); give a text file") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected fields such as 'lm: gpt2', found {type(values).__name__}")
-    values = {str(key): value for key, value in values.items()}
+    values = read_yaml(path, "lm: gpt2")
     base = values.pop("base", None)
     if base is None:
         return values
     preset = PRESETS.get(str(base))
     fields = preset.model_dump() if preset else _read(path.parent / str(base), (*below, path.resolve()))
     return {**fields, **values}
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem, in one line, with the nearest right key for a wrong one."""
-    # A wrong key first: the field that is missing is often the one that it was meant for.
-    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, Preset.model_fields, n=1)
-        known = f"did you mean {near[0]!r}?" if near else "choose from: " + ", ".join(Preset.model_fields)
-        return f"no field {key!r}; {known}"
-    if first["type"] == "missing":
-        return f"the field {key!r} is missing; add it, or 'base: mini' to start from a preset"
-    return f"{key}: {first['msg'].lower()}"

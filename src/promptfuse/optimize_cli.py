@@ -1,0 +1,201 @@
+"""``promptfuse optimize``: run the search that a YAML file describes.
+
+It parses, shows and reports; the work is done by the tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from promptfuse.errors import ConfigError
+
+if TYPE_CHECKING:
+    from promptfuse.search import Result, Search
+    from promptfuse.tasks.config import RunConfig
+
+
+def _whole(value: str) -> int:
+    """Parse a whole number; the message names what was given."""
+    try:
+        return int(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is not a whole number") from None
+
+
+def optimize(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to search for, and how.")],
+    validate: Annotated[
+        bool,
+        typer.Option(
+            "--validate", help="Check the file, and that its models, labels and photos exist; no search."
+        ),
+    ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the file with all defaults, as YAML; no search.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(parser=_whole, metavar="N", help="Replaces stopping.steps.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(parser=_whole, metavar="N", help="Replaces seed.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Replaces prefix.")] = None,
+    device: Annotated[str | None, typer.Option(help="Replaces device.")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replaces any value, e.g. terms.image.weight=7; repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folder (replaces run_dir); a run that is in it goes on."),
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page that shows how the search went.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let BlackBox terms run functions of your modules.")
+    ] = False,
+) -> None:
+    """Search for the text that minimises the objective of a YAML file."""
+    changes = _changes(change or [], steps=steps, seed=seed, prefix=prefix, device=device, out=out)
+
+    from promptfuse.tasks.config import check_config, load_config
+    from promptfuse.tasks.config.base import at
+
+    settings = load_config(config, changes)
+    if steps is not None and getattr(settings.method, "steps", None) is not None:
+        raise ConfigError(f"--steps {steps}: the chain has steps of its own; use --set method.steps=[...]")
+    with at(str(config)):
+        settings.require_allowed(allow_code)
+        if validate:
+            sketches = check_config(settings, allow_code=allow_code)
+    if print_config:
+        typer.echo(settings.to_yaml(), nl=False)
+    elif validate and as_json:
+        models = {name: sketch.to_dict() for name, sketch in sketches.items()}
+        typer.echo(json.dumps({"config": str(config), "valid": True, "models": models}))
+    elif validate:
+        found = ", ".join(f"{name} ({sketch.name}, {sketch.where})" for name, sketch in sketches.items())
+        typer.echo(f"{config}: valid; models: {found}")
+    else:
+        result = _run(config, settings, trace, allow_code)
+        _show(config, result, as_json)
+
+
+def _changes(pairs: list[str], *, steps: int | None, out: Path | None, **plain: Any) -> dict[str, Any]:
+    """What options change in the file, by dotted keys."""
+    from promptfuse.yaml_files import parse_value
+
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {pair!r} is not KEY=VALUE; write e.g. --set terms.image.weight=7")
+        changes[key] = parse_value(value)
+    # The path of an option is relative to where the command is run, not to the file.
+    options = {"stopping.steps": steps, "run_dir": None if out is None else str(out.resolve()), **plain}
+    return changes | {key: value for key, value in options.items() if value is not None}
+
+
+def _run(config: Path, settings: RunConfig, trace: Path | None, allow_code: bool) -> Result:
+    """Run the search, and write what was asked for."""
+    from promptfuse.tasks.config.base import at
+    from promptfuse.tasks.config.folder import claim_folder, write_result
+    from promptfuse.web.document import check_target
+
+    if trace is not None:
+        check_target(trace)
+    if settings.run_dir is not None:
+        claim_folder(Path(settings.run_dir), settings)
+    with _display(config.name) as display:
+        with at(str(config)):
+            search = settings.search(allow_code=allow_code, loading=display.loading)
+        if settings.run_dir is not None:
+            claim_folder(Path(settings.run_dir), settings, write=True)
+        for _ in search:
+            display.step(search)
+        result = search.result()
+    if settings.run_dir is not None:
+        write_result(Path(settings.run_dir), result)
+    if trace is not None:
+        from promptfuse.web.search_page import write_search_page
+
+        write_search_page(trace, config.name, result, settings.photos(), settings.to_yaml())
+    return result
+
+
+class _Silent:
+    """Shows nothing: standard error is no terminal."""
+
+    def loading(self, model: str) -> None:
+        """A model is about to be loaded."""
+
+    def step(self, search: Search) -> None:
+        """A step is done."""
+
+
+class _OnTerminal(_Silent):
+    """Shows the step and the best text so far, in place."""
+
+    def __init__(self, title: str, show: Callable[[Any], None]) -> None:
+        self.title, self.show = title, show
+
+    def loading(self, model: str) -> None:
+        """See ``_Silent``."""
+        from rich.text import Text
+
+        self.show(Text(f"{self.title}: loading {model}"))
+
+    def step(self, search: Search) -> None:
+        """See ``_Silent``."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        step = search.history[-1]
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in step.best.terms.items())
+        counts = f"{step.exact_evaluations:,} texts  {step.seconds:.1f} s"
+        self.show(
+            Group(
+                Text(f"{self.title}  step {step.number}/{search.steps}", style="bold"),
+                ProgressBar(total=search.steps, completed=step.number, width=40),
+                Text(step.best.text, style="green" if step.best.complete else ""),
+                Text(f"value {step.best.value:.3f}  {terms}  {counts}", style="dim"),
+            )
+        )
+
+
+@contextmanager
+def _display(title: str) -> Iterator[_Silent]:
+    """What shows the progress: on a terminal a few lines that change, elsewhere nothing."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(Text(f"{title}: reading"), console=Console(stderr=True), transient=True) as live:
+        yield _OnTerminal(title, live.update)
+
+
+def _show(config: Path, result: Result, as_json: bool) -> None:
+    if as_json:
+        row = result.to_dict()
+        del row["history"]
+        typer.echo(json.dumps({"run": str(config), **row}, ensure_ascii=False))
+    elif sys.stdout is not None and sys.stdout.isatty():
+        terms = "  ".join(f"{name} {value:.3f}" for name, value in result.terms.items())
+        counts = f"{result.seconds:.1f} s, {result.exact_evaluations:,} texts, {len(result.history)} steps"
+        typer.echo(result.text)
+        typer.secho(f"  value {result.value:.3f}  {terms}  {counts}", dim=True)
+    else:
+        typer.echo(result.text)

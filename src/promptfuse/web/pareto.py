@@ -1,0 +1,77 @@
+"""The complete texts by two terms at a time, with the Pareto front of each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+
+from promptfuse.search import Hypothesis, Result, pareto_front
+from promptfuse.web.document import GREEN, GREY, keys
+from promptfuse.web.plots import Frame, Point, figure
+
+MOST_PAIRS = 6
+MOST_BEAMS = 1500
+"""Texts of the beams that are drawn; of more than that, evenly many."""
+
+
+def pareto_plots(result: Result) -> str:
+    """A plot for each pair of terms, of the first four terms; nothing where there is one term only."""
+    complete = {item.text: item for item in result.pareto_front}
+    complete |= {step.best.text: step.best for step in result.history if step.best.complete}
+    others = {beam.text: beam for step in result.history for beam in step.beams if beam.text not in complete}
+    if not complete:
+        return ""
+    shown = list(others.values())[:: -(-len(others) // MOST_BEAMS) or 1]
+    names = list(result.terms)
+    pairs = list(combinations(names, 2))[:MOST_PAIRS]
+    plots = "".join(_pair(result, first, second, complete.values(), shown) for first, second in pairs)
+    return f'<div class="figures">{plots}</div>'
+
+
+def _pair(
+    result: Result, first: str, second: str, complete: Iterable[Hypothesis], beams: Iterable[Hypothesis]
+) -> str:
+    def points(items: Iterable[Hypothesis]) -> list[Point]:
+        return [
+            Point(
+                item.terms[first],
+                item.terms[second],
+                f"{item.text}\n{first} {item.terms[first]:.3f}, {second} {item.terms[second]:.3f}, "
+                f"value {item.value:.3f}",
+            )
+            for item in items
+        ]
+
+    complete = list(complete)
+    front = pareto_front(complete, {name: result.weights[name] for name in (first, second)})
+    beaten = [item for item in complete if item not in front]
+    best = [item for item in complete if item.text == result.text]
+    line = sorted(points(front), key=lambda point: point.x)
+    frame = Frame(
+        points([*complete, *beams]),
+        _axis(first, result.weights[first]),
+        _axis(second, result.weights[second]),
+        height=300,
+        whole_x=False,
+    )
+    path = " ".join(f"{frame.x(point.x):.1f},{frame.y(point.y):.1f}" for point in line)
+    inside = (
+        frame.dots(points(beams), 2.5, f'fill="none" stroke="{GREY}" opacity="0.6"')
+        + f'<polyline points="{path}" fill="none" stroke="{GREEN}" stroke-dasharray="4 3"/>'
+        + frame.dots(points(beaten), 4, f'fill="{GREY}"')
+        + frame.dots(line, 5, f'fill="{GREEN}"')
+        + frame.dots(points(best), 9, f'fill="none" stroke="{GREEN}" stroke-width="2" pointer-events="none"')
+    )
+    heading = f"{first} and {second}"
+    legend = keys(
+        [
+            ("complete, beaten by none in these two terms", GREEN),
+            ("complete, beaten", GREY),
+            ("beams (hollow)", "transparent;border:1px solid " + GREY),
+        ]
+    )
+    return figure(heading, frame.svg(inside, heading), f"{legend} The ring is the text that is returned.")
+
+
+def _axis(name: str, weight: float) -> str:
+    return f"{name} loss, {'lower' if weight > 0 else 'higher'} is better"

@@ -1,0 +1,197 @@
+"""Plots as inline SVG: lines, bars and points, with axes that have labels and ticks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from promptfuse.web.document import keys
+
+MANY = 160
+"""More points than this have no marks of their own, and more bars become a line."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in a plot and what is shown when the mouse is over it."""
+
+    x: float
+    y: float
+    hover: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line with a name.
+
+    Attributes:
+        name: for the legend.
+        colour: any of CSS.
+        points: in the order of the line.
+        width: of the line, in pixels.
+    """
+
+    name: str
+    colour: str
+    points: Sequence[Point]
+    width: float = 2.0
+
+
+@dataclass
+class Frame:
+    """The axes of a plot, and where on them a point is.
+
+    Args:
+        points: all that is to be shown.
+        x_label: what the horizontal axis is.
+        y_label: what the vertical axis is.
+        width: in pixels.
+        height: in pixels.
+        from_zero: whether the vertical axis begins at zero.
+        whole_x: whether only whole numbers are ticks of the horizontal axis.
+    """
+
+    points: Sequence[Point]
+    x_label: str
+    y_label: str
+    width: int = 480
+    height: int = 230
+    from_zero: bool = False
+    whole_x: bool = True
+    x_range: tuple[float, float] = field(init=False)
+    y_range: tuple[float, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left, self.right, self.top, self.bottom = 54, 12, 10, 40
+        self.x_range = _range([point.x for point in self.points], 0.0 if self.whole_x else 0.05)
+        heights = [point.y for point in self.points] + ([0.0] if self.from_zero else [])
+        low, high = _range(heights, 0.05)
+        self.y_range = (0.0, high) if self.from_zero else (low, high)
+
+    def x(self, value: float) -> float:
+        """Pixels from the left."""
+        low, high = self.x_range
+        return self.left + (value - low) / (high - low) * (self.width - self.left - self.right)
+
+    def y(self, value: float) -> float:
+        """Pixels from the top."""
+        low, high = self.y_range
+        return self.top + (high - value) / (high - low) * (self.height - self.top - self.bottom)
+
+    def svg(self, inside: str, label: str) -> str:
+        """The whole plot."""
+        floor, end = self.height - self.bottom, self.width - self.right
+        parts = [
+            f'<path class="grid" d="M{self.left} {self.y(tick):.1f}H{end}"/>'
+            f'<text x="{self.left - 6}" y="{self.y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+            for tick in ticks(*self.y_range, 5)
+        ]
+        parts += [
+            f'<text x="{self.x(tick):.1f}" y="{floor + 15}" text-anchor="middle">{tick:g}</text>'
+            f'<line class="axis" x1="{self.x(tick):.1f}" x2="{self.x(tick):.1f}" '
+            f'y1="{floor}" y2="{floor + 4}"/>'
+            for tick in ticks(*self.x_range, 8, whole=self.whole_x)
+        ]
+        middle = (self.left + end) / 2
+        parts.append(
+            f'<line class="axis" x1="{self.left}" x2="{end}" y1="{floor}" y2="{floor}"/>'
+            f'<text class="name" x="{middle:.0f}" y="{self.height - 6}" text-anchor="middle">'
+            f"{escape(self.x_label)}</text>"
+            f'<text class="name" transform="translate(13 {(self.top + floor) / 2:.0f}) rotate(-90)" '
+            f'text-anchor="middle">{escape(self.y_label)}</text>'
+        )
+        return (
+            f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img" '
+            f'aria-label="{escape(label)}">{"".join(parts)}{inside}</svg>'
+        )
+
+    def line(self, series: Series) -> str:
+        """A line with its marks."""
+        places = [(self.x(point.x), self.y(point.y), point.hover) for point in series.points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
+        radius = 2.5 if len(places) <= MANY else 0
+        every = max(1, len(places) // (2 * MANY))
+        marks = "".join(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius or 4}" fill="{series.colour}"'
+            f"{'' if radius else ' opacity=' + chr(34) + '0' + chr(34)}>{title(hover)}</circle>"
+            for x, y, hover in places[::every]
+        )
+        line = (
+            f'<polyline points="{path}" fill="none" stroke="{series.colour}" stroke-width="{series.width}"/>'
+        )
+        return line + marks
+
+    def bars(self, series: Series) -> str:
+        """A bar for each point."""
+        gap = (self.width - self.left - self.right) / max(1.0, self.x_range[1] - self.x_range[0] + 1)
+        wide, floor = max(1.0, 0.7 * gap), self.y(0.0)
+        return "".join(
+            f'<rect x="{self.x(point.x) - wide / 2:.1f}" y="{self.y(point.y):.1f}" width="{wide:.1f}" '
+            f'height="{floor - self.y(point.y):.1f}" fill="{series.colour}">{title(point.hover)}</rect>'
+            for point in series.points
+        )
+
+    def dots(self, points: Iterable[Point], radius: float, style: str) -> str:
+        """Points by themselves; ``style`` is attributes of SVG."""
+        return "".join(
+            f'<circle cx="{self.x(point.x):.1f}" cy="{self.y(point.y):.1f}" r="{radius}" {style}>'
+            f"{title(point.hover)}</circle>"
+            for point in points
+        )
+
+
+def line_plot(heading: str, series: Sequence[Series], y_label: str, from_zero: bool = False) -> str:
+    """Lines by step with a heading and a legend; nothing where there are no points."""
+    series = [one for one in series if one.points]
+    points = [point for one in series for point in one.points]
+    if not points:
+        return ""
+    frame = Frame(points, "step", y_label, from_zero=from_zero)
+    legend = keys((one.name, one.colour) for one in series)
+    return figure(heading, frame.svg("".join(frame.line(one) for one in series), heading), legend)
+
+
+def bar_plot(heading: str, series: Series, y_label: str) -> str:
+    """Bars by step with a heading."""
+    if not series.points:
+        return ""
+    if len(series.points) > MANY:
+        return line_plot(heading, [series], y_label, from_zero=True)
+    frame = Frame(series.points, "step", y_label, from_zero=True)
+    # Half a step of room at both ends, so that the first and last bar are whole.
+    frame.x_range = (min(p.x for p in series.points) - 0.6, max(p.x for p in series.points) + 0.6)
+    return figure(heading, frame.svg(frame.bars(series), heading), keys([(series.name, series.colour)]))
+
+
+def figure(heading: str, svg: str, legend: str) -> str:
+    """A plot with a heading above and a legend below."""
+    return f'<section class="figure"><h4>{escape(heading)}</h4>{svg}<p class="legend">{legend}</p></section>'
+
+
+def title(text: str) -> str:
+    """What an element shows when the mouse is over it."""
+    return f"<title>{escape(text)}</title>" if text else ""
+
+
+def ticks(low: float, high: float, count: int, whole: bool = False) -> list[float]:
+    """About ``count`` round numbers between two others: steps of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    if whole:
+        step = max(1.0, step)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    # Rounded, so that 0.30000000000000004 is 0.3.
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def _range(values: Sequence[float], margin: float) -> tuple[float, float]:
+    """From the least to the greatest, with some room; never empty."""
+    low, high = min(values), max(values)
+    if high - low < 1e-9 * max(1.0, abs(high)):
+        room = max(1e-3, abs(high) * 0.1) if margin else 1.0
+        return low - room, high + room
+    return low - margin * (high - low), high + margin * (high - low)

@@ -1,0 +1,210 @@
+"""The beams of a search as a tree: which text grew from which, and the way to the one that won."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from html import escape
+from itertools import pairwise
+
+from promptfuse.search import Hypothesis, Result, Step
+from promptfuse.web.plots import title
+
+MOST_ROWS = 200
+"""Steps that are drawn; of more than that, evenly many and all in which the best text changed."""
+
+GUTTER, ROW, CHIP, ROOM = 64, 46, 24, 985
+
+
+@dataclass(eq=False)
+class Node:
+    """A text in a step.
+
+    Attributes:
+        item: the text.
+        row: number of the step; 0 is where the search began.
+        column: its rank among the beams; those that left them as complete stand behind the last.
+        parent: what it was made from, or itself in an earlier step; None for a beginning.
+        kept: whether it is the parent's text.
+        complete: whether it became the best complete text in this step.
+        won: whether it is on the way to the text that is returned.
+    """
+
+    item: Hypothesis
+    row: int
+    column: int
+    parent: Node | None
+    kept: bool = False
+    complete: bool = False
+    won: bool = False
+
+
+def grow(result: Result) -> list[list[Node]]:
+    """The nodes of all steps, row by row; row 0 holds what the search began with."""
+    beams = max((len(step.beams) for step in result.history), default=1)
+    roots: list[Node] = []
+    rows = [roots]
+    latest: dict[str, Node] = {}
+    best = None
+    for step in result.history:
+        items = list(step.beams)
+        done = step.best if step.best.text != best and (step.best.complete or not items) else None
+        best = step.best.text
+        if done is not None and done.text not in {item.text for item in items}:
+            items.append(done)
+        row = []
+        for column, item in enumerate(items):
+            before = latest.get(item.text)
+            parent = before or latest.get(item.parent)
+            if parent is None and step.number == 1:
+                parent = next((root for root in roots if root.item.text == item.parent), None)
+                if parent is None:
+                    beginning = Hypothesis(item.parent, (), None)
+                    parent = Node(beginning, 0, len(roots), None)
+                    roots.append(parent)
+            ended = done is not None and item.text == done.text
+            place = beams if ended and column == len(step.beams) else column
+            row.append(Node(item, step.number, place, parent, before is not None, ended))
+        latest |= {node.item.text: node for node in reversed(row)}
+        rows.append(row)
+    _mark(rows, result.text)
+    return rows
+
+
+def winning_path(rows: Sequence[Sequence[Node]]) -> list[Node]:
+    """The nodes on the way to the text that is returned, from the beginning on."""
+    return [node for row in rows for node in row if node.won]
+
+
+def beam_tree(result: Result) -> str:
+    """The tree as inline SVG; the texts show in full when the mouse is over them."""
+    rows = grow(result)
+    shown = _shown(rows)
+    place = {number: index for index, number in enumerate(shown)}
+    columns = max(node.column for number in shown for node in rows[number]) + 1
+    wide = min(230, max(118, (ROOM - GUTTER) // columns))
+    width, height = GUTTER + columns * wide, len(shown) * ROW + 8
+
+    def left(node: Node) -> float:
+        return GUTTER + node.column * wide
+
+    def top(node: Node) -> float:
+        return place[node.row] * ROW + 8
+
+    edges, chips = [], []
+    for number in shown:
+        for node in rows[number]:
+            parent = node.parent
+            while parent is not None and parent.row not in place:
+                parent = parent.parent
+            if parent is not None:
+                x1, y1 = left(parent) + 18, top(parent) + CHIP
+                x2, y2 = left(node) + 18, top(node)
+                bend = (y2 - y1) / 2
+                edges.append(
+                    (node.won and parent.won,
+                     f'<path class="{_class(node.won and parent.won, "edge")}" d="M{x1:.0f} {y1:.0f} '
+                     f'C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} {x2:.0f} {y2:.0f}"/>')
+                )  # fmt: skip
+            chips.append(_chip(node, left(node), top(node), wide - 12))
+    labels = [
+        f'<text x="0" y="{index * ROW + 24}">{"start" if number == 0 else f"step {number}"}</text>'
+        for index, number in enumerate(shown)
+    ]
+    # The winning edges last, so that they lie on top.
+    lines = "".join(svg for _, svg in sorted(edges, key=lambda edge: edge[0]))
+    left_out = len(rows) - len(shown)
+    note = f" {left_out} of {len(rows) - 1} steps are not shown." if left_out else ""
+    return (
+        '<p class="legend">Each step\'s texts, best first: what each changed in the one that it came from, '
+        "and its value. The way to the text that is returned is green; ✓ is a new best complete text. "
+        f"Point at a text to read it in full.{note}</p>"
+        f'<div class="scroll"><svg class="tree" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" role="img" aria-label="Beams as a tree">'
+        f"{_stages(result.history, place, width)}{''.join(labels)}{lines}{''.join(chips)}</svg></div>"
+    )
+
+
+def changed(parent: str, text: str) -> str:
+    """What a text has that its parent has not, in few words.
+
+    A piece that is added within the last word begins with a hyphen; words that are gone with a minus.
+    """
+    if text == parent:
+        return "="
+    if parent and text.startswith(parent):
+        added = text[len(parent) :]
+        return added.strip() if added[0].isspace() or not added[0].isalnum() else f"-{added}"
+    old, new = parent.split(), text.split()
+    parts = []
+    for operation, first, last, start, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if operation == "delete":
+            parts.append("−" + " ".join(old[first:last]))
+        elif operation != "equal":
+            parts.append(" ".join(new[start:end]))
+    return " … ".join(parts) or text.strip()
+
+
+def _mark(rows: Sequence[Sequence[Node]], text: str) -> None:
+    """Mark the way to a text, from its first appearance as a complete one."""
+    nodes = [node for row in rows for node in row if node.item.text == text]
+    node = next((node for node in nodes if node.complete), nodes[0] if nodes else None)
+    while node is not None:
+        node.won = True
+        node = node.parent
+
+
+def _shown(rows: Sequence[Sequence[Node]]) -> list[int]:
+    """The rows to draw."""
+    if len(rows) <= MOST_ROWS:
+        return list(range(len(rows)))
+    every = -(-len(rows) // (MOST_ROWS // 2))
+    events = [number for number, row in enumerate(rows) if any(node.complete for node in row)]
+    kept = events[-(MOST_ROWS // 2) :]
+    return sorted({0, len(rows) - 1, *range(0, len(rows), every), *kept})
+
+
+def _chip(node: Node, left: float, top: float, width: float) -> str:
+    item = node.item
+    if node.row == 0:
+        label = item.text.strip() or "(nothing)"
+    elif node.parent is None:
+        label = item.text.strip()
+    else:
+        label = changed(node.parent.item.text, item.text)
+    value = f"{item.value:.3f}" if node.row else ""
+    if node.complete and node.row:
+        label = item.text.strip()
+    room = int((width - 20 - 6.2 * len(value)) / 6.6) - (2 if node.complete else 0)
+    if len(label) > room:
+        # A complete text is known by its end.
+        label = "…" + label[len(label) - room + 1 :] if node.complete else label[: max(1, room - 1)] + "…"
+    terms = ", ".join(f"{name} {loss:.3f}" for name, loss in item.terms.items())
+    hover = f"{item.text or '(nothing)'}\nvalue {item.value:.4f}; {terms}" if node.row else item.text
+    tick = "✓ " if node.complete else ""
+    return (
+        f'<g class="{_class(node.won, "kept" if node.kept else "chip")}">{title(hover)}'
+        f'<rect x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{CHIP}" rx="6"/>'
+        f'<text x="{left + 8:.0f}" y="{top + 16:.0f}">{tick}{escape(label)}</text>'
+        f'<text class="value" x="{left + width - 7:.0f}" y="{top + 16:.0f}" text-anchor="end">{value}</text>'
+        "</g>"
+    )
+
+
+def _class(won: bool, name: str) -> str:
+    return f"{name} won" if won else name
+
+
+def _stages(history: Sequence[Step], place: dict[int, int], width: int) -> str:
+    """A line where the next method of a chain takes over."""
+    found = []
+    for before, after in pairwise(history):
+        if after.stage != before.stage and after.number in place:
+            y = place[after.number] * ROW - 6
+            found.append(
+                f'<line class="stage" x1="0" x2="{width}" y1="{y}" y2="{y}"/>'
+                f'<text class="stage" x="{width - 4}" y="{y - 4}" text-anchor="end">'
+                f"method {after.stage} of the chain</text>"
+            )
+    return "".join(found)
