@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling [--curves words candidates models] [--words 4 8 16 32 64]
         [--candidates 64 128 256 512 1024] [--models 1 2 3 4] [--steps 3] [--threads N]
-        [--plot FILE.png] [--json]
+        [--processor-time] [--tiny] [--plot FILE.png] [--json]
 
 Models of the shapes of ``benchmarks.step``; the other models are text towers, each with a photo of its own.
 One curve changes one thing: 2 beams x 64 candidates behind 8 words under 1 other model, if not said
@@ -36,7 +36,7 @@ def step_seconds(
     """Median time of steps, and how many texts a step scored."""
     terms = [pf.ImageSimilarity(encoders[index], shapes.photo(index), 22 / models) for index in range(models)]
     objective = pf.Objective(pf.Fluency(lm), *terms)
-    prompt = shapes.prompt(words)
+    prompt = shapes.prompt(words, shapes.TINY if args.tiny else shapes.REAL)
     method, strategy = AutoDAN(candidates=candidates), BeamSearch(args.beams)
     clock = time.process_time if args.processor_time else time.perf_counter
     taken, scored = [], 0
@@ -53,9 +53,10 @@ def step_seconds(
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure the curves, and print each point."""
     torch.set_num_threads(args.threads)
-    lm = shapes.gpt2()
+    size = shapes.TINY if args.tiny else shapes.REAL
+    lm = shapes.gpt2(size)
     most = max([BASE["models"], *(args.models if "models" in args.curves else [])])
-    encoders = [shapes.clip(seed=index) for index in range(most)]
+    encoders = [shapes.clip(size, seed=index) for index in range(most)]
     step_seconds(lm, encoders, **BASE, args=args)  # Loads and plans what is loaded and planned once.
     rows = []
     for curve in args.curves:
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3, help="the median of so many is taken")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tiny", action="store_true", help="tiny models, to see that it runs")
     parser.add_argument("--processor-time", action="store_true", help="measure the processor's time")
     parser.add_argument("--plot", type=Path, help="where to draw the curves")
     parser.add_argument("--json", action="store_true", help="print one JSON object a row")

@@ -1,7 +1,7 @@
 """One AutoDAN step at the shapes of GPT-2 (124M) and CLIP ViT-B/32's text tower, against the naive path.
 
     python -m benchmarks.step [--beams 4] [--candidates 256] [--words 10] [--steps 5] [--naive 32]
-        [--threads N] [--processor-time] [--json]
+        [--threads N] [--processor-time] [--tiny] [--json]
 
 A step reads the beams with the language model, takes the gradient at a placeholder, ranks the vocabulary and
 scores every candidate exactly. The naive path scores the same candidates one at a time, each encoded whole,
@@ -129,11 +129,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Time the steps, the naive path and the machine."""
     torch.set_num_threads(args.threads)
     clock = time.process_time if args.processor_time else time.perf_counter
-    lm, clip = shapes.gpt2(), shapes.clip()
+    size = shapes.TINY if args.tiny else shapes.REAL
+    lm, clip = shapes.gpt2(size), shapes.clip(size)
     term = Recorded(clip, shapes.photo())
     objective = pf.Objective(pf.Fluency(lm), term)
     method = AutoDAN(candidates=args.candidates)
-    search = Search(objective, method, BeamSearch(args.beams), prefix=shapes.prompt(args.words), steps=10**6)
+    search = Search(
+        objective, method, BeamSearch(args.beams), prefix=shapes.prompt(args.words, size), steps=10**6
+    )
     search.step()  # From the prefix to as many beams as asked for.
     search.step()
     taken = []
@@ -183,6 +186,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="the median of so many is taken")
     parser.add_argument("--naive", type=int, default=32, help="candidates timed one at a time, 0 for all")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tiny", action="store_true", help="tiny models, to see that it runs")
     parser.add_argument(
         "--processor-time", action="store_true", help="of all threads: other programs disturb it less"
     )
