@@ -185,6 +185,27 @@ def test_each_beam_has_a_soft_prompt_of_its_own(puzzle):
     assert {beam.text for beam in search.beams} <= set(search.proposer.prompts)
 
 
+def test_soft_prompts_pass_by_texts_that_may_not_be_proposed(puzzle):
+    """The projection goes through texts with the banned word; none of them is kept."""
+    rules = pf.Constraints(no_repeat_ngram=0, no_echo=False, banned=("red",))
+    search = pf.Search(
+        puzzle.objective,
+        pf.PEZ(length=4, weight_decay=1.0),
+        pf.BeamSearch(2),
+        steps=12,
+        patience=12,
+        constraints=rules,
+    )
+    passed = set()
+    gradient = search.proposer._gradient
+    search.proposer._gradient = lambda prompt: passed.add(prompt.text) or gradient(prompt)
+    result = search.run()
+    assert any("red" in text for text in passed)
+    assert result.complete
+    assert not any("red" in beam.text for step in search.history for beam in step.beams)
+    assert len({beam.text for step in search.history for beam in step.beams}) > 2
+
+
 def test_batch_size_changes_no_edit(puzzle):
     for method in (
         pf.GCG(init="runs the runs dog", top_k=6, batch=8),

@@ -40,8 +40,10 @@ def test_diverse_beams_come_from_several_parents():
 def test_uniform_cost_goes_back_to_what_waits():
     selector = selector_of(pf.UniformCost())
     assert texts(selector.select([], [item("a", 1.0), item("b", 2.0)])) == ["a"]
+    assert selector.waiting
     assert texts(selector.select([item("a", 1.0)], [item("aa", 3.0)])) == ["b"]
     assert texts(selector.select([item("b", 2.0)], [item("a", 1.0)])) == ["aa"]
+    assert not selector.waiting
     assert texts(selector.select([item("aa", 3.0)], [])) == []
 
 
@@ -147,6 +149,11 @@ def test_patience_counts_steps_without_a_better_text(puzzle):
 def test_steps_and_stopping_are_not_mixed(puzzle):
     with pytest.raises(pf.ConfigError, match="steps is given twice"):
         search_of(puzzle, pf.AutoDAN(4), steps=3, stopping=pf.Stopping(4))
+
+
+def test_negative_seeds_are_refused(puzzle):
+    with pytest.raises(pf.ConfigError, match="seed: -1 is negative"):
+        search_of(puzzle, METHODS[0], seed=-1)
 
 
 def test_a_chain_has_steps_for_each_method(puzzle):

@@ -86,6 +86,8 @@ class Search:
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch size: {batch_size} is too few; give 1 or more")
+        if seed < 0:
+            raise ConfigError(f"seed: {seed} is negative; give 0 or more")
         self.stopping = _stopping(stopping, steps, patience)
         self.weighing = Weighing(objective, weights, scalarisation)
         self.objective = self.weighing.objective
@@ -113,7 +115,9 @@ class Search:
 
     def _begin_stage(self) -> tuple[Proposer, Selector]:
         seed = self.seed if self.stage == 0 else (self.seed, self.stage)
-        setting = Setting(self.objective, self.constraints, self.prefix, self.strategy.width, seed)
+        setting = Setting(
+            self.objective, self.constraints, self.prefix, self.strategy.width, seed, self._keep
+        )
         selector = make_selector(self.strategy, self.constraints.progress, self._keep)
         proposer = make_proposer(setting, self._methods[self.stage])
         selector.revisits = proposer.revisits
@@ -155,7 +159,7 @@ class Search:
             most = self.method.steps[self.stage]
         if not self.beams or self.stage_steps >= most or self.quiet_steps >= self.stopping.patience:
             return True
-        return not self.proposer.has_room(self.beams)
+        return not (self.selector.waiting or self.proposer.has_room(self.beams))
 
     @property
     def best(self) -> Hypothesis:

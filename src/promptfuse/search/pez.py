@@ -100,7 +100,9 @@ class PEZProposer(EditProposer):
         return Proposed(found, [])
 
     def _legal(self, prompt: SoftPrompt) -> bool:
-        return self.constraints.allows(prompt.text, len(prompt.ids)) and self.leaves_prefix(prompt.text)
+        """Whether the projection may be proposed."""
+        allowed = self.constraints.allows(prompt.text, len(prompt.ids)) and self.leaves_prefix(prompt.text)
+        return allowed and self.setting.readable(prompt.text)
 
     def _prompt(self, beam: Hypothesis) -> SoftPrompt:
         free = torch.tensor(beam.ids[self.fixed(beam.ids) or 0 :], dtype=torch.long)
@@ -117,7 +119,8 @@ class PEZProposer(EditProposer):
         for _ in range(self.method.updates):
             prompt = prompt.stepped(gradient, self.method.lr, self.method.weight_decay)
             projected = self.project(prompt.embeddings)
-            if projected is None or projected[1] == prompt.text:
+            # Where there is no text, or none that fits the models, the last gradient goes on.
+            if projected is None or projected[1] == prompt.text or not self._fits(projected[1]):
                 continue
             ids, text = projected
             prompt = replace(prompt, ids=ids, text=text)
@@ -125,6 +128,9 @@ class PEZProposer(EditProposer):
                 break
             gradient = self._gradient(prompt)
         return prompt
+
+    def _fits(self, text: str) -> bool:
+        return self.setting.objective.fits(text)
 
     def project(self, embeddings: Tensor) -> tuple[tuple[int, ...], str] | None:
         """The nearest text that reads back to its own tokens: its ids and the string.
@@ -222,13 +228,17 @@ class LabelGradient:
     """
 
     def __init__(self, table: Tensor) -> None:
-        self.centred = (table - table.mean(0)).double()
-        gram = self.centred.T @ self.centred
+        self.centred = table - table.mean(0)
+        width = table.shape[1]
+        gram = torch.zeros(width, width, dtype=torch.float64)
+        for start in range(0, len(table), 8192):
+            rows = self.centred[start : start + 8192].double()
+            gram += rows.T @ rows
         ridge = 1e-6 * gram.diagonal().mean().clamp_min(1e-30)
-        self.factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram), dtype=gram.dtype))
+        self.factor = torch.linalg.cholesky(gram + ridge * torch.eye(width, dtype=gram.dtype))
 
     def at(self, labels: Tensor) -> Tensor:
         """Gradients (tokens, d), from (tokens, rows)."""
-        values = labels[:, : len(self.centred)].double()
+        values = labels[:, : len(self.centred)]
         against = (values - values.mean(1, keepdim=True)) @ self.centred[: values.shape[1]]
-        return torch.cholesky_solve(against.T, self.factor).T.float()
+        return torch.cholesky_solve(against.double().T, self.factor).T.float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -31,6 +31,7 @@ class Setting:
         prefix: what every text begins with.
         width: how many texts the strategy goes on from.
         seed: of whatever is drawn; a method in a chain has its own.
+        readable: whether every model reads a text back; others are not gone on from.
     """
 
     objective: Objective
@@ -38,6 +39,7 @@ class Setting:
     prefix: str
     width: int
     seed: int | tuple[int, ...]
+    readable: Callable[[str], bool] = lambda text: True
 
     @property
     def primary(self) -> CausalLM:

@@ -94,6 +94,11 @@ class Selector(ABC):
             children: those that are new.
         """
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are texts to go on from besides those that were selected last."""
+        return False
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed search needs; JSON values."""
         return {}
@@ -164,6 +169,11 @@ class QueueSelector(Selector):
         self.queue = ranked[last:][: self.frontier]
         self.taken |= {item.text for item in chosen}
         return chosen
+
+    @property
+    def waiting(self) -> bool:
+        """See ``Selector.waiting``."""
+        return bool(self.queue)
 
     def state_dict(self) -> dict[str, Any]:
         """The queue and the texts that left it."""
