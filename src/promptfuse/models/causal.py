@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from promptfuse.models.base import Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes, token_budget
 from promptfuse.models.kv import CausalReader
 from promptfuse.models.prefix import Branches, Prefix, reads_whole
+from promptfuse.models.together import together
 
 _ROWS_AT_ONCE = 64
 """Rows whose keys and values are held at the same time."""
@@ -58,10 +60,15 @@ class CausalLM(Model):
 
     def plain_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids without any special token."""
-        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
-        return ids
+        return together(("plain", id(self)), texts, self._plain_of_several)
+
+    def _plain_of_several(self, asked: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """Plain ids of several searches' texts, in one go."""
+        every = [text for texts in asked for text in texts]
+        ids: Iterator[list[int]] = iter(
+            self.tokenizer(every, add_special_tokens=False, verbose=False)["input_ids"] if every else []
+        )
+        return [list(islice(ids, len(texts))) for texts in asked]
 
     def encode_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """Begin-of-text and the text's own tokens; see ``Model.token_rows``.
@@ -169,7 +176,19 @@ class CausalLM(Model):
             raise TextError(
                 f"{self.name}: a text has {longest} tokens, the model takes {self.max_length}; shorten it"
             )
-        reuse = reuse and not reads_whole()
+        if reuse and not reads_whole():
+            return together(("next", id(self)), full, self._next_of_several)
+        return self._next(full, reuse=False)
+
+    def _next_of_several(self, asked: Sequence[list[list[int]]]) -> list[Tensor]:
+        """Next-token log-probabilities of several searches' rows, in one go."""
+        found = self._next([row for rows in asked for row in rows], reuse=True)
+        return list(torch.split(found, [len(rows) for rows in asked]))
+
+    @torch.no_grad()
+    def _next(self, full: list[list[int]], reuse: bool) -> Tensor:
+        """See `next_log_probabilities`; of rows with the begin-of-text token."""
+        longest = max(map(len, full))
         if reuse and self.reader is not None and longest <= self.reader.longest:
             found = []
             for first in range(0, len(full), _ROWS_AT_ONCE):
@@ -177,7 +196,7 @@ class CausalLM(Model):
                 prefixes = self.reader.prefixes(part, nll=False)
                 found += [item.following for item in prefixes if item.following is not None]
             return torch.stack(found)
-        batch = self.collate(full, [(len(start), len(row)) for row in full])
+        batch = self.collate(full, [(len(self.start_ids), len(row)) for row in full])
         last = torch.tensor([len(row) - 1 for row in full], device=self.device)
         keep: Tensor = last.unique()  # type: ignore[no-untyped-call]
         # The vocabulary projection is the larger half of a small model, so it runs only on the columns

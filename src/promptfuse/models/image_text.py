@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from promptfuse.models.base import Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes
 from promptfuse.models.prefix import Branches, Prefix
+from promptfuse.models.together import together
 from promptfuse.models.towers import TextTower
 
 
@@ -102,11 +103,17 @@ class ImageTextModel(Model):
         features = _pooled(self.module.get_text_features(input_ids=batch.ids, attention_mask=mask))
         return functional.normalize(at_least_float32(features), dim=-1)
 
-    @torch.no_grad()
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
         """Unit features of RGB photos, (photos, d)."""
+        return together(("photos", id(self)), images, self._features_of_several)
+
+    @torch.no_grad()
+    def _features_of_several(self, asked: Sequence[Sequence[Image.Image]]) -> list[Tensor]:
+        """Features of several searches' photos, in one go."""
+        images = [image for several in asked for image in several]
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
         parameter = next(self.module.parameters())
         pixels = pixels.to(device=self.device, dtype=parameter.dtype)
         features = _pooled(self.module.get_image_features(pixel_values=pixels))
-        return functional.normalize(at_least_float32(features), dim=-1)
+        found = functional.normalize(at_least_float32(features), dim=-1)
+        return list(torch.split(found, [len(several) for several in asked]))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from promptfuse.models import Batch, Model
 from promptfuse.models.base import at_least_float32
 from promptfuse.models.batching import cut, cut_branches, run_halving, token_budget
 from promptfuse.models.products import fast_products
+from promptfuse.models.together import together
 
 MAX_WEIGHT = 1e6
 """Beyond it the other terms are lost in float32's rounding."""
@@ -73,6 +75,19 @@ class Term(ABC):
     def losses(self, batch: Batch) -> Tensor:
         """Losses of encoded texts, (rows,); differentiable with respect to the input embeddings."""
 
+    @property
+    def reading(self) -> Hashable:
+        """Terms of one reading make their losses from the same ``outputs``, so one pass serves them all."""
+        return id(self)
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """What the model says of encoded texts, (rows, ...); differentiable like the losses."""
+        return self.losses(batch)
+
+    def judge(self, outputs: Tensor) -> Tensor:
+        """The losses, (rows,), that follow from outputs."""
+        return outputs
+
     def describe(self) -> dict[str, Any]:
         """What decides the losses, in plain values."""
         return {
@@ -118,9 +133,9 @@ class Term(ABC):
         """
         if not texts:
             return torch.empty(0, device=self.model.device)
-        rows, content = self.model.token_rows([self.wrap(text) for text in texts])
-        beginnings = None if parents is None else self._beginnings(parents)
-        return self._finite(self._read(self.losses, rows, content, beginnings, batch_size), texts)
+        key = ("score", self.reading, batch_size, parents is None)
+        losses = together(key, _Asked(self, texts, parents), partial(_score_together, batch_size=batch_size))
+        return self._finite(losses, texts)
 
     def _beginnings(self, texts: Sequence[str]) -> list[list[int]]:
         """Rows of texts with the prefix, and without the suffix and what closes a row."""
@@ -201,6 +216,13 @@ class Term(ABC):
         Raises:
             TextError: if a text with its slot is longer than the model takes.
         """
+        asked = _Asked(self, texts, None, probe)
+        return together(("slot", self.reading, slots), asked, partial(_slots_together, slots=slots))
+
+    def _slots(
+        self, texts: Sequence[str], slots: int
+    ) -> tuple[list[list[int]], list[tuple[int, int]], list[tuple[int, int]]]:
+        """Rows with placeholders, their contents, and for each the place and number of its placeholders."""
         rows, content = self.model.token_rows([f"{self.prefix}{text}" for text in texts])
         tail, holder = self._tail_ids(self.suffix), self._holder_id()
         filled, ranges, places = [], [], []
@@ -211,13 +233,14 @@ class Term(ABC):
                 places.append((stop, length))
         # A slot that no longer fits is no slot: the row is refused like any other text that is too long.
         self.model.check([text for text in texts for _ in range(slots)], filled)
-        losses, found, probe = self._at_placeholders(self.model.collate(filled, ranges), places, probe)
-        return SlotGradient(
-            losses.view(len(texts), slots), found.view(len(texts), slots, slots, found.shape[-1]), probe
-        )
+        return filled, ranges, places
 
     def _at_placeholders(
-        self, batch: Batch, places: Sequence[tuple[int, int]], probe: Tensor
+        self,
+        batch: Batch,
+        places: Sequence[tuple[int, int]],
+        probe: Tensor,
+        losses_of: Callable[[Batch], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Losses, and gradients at the placeholders.
 
@@ -225,11 +248,13 @@ class Term(ABC):
             batch: the rows with their placeholders, as many for each probe.
             places: for each row the column of its first placeholder, and how many there are.
             probe: (probes, d).
+            losses_of: in place of the term's own ``losses``.
 
         Returns:
             What ``losses`` gives; (rows, longest slot, d), zero behind a row's own placeholders; and the
             probe as the model read it.
         """
+        losses_of = losses_of or self.losses
         slot = torch.zeros_like(batch.ids, dtype=torch.bool)
         for index, (first, length) in enumerate(places):
             slot[index, first : first + length] = True
@@ -248,9 +273,9 @@ class Term(ABC):
         with torch.enable_grad():
             if branches is None:
                 with self.model.embeddings_from(embeddings):
-                    losses = self.losses(batch)
+                    losses = losses_of(batch)
             else:
-                losses = self.losses(replace(batch, branches=replace(branches, embeddings=embeddings)))
+                losses = losses_of(replace(batch, branches=replace(branches, embeddings=embeddings)))
             gradient = torch.zeros_like(embeddings)
             if losses.requires_grad:  # A language model predicts nothing behind a slot that ends the row.
                 (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
@@ -278,3 +303,66 @@ class Term(ABC):
         """
         special = {*self.model.tokenizer.all_special_ids, self.model.pad_id}
         return next(index for index in range(len(self.model.embedding_table)) if index not in special)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one term is asked for, maybe together with others.
+
+    Attributes:
+        term: the term.
+        texts: the texts.
+        parents: see ``Term.score``.
+        probe: see ``Term.slot_gradient``.
+    """
+
+    term: Term
+    texts: Sequence[str]
+    parents: Sequence[str] | None = None
+    probe: Tensor | None = None
+
+
+@torch.no_grad()
+def _score_together(asked: Sequence[_Asked], batch_size: int | None) -> list[Tensor]:
+    """Losses of the texts of terms with one reading, in one go."""
+    rows: list[list[int]] = []
+    content: list[tuple[int, int]] = []
+    beginnings: list[list[int]] = []
+    for one in asked:
+        more, ranges = one.term.model.token_rows([one.term.wrap(text) for text in one.texts])
+        rows += more
+        content += ranges
+        beginnings += [] if one.parents is None else one.term._beginnings(one.parents)
+    first = asked[0]
+    outputs = first.term._read(
+        first.term.outputs, rows, content, None if first.parents is None else beginnings, batch_size
+    )
+    parts = torch.split(outputs, [len(one.texts) for one in asked])
+    return [one.term.judge(part) for one, part in zip(asked, parts, strict=True)]
+
+
+def _slots_together(asked: Sequence[_Asked], slots: int) -> list[SlotGradient]:
+    """Slot gradients of terms with one reading, in one go."""
+    filled: list[list[int]] = []
+    ranges: list[tuple[int, int]] = []
+    places: list[tuple[int, int]] = []
+    for one in asked:
+        rows, content, where = one.term._slots(one.texts, slots)
+        filled += rows
+        ranges += content
+        places += where
+    first, counts = asked[0].term, [len(one.texts) for one in asked]
+
+    def losses_of(batch: Batch) -> Tensor:
+        parts = torch.split(first.outputs(batch), [slots * count for count in counts])
+        return torch.cat([one.term.judge(part) for one, part in zip(asked, parts, strict=True)])
+
+    probes = torch.cat([one.probe for one in asked if one.probe is not None])
+    batch = first.model.collate(filled, ranges)
+    losses, gradient, probes = first._at_placeholders(batch, places, probes, losses_of)
+    parts = (
+        torch.split(losses.view(-1, slots), counts),
+        torch.split(gradient.view(-1, slots, slots, gradient.shape[-1]), counts),
+        torch.split(probes, counts),
+    )
+    return [SlotGradient(*part) for part in zip(*parts, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, cast
 
 import torch
@@ -54,9 +54,22 @@ class ClassProbability(Term):
         """The classifier."""
         return cast(SequenceClassifier, self.model)
 
+    @property
+    def reading(self) -> Hashable:
+        """See ``Term.reading``."""
+        return "labels", id(self.model)
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Log-probabilities of all labels, (rows, labels)."""
+        return self.classifier.log_probabilities(batch)
+
+    def judge(self, outputs: Tensor) -> Tensor:
+        """NLL of the label, (rows,)."""
+        return -outputs[:, self.index]
+
     def losses(self, batch: Batch) -> Tensor:
         """NLL of the label, (rows,)."""
-        return -self.classifier.log_probabilities(batch)[:, self.index]
+        return self.judge(self.outputs(batch))
 
 
 class ZeroShotClass(Term):

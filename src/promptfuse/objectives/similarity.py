@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, cast
 
 import torch
@@ -56,9 +56,22 @@ class ImageSimilarity(Term):
         """The image-text model."""
         return cast(ImageTextModel, self.model)
 
+    @property
+    def reading(self) -> Hashable:
+        """See ``Term.reading``."""
+        return "features", id(self.model)
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Unit features of the texts, (rows, d)."""
+        return self.encoder.text_features(batch)
+
+    def judge(self, outputs: Tensor) -> Tensor:
+        """1 - cosine similarity, (rows,)."""
+        return 1 - outputs @ self.features
+
     def losses(self, batch: Batch) -> Tensor:
         """1 - cosine similarity, (rows,), between 0 and 2."""
-        return 1 - self.encoder.text_features(batch) @ self.features
+        return self.judge(self.outputs(batch))
 
 
 class TextSimilarity(Term):
@@ -107,6 +120,19 @@ class TextSimilarity(Term):
         """The model."""
         return cast("SentenceEncoder | ImageTextModel", self.model)
 
+    @property
+    def reading(self) -> Hashable:
+        """See ``Term.reading``."""
+        return "features", id(self.model)
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Unit features of the texts, (rows, d)."""
+        return self.encoder.text_features(batch)
+
+    def judge(self, outputs: Tensor) -> Tensor:
+        """1 - cosine similarity, (rows,)."""
+        return 1 - outputs @ self.features
+
     def losses(self, batch: Batch) -> Tensor:
         """1 - cosine similarity, (rows,), between 0 and 2."""
-        return 1 - self.encoder.text_features(batch) @ self.features
+        return self.judge(self.outputs(batch))

@@ -1,0 +1,118 @@
+"""Many photos at once: several in flight share every forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
+from typing import Any, Literal
+
+import torch
+
+from promptfuse.errors import ConfigError, PromptfuseError
+from promptfuse.models import Preset
+from promptfuse.models.images import ImageLike
+from promptfuse.models.together import Meeting
+from promptfuse.search import Result
+from promptfuse.tasks.caption import Captioner
+
+Outcome = Result | PromptfuseError
+OnOutcome = Callable[[int, Outcome], None]
+"""Called with a photo's number and what became of it, as soon as it is known, by one thread at a time."""
+
+
+def caption_all(
+    captioner: Captioner,
+    images: Sequence[ImageLike],
+    *,
+    in_flight: int = 8,
+    on_outcome: OnOutcome | None = None,
+    **settings: Any,
+) -> list[Outcome]:
+    """Caption photos, several at a time.
+
+    Every photo has a search of its own, which gives what it would give alone, up to the rounding of larger
+    matrix products.
+
+    Args:
+        captioner: the models.
+        images: paths or open images.
+        in_flight: how many photos are searched for at the same time.
+        on_outcome: called as soon as a photo is done.
+        settings: of each search; see ``Captioner.search``.
+
+    Returns:
+        For each photo its result, or the error that it ended with.
+
+    Raises:
+        ConfigError: if ``in_flight`` is not positive.
+        ModelError: if a model cannot be loaded.
+    """
+    if in_flight < 1:
+        raise ConfigError(f"in flight: {in_flight} is too few; give 1 or more")
+    captioner.load(settings.get("sentiment"))
+    outcomes: dict[int, Outcome] = {}
+    numbers: Iterator[int] = iter(range(len(images)))
+    lock = Lock()
+
+    def worker() -> None:
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            outcome: Outcome
+            try:
+                outcome = captioner(images[number], **settings)
+            except PromptfuseError as error:
+                outcome = error
+            with lock:
+                outcomes[number] = outcome
+                if on_outcome is not None:
+                    on_outcome(number, outcome)
+
+    Meeting().run([worker] * min(in_flight, len(images)))
+    return [outcomes[number] for number in range(len(images))]
+
+
+def caption_many(
+    images: Sequence[ImageLike],
+    *,
+    models: str | Preset = "mini",
+    sentiment: Literal["positive", "negative"] | None = None,
+    in_flight: int = 8,
+    device: str | torch.device = "cpu",
+    on_outcome: OnOutcome | None = None,
+    **settings: Any,
+) -> list[Result]:
+    """Describe many photos; see ``caption``.
+
+    Args:
+        images: paths or open images.
+        models: see ``caption``.
+        sentiment: see ``caption``.
+        in_flight: how many photos are searched for at the same time; they share the models' batches.
+        device: where the models go.
+        on_outcome: called with a photo's number and its result or error, as soon as it is known.
+        settings: as for ``caption``.
+
+    Returns:
+        A result for each photo, in order.
+
+    Raises:
+        ImageError, ConfigError, ModelError, TextError: the first that a photo ended with, when all are
+            done; ``on_outcome`` has been given the others' results.
+    """
+    outcomes = caption_all(
+        Captioner(models, device=device),
+        images,
+        in_flight=in_flight,
+        on_outcome=on_outcome,
+        sentiment=sentiment,
+        **settings,
+    )
+    results = []
+    for outcome in outcomes:
+        if isinstance(outcome, PromptfuseError):
+            raise outcome
+        results.append(outcome)
+    return results
