@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -19,6 +20,23 @@ from promptfuse.objectives import Objective
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.segments import encode_words
+
+
+_ALLOWED: WeakKeyDictionary[CausalLM, dict[Constraints, Tensor]] = WeakKeyDictionary()
+"""Made once for all searches with a model: looking at each token takes longer than a step."""
+
+
+def _allowed_tokens(primary: CausalLM, constraints: Constraints) -> Tensor:
+    """See `Setting.allowed`."""
+    tokenizer, rows = primary.tokenizer, len(primary.embedding_table)
+    special = set(tokenizer.all_special_ids)
+    count = min(len(tokenizer), rows)
+    texts = tokenizer.batch_decode([[index] for index in range(count)])
+    allowed = [
+        index not in special and text != "" and constraints.allows_token(text)
+        for index, text in enumerate(texts)
+    ]
+    return torch.tensor(allowed + [False] * (rows - count))
 
 
 @dataclass(frozen=True)
@@ -53,14 +71,10 @@ class Setting:
     @cached_property
     def allowed(self) -> Tensor:
         """(vocabulary,), false at special tokens, unused rows and what the constraints forbid."""
-        tokenizer = self.primary.tokenizer
-        rows = len(self.primary.embedding_table)
-        allowed = torch.zeros(rows, dtype=torch.bool)
-        special = set(tokenizer.all_special_ids)
-        count = min(len(tokenizer), rows)
-        for index, text in enumerate(tokenizer.batch_decode([[index] for index in range(count)])):
-            allowed[index] = index not in special and text != "" and self.constraints.allows_token(text)
-        return allowed
+        made = _ALLOWED.setdefault(self.primary, {})
+        if self.constraints not in made:
+            made[self.constraints] = _allowed_tokens(self.primary, self.constraints)
+        return made[self.constraints]
 
     @cached_property
     def whole_words(self) -> dict[int, str]:
