@@ -21,7 +21,6 @@ from promptfuse.search.constraints import Constraints
 from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.segments import encode_words
 
-
 _ALLOWED: WeakKeyDictionary[CausalLM, dict[Constraints, Tensor]] = WeakKeyDictionary()
 """Made once for all searches with a model: looking at each token takes longer than a step."""
 
