@@ -51,29 +51,34 @@ class AppendProposer(Proposer):
         text that the other models see is not the one whose probability was computed.
         """
         ranked = [[*self._wanted(beam), *tokens] for beam, tokens in zip(beams, ranked, strict=True)]
-        pairs = [(number, token) for number, tokens in enumerate(ranked) for token in tokens]
-        texts = self.setting.decode([[*beams[number].ids, token] for number, token in pairs])
-        kept: list[Proposal] = []
-        taken = [0] * len(beams)
-        seen: set[str] = set()
-        for (number, token), text in zip(pairs, texts, strict=True):
-            if text is None or taken[number] == count or text in seen:
-                continue
-            seen.add(text)
-            taken[number] += 1
-            values = {name: float(losses[number, token]) for name, losses in estimates.items()}
+        kept: list[dict[str, int]] = [{} for _ in beams]
+        tried = [0] * len(beams)
+        while pairs := [
+            (number, token)
+            for number, tokens in enumerate(ranked)
+            # More are ranked than are needed, since some break a rule: how many, only reading them tells.
+            for token in tokens[tried[number] : tried[number] + _ahead(count - len(kept[number]))]
+        ]:
+            texts = self.setting.decode([[*beams[number].ids, token] for number, token in pairs])
+            for (number, token), text in zip(pairs, texts, strict=True):
+                tried[number] += 1
+                if text is not None and len(kept[number]) < count:
+                    kept[number].setdefault(text, token)
+        chosen = [(number, token) for number, tokens in enumerate(kept) for token in tokens.values()]
+        at = torch.tensor(chosen, dtype=torch.long).reshape(-1, 2).unbind(1)
+        columns = {name: losses[at].tolist() for name, losses in estimates.items()}
+        found: list[Proposal] = []
+        named = zip(
+            [text for texts in kept for text in texts], chosen, log_probabilities[at].tolist(), strict=True
+        )
+        for index, (text, (number, token), chance) in enumerate(named):
             nll = beams[number].nll
             assert nll is not None
-            kept.append(
-                Proposal(
-                    text=text,
-                    ids=(*beams[number].ids, token),
-                    nll=nll - float(log_probabilities[number, token]),
-                    parent=number,
-                    estimates={name: value for name, value in values.items() if value == value},
-                )
-            )
-        return kept
+            known = {
+                name: column[index] for name, column in columns.items() if column[index] == column[index]
+            }
+            found.append(Proposal(text, (*beams[number].ids, token), nll - chance, number, known))
+        return found
 
     def _wanted(self, beam: Hypothesis) -> list[int]:
         """The next token of each required phrase that a beam does not have: it must be among the tried."""
@@ -86,6 +91,11 @@ class AppendProposer(Proposer):
             if tuple(ids[: len(beam.ids)]) == beam.ids and len(ids) > len(beam.ids):
                 wanted.append(ids[len(beam.ids)])
         return [token for token in dict.fromkeys(wanted) if bool(self.allowed[token])]
+
+
+def _ahead(missing: int) -> int:
+    """How many tokens to try for so many that are missing: most keep the rules."""
+    return missing + missing // 8 + 4 if missing else 0
 
 
 class GuidedProposer(AppendProposer):
