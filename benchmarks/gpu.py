@@ -1,11 +1,12 @@
 """Captions per second at the shapes of the ``paper`` preset, in bfloat16 and float32.
 
     python -m benchmarks.gpu [--device cuda|cpu] [--photos 64] [--together 32] [--steps 16] [--beams 4]
-        [--candidates 256] [--layers 24] [--tiny] [--dtypes bf16 fp32] [--threads N] [--json]
+        [--candidates 256] [--layers 24] [--narrow | --tiny] [--dtypes bf16 fp32] [--threads N] [--json]
 
 GPT-2 medium and the text tower of CLIP ViT-B/32 with random weights; photos are random unit vectors. Every
 search takes all its steps. ``--together`` searches share their forward passes. Without a GPU it runs small on
-the CPU and says what is missing.
+the CPU and says what is missing. ``--narrow`` keeps the vocabularies and makes the models next to nothing: it
+shows what the host takes for tokens and rankings, which no device can make faster.
 
 For each type: captions per second; the products of one caption, counted as they are run; their share of the
 rate that the device reaches on large square products of this type, in the same run. Then the texts found with
@@ -121,7 +122,11 @@ def caption_flops(search: Search) -> float:
 def measure(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], pf.Objective, list[str]]:
     """Time one type; with the objective of the first photo and the texts that were found."""
     dtype = DTYPES[name]
-    size = shapes.TINY if args.tiny else replace(MEDIUM, lm=(1024, args.layers, 16))
+    size = replace(MEDIUM, lm=(1024, args.layers, 16))
+    if args.narrow:
+        size = replace(shapes.REAL, lm=shapes.TINY.lm, clip=shapes.TINY.clip)
+    elif args.tiny:
+        size = shapes.TINY
     lm, clip = shapes.gpt2(size, args.device, dtype), shapes.clip(size, args.device, dtype)
     flops = caption_flops(make_searches(lm, clip, args)[0])  # It warms up, too.
     searches = make_searches(lm, clip, args)
@@ -194,7 +199,9 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--candidates", type=int, help="for each beam")
     parser.add_argument("--layers", type=int, help="of the language model")
-    parser.add_argument("--tiny", action="store_true", help="tiny models, for a quick trial")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--narrow", action="store_true", help="real vocabularies, tiny models")
+    sizes.add_argument("--tiny", action="store_true", help="tiny models and vocabularies, for a quick trial")
     parser.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", action="store_true", help="print a JSON object for each type")
