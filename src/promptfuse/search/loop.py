@@ -23,8 +23,8 @@ from promptfuse.search.proposer import Proposer, Setting
 from promptfuse.search.readback import RoundTrip
 from promptfuse.search.registry import make_proposer
 from promptfuse.search.result import Result, describe_models
-from promptfuse.search.state import RunFolder
-from promptfuse.search.stopping import Stopping
+from promptfuse.search.state import RunFolder, plain
+from promptfuse.search.stopping import Stopping, shared_out, stopping_of
 from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
 from promptfuse.search.weighing import Scalarisation, Weighing, Weights
 
@@ -88,7 +88,7 @@ class Search:
             raise ConfigError(f"batch size: {batch_size} is too few; give 1 or more")
         if seed < 0:
             raise ConfigError(f"seed: {seed} is negative; give 0 or more")
-        self.stopping = _stopping(stopping, steps, patience)
+        self.stopping = stopping_of(stopping, steps, patience)
         self.weighing = Weighing(objective, weights, scalarisation)
         self.objective = self.weighing.objective
         self.method = method or AutoDAN()
@@ -276,7 +276,7 @@ class Search:
         else:
             again = []
         if self.stopping.evaluations is not None:
-            proposals = _shared_out(proposals, self.stopping.evaluations - self.exact_evaluations)
+            proposals = shared_out(proposals, self.stopping.evaluations - self.exact_evaluations)
         try:
             scored = self._score_fitting(proposals)
         except TextError:
@@ -385,7 +385,7 @@ class Search:
             ConfigError: if the state belongs to other settings or models.
         """
         for key, own in (("config", self.config), ("objective", self._described)):
-            if _plain(state[key]) != _plain(own):
+            if plain(state[key]) != plain(own):
                 raise ConfigError(
                     f"the saved search has another {key}; resume with the settings it was made with"
                 )
@@ -402,33 +402,3 @@ class Search:
         self.weighing.load_state_dict(state["weighing"])
         self.selector.load_state_dict(state["selector"])
         self.proposer.load_state_dict(state["proposer"])
-
-
-def _stopping(stopping: Stopping | None, steps: int | None, patience: int | None) -> Stopping:
-    given = {
-        name: number for name, number in (("steps", steps), ("patience", patience)) if number is not None
-    }
-    if stopping is None:
-        return Stopping(**given)
-    if given:
-        raise ConfigError(f"{next(iter(given))} is given twice; put it into stopping")
-    return stopping
-
-
-def _shared_out(proposals: Sequence[Proposal], most: int) -> list[Proposal]:
-    """The ``most`` first proposals, one of each beam in turn, in their old order."""
-    ranks: dict[int, int] = {}
-    keyed = []
-    for index, item in enumerate(proposals):
-        rank = ranks.get(item.parent, 0)
-        ranks[item.parent] = rank + 1
-        # Starts are scored before anything that comes from them.
-        keyed.append((item.parent >= 0, rank, index))
-    return [proposals[index] for index in sorted(index for _, _, index in sorted(keyed)[:most])]
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, as JSON gives them back."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -31,6 +31,13 @@ def tensor_from_json(values: dict[str, Any]) -> Tensor:
     return torch.from_numpy(array.astype(np.float32).reshape(values["shape"]))
 
 
+def plain(value: Any) -> Any:
+    """Tuples as lists, as JSON gives them back."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 class RunFolder:
     """The folder of one search.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from promptfuse.errors import ConfigError
+from promptfuse.search.hypothesis import Proposal
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,31 @@ class Stopping:
             or (self.evaluations is not None and evaluations >= self.evaluations)
             or (self.value is not None and value is not None and value <= self.value)
         )
+
+
+def stopping_of(stopping: Stopping | None, steps: int | None, patience: int | None) -> Stopping:
+    """The rule given, or the one of these numbers.
+
+    Raises:
+        ConfigError: if a number is given twice.
+    """
+    given = {
+        name: number for name, number in (("steps", steps), ("patience", patience)) if number is not None
+    }
+    if stopping is None:
+        return Stopping(**given)
+    if given:
+        raise ConfigError(f"{next(iter(given))} is given twice; put it into stopping")
+    return stopping
+
+
+def shared_out(proposals: Sequence[Proposal], most: int) -> list[Proposal]:
+    """The ``most`` first proposals, one of each beam in turn, in their old order."""
+    ranks: dict[int, int] = {}
+    keyed = []
+    for index, item in enumerate(proposals):
+        rank = ranks.get(item.parent, 0)
+        ranks[item.parent] = rank + 1
+        # Starts are scored before anything that comes from them.
+        keyed.append((item.parent >= 0, rank, index))
+    return [proposals[index] for index in sorted(index for _, _, index in sorted(keyed)[:most])]
