@@ -215,3 +215,12 @@ def test_installed_command_writes_only_captions_into_a_pipe():
     assert done.returncode == 0
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1
+
+
+def test_photos_in_flight_give_the_same_lines_in_the_same_order(promptfuse, tmp_path):
+    photos = [str(path) for path in sorted(PHOTOS.glob("*.jpg"))[:3]]
+    photos.insert(1, str(tmp_path / "none.jpg"))
+    one_by_one, together = (promptfuse("caption", *photos, *QUICK, "--in-flight", n) for n in ("1", "3"))
+    assert together == one_by_one
+    assert together[0] == 2
+    assert together[1].count("\n") == 3

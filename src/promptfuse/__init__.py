@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         Stopping,
         UniformCost,
     )
-    from promptfuse.tasks import Captioner, caption, optimize
+    from promptfuse.tasks import Captioner, caption, caption_many, optimize
 
 # Imported at first use: torch and transformers take seconds, which `promptfuse --help` should not.
 _HOME = {
@@ -93,6 +93,7 @@ _HOME = {
     "UniformCost": "search",
     "Captioner": "tasks",
     "caption": "tasks",
+    "caption_many": "tasks",
     "optimize": "tasks",
 }
 
@@ -138,6 +139,7 @@ __all__ = [
     "ZeroShotPrompt",
     "__version__",
     "caption",
+    "caption_many",
     "load_image",
     "load_model",
     "optimize",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,6 +74,9 @@ def caption(
     ] = None,
     seed: Annotated[int, typer.Option(parser=_whole, metavar="N", help="For methods that draw.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    in_flight: Annotated[
+        int, typer.Option(parser=_whole, metavar="N", help="Photos searched for at once; more a minute.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page that shows how the search went.")
@@ -80,7 +84,12 @@ def caption(
 ) -> None:
     """Describe photos by searching for words that the models agree on."""
     weights = _weights(weight or [])
-    for name, number in (("steps", steps), ("beams", beams), ("candidates", candidates)):
+    for name, number in (
+        ("steps", steps),
+        ("beams", beams),
+        ("candidates", candidates),
+        ("in-flight", in_flight),
+    ):
         if number is not None and number < 1:
             raise ConfigError(f"--{name} {number} is too few; give 1 or more")
 
@@ -102,16 +111,16 @@ def caption(
     }
     done: list[tuple[str, Result]] = []
     failed = 0
-    for image in images:
-        try:
-            result = _caption_one(captioner, image, settings)
-        except (ImageError, TextError) as error:
+    for image, outcome in _outcomes(captioner, images, settings, in_flight):
+        if not isinstance(outcome, Exception):
+            done.append((image, outcome))
+            _show(image, outcome, sentiment, as_json)
+        elif isinstance(outcome, ImageError | TextError):
             # One bad photo loses nothing of the others; the exit code still tells.
-            _complain(error)
+            _complain(outcome)
             failed += 1
-            continue
-        done.append((image, result))
-        _show(image, result, sentiment, as_json)
+        else:
+            raise outcome
     if trace is not None and done:
         label = sentiment or "plain"
         cards = [Card(Path(image).name, Path(image), [(label, result)]) for image, result in done]
@@ -166,6 +175,22 @@ def _weights(pairs: list[str]) -> dict[str, float]:
                 f"--weight {pair!r}: {value!r} is not a number; write e.g. --weight {name}=22"
             ) from None
     return found
+
+
+def _outcomes(
+    captioner: Captioner, images: Sequence[str], settings: dict[str, Any], in_flight: int
+) -> Iterator[tuple[str, Result | Exception]]:
+    """What becomes of each photo, in their order, each as soon as it and those before it are done."""
+    if in_flight > 1 and len(images) > 1:
+        from promptfuse.tasks.many import caption_each
+
+        yield from zip(images, caption_each(captioner, images, in_flight=in_flight, **settings), strict=True)
+        return
+    for image in images:
+        try:
+            yield image, _caption_one(captioner, image, settings)
+        except PromptfuseError as error:
+            yield image, error
 
 
 def _caption_one(captioner: Captioner, image: str, settings: dict[str, Any]) -> Result:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from threading import Lock
+from queue import Queue
+from threading import Lock, Thread
 from typing import Any, Literal
 
 import torch
@@ -72,6 +73,34 @@ def caption_all(
 
     Meeting().run([worker] * min(in_flight, len(images)))
     return [outcomes[number] for number in range(len(images))]
+
+
+def caption_each(captioner: Captioner, images: Sequence[ImageLike], **settings: Any) -> Iterator[Outcome]:
+    """What `caption_all` gives, photo by photo in their order, each as soon as those before it are known.
+
+    Args:
+        captioner: see `caption_all`.
+        images: see `caption_all`.
+        settings: see `caption_all`.
+    """
+    known: Queue[tuple[int, Outcome] | BaseException] = Queue()
+
+    def run() -> None:
+        try:
+            caption_all(captioner, images, on_outcome=lambda *outcome: known.put(outcome), **settings)
+        except BaseException as error:
+            known.put(error)
+
+    # The caller's thread waits for results, so it cannot be the one that does the work.
+    Thread(target=run, daemon=True).start()
+    outcomes: dict[int, Outcome] = {}
+    for number in range(len(images)):
+        while number not in outcomes:
+            item = known.get()
+            if isinstance(item, BaseException):
+                raise item
+            outcomes[item[0]] = item[1]
+        yield outcomes.pop(number)
 
 
 def caption_many(

@@ -1,0 +1,68 @@
+"""Several photos in flight: the captions of one at a time, fewer passes, errors of their own."""
+
+from pathlib import Path
+
+import pytest
+
+import promptfuse as pf
+from promptfuse.models.together import Meeting
+from promptfuse.tasks import caption_all, caption_each, caption_many
+
+PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:5]
+QUICK = {"steps": 5, "beams": 2, "candidates": 6}
+
+
+@pytest.fixture(scope="module")
+def captioner():
+    return pf.Captioner("mini")
+
+
+@pytest.fixture(scope="module")
+def alone(captioner):
+    return [captioner(photo, sentiment="positive", **QUICK) for photo in PHOTOS]
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 5, 9])
+def test_captions_are_those_of_one_at_a_time(captioner, alone, in_flight):
+    together = caption_all(captioner, PHOTOS, in_flight=in_flight, sentiment="positive", **QUICK)
+    assert [result.text for result in together] == [result.text for result in alone]
+    for mine, other in zip(together, alone, strict=True):
+        assert mine.value == pytest.approx(other.value, abs=1e-4)
+        assert mine.exact_evaluations == other.exact_evaluations
+        assert [step.best.text for step in mine.history] == [step.best.text for step in other.history]
+
+
+def test_photos_share_their_passes(captioner, monkeypatch):
+    met = []
+    monkeypatch.setattr(
+        "promptfuse.tasks.many.Meeting", lambda: met.append(Meeting()) or met[-1]
+    )  # the meetings that are held
+    caption_all(captioner, PHOTOS[:4], in_flight=4, **QUICK)
+    (meeting,) = met
+    assert meeting.questions > 3 * meeting.rounds
+
+
+def test_a_bad_photo_has_an_error_and_the_others_their_captions(captioner, alone, tmp_path):
+    seen = {}
+    photos = [PHOTOS[0], tmp_path / "none.jpg", PHOTOS[1]]
+    outcomes = caption_all(
+        captioner, photos, in_flight=3, on_outcome=seen.__setitem__, sentiment="positive", **QUICK
+    )
+    assert isinstance(outcomes[1], pf.ImageError)
+    assert [outcomes[0].text, outcomes[2].text] == [alone[0].text, alone[1].text]
+    assert seen == dict(enumerate(outcomes))
+    with pytest.raises(pf.ImageError, match=r"none\.jpg"):
+        caption_many(photos, **QUICK)
+
+
+def test_results_come_in_order_as_soon_as_they_can(captioner, alone):
+    each = caption_each(captioner, PHOTOS, in_flight=2, sentiment="positive", **QUICK)
+    assert next(each).text == alone[0].text
+    assert [result.text for result in each] == [result.text for result in alone[1:]]
+
+
+def test_none_is_none_and_none_in_flight_is_refused(captioner):
+    assert caption_all(captioner, []) == []
+    assert list(caption_each(captioner, [])) == []
+    with pytest.raises(pf.ConfigError, match="give 1 or more"):
+        caption_all(captioner, PHOTOS, in_flight=0)
