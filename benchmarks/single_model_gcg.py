@@ -1,7 +1,7 @@
 """Plain GCG on one language model with a target string, beside nanoGCG on the same checkpoint.
 
     python -m benchmarks.single_model_gcg [--environment DIR] [--model mini-lm] [--steps 50] [--seeds 5]
-        [--width 512] [--top-k 256] [--threads N] [--json]
+        [--first-seed 0] [--width 512] [--top-k 256] [--threads N] [--json]
 
 nanoGCG (an independent package on PyPI) needs an older transformers, so it runs in an environment of its own,
 which is made at the first use (about 1.3 GB, by pip, with this repository's ``constraints.txt``). Both begin
@@ -217,7 +217,7 @@ def compare(lm: CausalLM, other: Reference | None, args: argparse.Namespace) -> 
         "verbosity": "ERROR",
     }
     term = pf.TargetContinuation(lm, args.target)
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         ours = summary(run_ours(lm, args, seed))
         row = {
             "seed": seed,
@@ -275,7 +275,8 @@ def main() -> None:
     parser.add_argument("--target", default=TARGET)
     parser.add_argument("--init", default=INIT)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--width", type=int, default=512, help="swaps drawn in a step")
     parser.add_argument("--top-k", type=int, default=256, help="swaps to draw from, at each position")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
