@@ -1,6 +1,11 @@
+import json
 import runpy
 import sys
 from pathlib import Path
+
+import pytest
+
+from promptfuse import cli
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -19,6 +24,23 @@ def test_demo_writes_one_page_with_every_caption(tmp_path, monkeypatch, capsys):
     for caption in captions:
         assert f"<q>{caption}</q>" in html
     assert html.count("<details>") == 3
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_configs_run_from_anywhere(path, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.html"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["promptfuse", "optimize", str(path), "--json", "--trace", str(page)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (stop.value.code, err) == (0, "")
+    row = json.loads(out)
+    assert row["complete"]
+    # The search has made something of what it began with.
+    steps = row["config"]["stopping"]
+    assert row["exact_evaluations"] > 50, steps
+    assert f"<q>{row['text']}</q>" in page.read_text(encoding="utf-8")
 
 
 def test_every_example_photo_has_a_licence():

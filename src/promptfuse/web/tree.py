@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from html import escape
 from itertools import pairwise
 
-from promptfuse.search import Hypothesis, Result, Step
+from promptfuse.search import Hypothesis, Result
 from promptfuse.web.plots import title
 
 MOST_ROWS = 200
@@ -122,7 +122,7 @@ def beam_tree(result: Result) -> str:
         f"Point at a text to read it in full.{note}</p>"
         f'<div class="scroll"><svg class="tree" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" role="img" aria-label="Beams as a tree">'
-        f"{_stages(result.history, place, width)}{''.join(labels)}{lines}{''.join(chips)}</svg></div>"
+        f"{_stages(result, place, width)}{''.join(labels)}{lines}{''.join(chips)}</svg></div>"
     )
 
 
@@ -196,15 +196,16 @@ def _class(won: bool, name: str) -> str:
     return f"{name} won" if won else name
 
 
-def _stages(history: Sequence[Step], place: dict[int, int], width: int) -> str:
+def _stages(result: Result, place: dict[int, int], width: int) -> str:
     """A line where the next method of a chain takes over."""
+    methods = result.config["method"].get("methods", [])
     found = []
-    for before, after in pairwise(history):
+    for before, after in pairwise(result.history):
         if after.stage != before.stage and after.number in place:
-            y = place[after.number] * ROW - 6
+            y = place[after.number] * ROW - 5
+            name = methods[after.stage - 1]["name"] if after.stage <= len(methods) else ""
             found.append(
-                f'<line class="stage" x1="0" x2="{width}" y1="{y}" y2="{y}"/>'
-                f'<text class="stage" x="{width - 4}" y="{y - 4}" text-anchor="end">'
-                f"method {after.stage} of the chain</text>"
+                f'<path class="stage" d="M0 {y}H{width}"/>'
+                f'<text class="stage" x="0" y="{y - 4}">{escape(name)}</text>'
             )
     return "".join(found)

@@ -218,7 +218,8 @@ class BlackBoxSettings(TermSettings):
 
     def model_post_init(self, context: Any) -> None:
         """Keep the file's folder."""
-        self._folder = (context or {}).get("folder")
+        folder = (context or {}).get("folder")
+        self._folder = None if folder is None else str(folder)
 
     @field_validator("function")
     @classmethod
