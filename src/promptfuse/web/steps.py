@@ -48,7 +48,8 @@ def terms_plot(result: Result) -> str:
 def gains_plot(result: Result) -> str:
     """The factors that the search learned for estimated changes."""
     names = dict.fromkeys(name for step in result.history for name in step.gains)
-    colours = colours_of(names)
+    # By all terms, so that a term has one colour on the whole page.
+    colours = colours_of(result.terms)
     series = [
         Series(
             name,
