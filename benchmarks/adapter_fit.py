@@ -14,13 +14,16 @@ growth of its peak resident memory over what it had with the tables and ids in p
 ``--json`` shows as well, leave out the time in which other programs had the cores.
 
 ``--scaling`` times the whole of ``Adapter.fit`` (spelling by two tokenizers, held-out choice of the ridge,
-all maps, report) on words of two sub-tokens.
+all maps, report) on words of two sub-tokens. Its processes give memory back to the system as soon as it is
+freed (``MALLOC_MMAP_THRESHOLD_``), so that the peak is what the fit holds: by default glibc keeps freed blocks
+of some megabytes, and over a million words these come to some hundred MiB.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -172,7 +175,8 @@ def in_child(args: argparse.Namespace, way: str, words: int, n: int, out: Path) 
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     widths = ["--widths", *map(str, args.widths)]
     command = [sys.executable, "-m", "benchmarks.adapter_fit", *flags, *widths]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = {**os.environ, **({"MALLOC_MMAP_THRESHOLD_": str(2**18)} if way == "whole" else {})}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     row: dict[str, float] = json.loads(done.stdout)
     return row
 
