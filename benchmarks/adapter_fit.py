@@ -14,9 +14,9 @@ growth of its peak resident memory over what it had with the tables and ids in p
 ``--json`` shows as well, leave out the time in which other programs had the cores.
 
 ``--scaling`` times the whole of ``Adapter.fit`` (spelling by two tokenizers, held-out choice of the ridge,
-all maps, report) on words of two sub-tokens. Its processes give memory back to the system as soon as it is
-freed (``MALLOC_MMAP_THRESHOLD_``), so that the peak is what the fit holds: by default glibc keeps freed blocks
-of some megabytes, and over a million words these come to some hundred MiB.
+all maps, report) on words of two sub-tokens. Its processes give memory back to the system as soon as it
+is freed (``MALLOC_MMAP_THRESHOLD_``), so that the peak is what the fit holds: by default glibc keeps freed
+blocks of some megabytes, and over a million words these come to some hundred MiB.
 """
 
 from __future__ import annotations
