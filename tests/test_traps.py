@@ -120,8 +120,8 @@ def test_trap_07_the_probe_starts_a_word_of_its_own(model: Models, monkeypatch: 
     """The text before it keeps its tokens, and what glues to a word has no share in the probe."""
     a, b = model("gpt2"), model("clip")
     term = pf.ImageSimilarity(b, test_image_text.photos()[0])
-    seen, losses = [], term.losses
-    monkeypatch.setattr(term, "losses", lambda batch: seen.append(batch) or losses(batch))
+    seen, outputs = [], term.outputs
+    monkeypatch.setattr(term, "outputs", lambda batch: seen.append(batch) or outputs(batch))
     term.slot_gradient(TEXTS, probe_of(b, len(TEXTS)), 1)
     for row, text in zip(seen[0].ids.tolist(), TEXTS, strict=True):
         (own,), ((_, stop),) = b.token_rows([text])
