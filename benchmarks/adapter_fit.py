@@ -115,10 +115,16 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 
 def warm_up() -> None:
-    """Let the libraries load what they load at first use."""
-    small = torch.randn(64, 64)
-    torch.linalg.eigh(small @ small.T)
-    torch.linalg.pinv(torch.fft.fft(small))
+    """Let the libraries load what they load at first use, in all types and with all threads."""
+    for dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128):
+        small = torch.randn(512, 256, dtype=dtype)
+        gram = torch.addmm(torch.eye(256, dtype=dtype), small.mH, small)
+        factor = torch.linalg.cholesky(gram)
+        torch.cholesky_solve(gram, factor)
+        torch.linalg.solve_triangular(factor, gram, upper=False)
+        torch.linalg.eigh(gram[:64, :64])
+        torch.linalg.pinv(small[:64, :64])
+    torch.fft.irfft(torch.fft.rfft(torch.randn(64, 64, dtype=torch.float64)))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptfuse.adapters.maps import Maps
-from promptfuse.adapters.moments import Moments
+from promptfuse.adapters.moments import Moments, Workspace
 from promptfuse.adapters.protocols import EmbeddingModel, Progress
 from promptfuse.adapters.report import AdapterReport, LengthReport
 from promptfuse.adapters.ridge import held_out_errors
@@ -218,6 +218,7 @@ class _Fitter:
         self.progress = progress
         self.pairs: dict[int, _Pair] = {}
         self.held_out: dict[int, list[_Group]] = {}
+        self.workspace = Workspace()
         # Double precision is not to be had on every kind of accelerator.
         self.device = table_a.device if table_a.is_cuda else torch.device("cpu")
 
@@ -226,7 +227,7 @@ class _Fitter:
         n = group.n if group.n <= self.config.max_subtokens else 1
         if group.n not in self.pairs:
             widths = (self.table_a.shape[1], self.table_b.shape[1])
-            self.pairs[group.n] = _Pair(*(Moments(*widths, n, self.device) for _ in range(2)))
+            self.pairs[group.n] = _Pair(*(Moments(*widths, n, self.device, self.workspace) for _ in range(2)))
         pair = self.pairs[group.n]
         for moments, chosen in ((pair.fitted, ~group.held_out), (pair.held_out, group.held_out)):
             for x, y, weights in self._batches(group, chosen):

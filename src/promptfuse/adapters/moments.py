@@ -12,7 +12,8 @@ streamed is our addition.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,21 @@ from torch import Tensor
 
 from promptfuse.errors import AdapterError
 from promptfuse.tproduct import from_slices
+
+
+class Workspace:
+    """Memory that batches are worked on in: taken once, because fresh pages cost as much as some products."""
+
+    def __init__(self) -> None:
+        self._held: list[Tensor] = []
+
+    def take(self, shape: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Two tensors in double precision with arbitrary contents, until the next call."""
+        count = prod(shape)
+        if not self._held or self._held[0].numel() < count or self._held[0].device != device:
+            self._held = [torch.empty(count, dtype=torch.float64, device=device) for _ in range(2)]
+        one, other = (held[:count].view(*shape) for held in self._held)
+        return one, other
 
 
 class Moments:
@@ -34,6 +50,7 @@ class Moments:
         d_b: width of model B's.
         n: sub-tokens, the length of the tubes.
         device: where the sums are kept; it must know double precision.
+        workspace: one for all moments that are added to in turn; a new one by default.
 
     Attributes:
         words: pairs seen.
@@ -42,8 +59,16 @@ class Moments:
         power_b: weighted sum of their squared norms.
     """
 
-    def __init__(self, d_a: int, d_b: int, n: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        d_a: int,
+        d_b: int,
+        n: int,
+        device: torch.device | str = "cpu",
+        workspace: Workspace | None = None,
+    ) -> None:
         self.n = n
+        self._workspace = workspace or Workspace()
         self.widths = (d_a, d_b)
         kinds = [_RealSums if self.is_real(s) else _ComplexSums for s in range(n // 2 + 1)]
         self._sums: list[_Sums] = [kind(d_a, d_b, device) for kind in kinds]
@@ -85,12 +110,12 @@ class Moments:
         d_a, d_b = self.widths
         device = self.sum_b.device
         # Both models side by side, the tube in front: every slice is then one contiguous matrix.
-        both = torch.empty(self.n, len(x), d_a + d_b, dtype=torch.float64, device=device)
+        both, slices = self._workspace.take((self.n, len(x), d_a + d_b), device)
         both[..., :d_a] = x.permute(2, 0, 1)
         both[..., d_a:] = y.permute(2, 0, 1)
         roots = weights.to(both).sqrt()[:, None]
         both *= roots
-        slices = (self._basis @ both.flatten(1)).view_as(both)
+        torch.mm(self._basis, both.flatten(1), out=slices.flatten(1))
         rows = iter(slices)
         for sums in self._sums:
             sums.add(*(next(rows) for _ in range(sums.rows)))
@@ -211,7 +236,7 @@ class Moments:
         return error
 
 
-_BLOCK = 128  # rows of a symmetric product that are computed at once
+_BLOCK = 256  # rows of a symmetric product that are computed at once
 
 
 class _Sums(ABC):
