@@ -14,7 +14,30 @@ from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import expect, read_photos, read_texts
 
 
-class ImageSimilarity(Term):
+class _Similarity(Term):
+    """One minus the cosine of a text's features and others, which a subclass puts into ``features``, (d,)."""
+
+    features: Tensor
+
+    @property
+    def reading(self) -> Hashable:
+        """See ``Term.reading``."""
+        return "features", id(self.model)
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Unit features of the texts, (rows, d)."""
+        return cast("SentenceEncoder | ImageTextModel", self.model).text_features(batch)
+
+    def judge(self, outputs: Tensor) -> Tensor:
+        """1 - cosine similarity, (rows,)."""
+        return 1 - outputs @ self.features
+
+    def losses(self, batch: Batch) -> Tensor:
+        """1 - cosine similarity, (rows,), between 0 and 2."""
+        return self.judge(self.outputs(batch))
+
+
+class ImageSimilarity(_Similarity):
     """One minus the cosine similarity of text and photo under an image-text model.
 
     Of several photos the mean is taken.
@@ -56,25 +79,8 @@ class ImageSimilarity(Term):
         """The image-text model."""
         return cast(ImageTextModel, self.model)
 
-    @property
-    def reading(self) -> Hashable:
-        """See ``Term.reading``."""
-        return "features", id(self.model)
 
-    def outputs(self, batch: Batch) -> Tensor:
-        """Unit features of the texts, (rows, d)."""
-        return self.encoder.text_features(batch)
-
-    def judge(self, outputs: Tensor) -> Tensor:
-        """1 - cosine similarity, (rows,)."""
-        return 1 - outputs @ self.features
-
-    def losses(self, batch: Batch) -> Tensor:
-        """1 - cosine similarity, (rows,), between 0 and 2."""
-        return self.judge(self.outputs(batch))
-
-
-class TextSimilarity(Term):
+class TextSimilarity(_Similarity):
     """One minus the cosine similarity of a text and another one.
 
     Of several other texts the mean is taken.
@@ -119,20 +125,3 @@ class TextSimilarity(Term):
     def encoder(self) -> SentenceEncoder | ImageTextModel:
         """The model."""
         return cast("SentenceEncoder | ImageTextModel", self.model)
-
-    @property
-    def reading(self) -> Hashable:
-        """See ``Term.reading``."""
-        return "features", id(self.model)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Unit features of the texts, (rows, d)."""
-        return self.encoder.text_features(batch)
-
-    def judge(self, outputs: Tensor) -> Tensor:
-        """1 - cosine similarity, (rows,)."""
-        return 1 - outputs @ self.features
-
-    def losses(self, batch: Batch) -> Tensor:
-        """1 - cosine similarity, (rows,), between 0 and 2."""
-        return self.judge(self.outputs(batch))
