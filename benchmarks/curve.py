@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import promptfuse as pf
-from benchmarks.captions import keep_settings, read_photos, run_method
+from benchmarks.runs import keep_settings, read_photos, run_method
 
 TRANSPORTS = ("none", "t-product-paper", "t-product", "lexical")
 COLOURS = dict(zip(TRANSPORTS, ("#8a8a8a", "#c98b2b", "#3b6ea5", "#a53b5b"), strict=True))

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import promptfuse as pf
-from benchmarks.captions import read_photos
+from benchmarks.runs import read_photos
 from promptfuse.evaluation import Case, beginnings, measure
 from promptfuse.evaluation.plots import plot_fidelity
 from promptfuse.models import CausalLM, ImageTextModel, Model, SentenceEncoder, SequenceClassifier

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import promptfuse as pf
-from benchmarks.captions import keep_settings, read_photos, report, run_method
 from benchmarks.metrics import caption_metrics
+from benchmarks.runs import keep_settings, read_photos, report, run_method
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import promptfuse as pf
-from benchmarks.captions import read_photos
 from benchmarks.metrics import caption_metrics
+from benchmarks.runs import read_photos
 
 
 def mean(values: list[float]) -> float:
