@@ -246,3 +246,15 @@ def test_starts_that_cannot_be_are_named(fluent):
 def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(pf.ConfigError, match=message):
         make()
+
+
+def test_polishing_a_text_that_was_cut_off_does_not_make_it_complete():
+    lm = pf.load_model("mini-lm")
+    chain = pf.Chain(pf.AutoDAN(candidates=4), pf.Polish(moves=("replace",), candidates=4), steps=(4, 1))
+    result = pf.Search(pf.Objective(pf.Fluency(lm)), chain, pf.BeamSearch(2), prefix="A man in").run()
+    assert not result.text.endswith(".")
+    assert not result.complete
+    chain = pf.Chain(pf.AutoDAN(candidates=4), pf.Polish(moves=("replace",), candidates=4), steps=(16, 1))
+    result = pf.Search(pf.Objective(pf.Fluency(lm)), chain, pf.BeamSearch(2), prefix="A man in").run()
+    assert result.text.endswith(".")
+    assert result.complete

@@ -107,6 +107,8 @@ class Search:
         self.stage_steps = 0
         self.quiet_steps = 0
         self.proposer, self.selector = self._begin_stage()
+        # What a chain begins by appending may be cut off; editing it does not make it whole.
+        self._sentences = self.proposer.grows
         self.beams = self.proposer.start([])
         self._fallback: Hypothesis | None = None
         self.run_folder = RunFolder(run_dir) if run_dir is not None else None
@@ -234,7 +236,7 @@ class Search:
     def _finish_if_complete(self, item: Hypothesis) -> bool:
         """Keep a text that may be returned; whether it is one."""
         ends = item.text.rstrip().endswith(SENTENCE_ENDS)
-        return (ends or not self.proposer.grows) and self._finish(item)
+        return (ends or not self._sentences) and self._finish(item)
 
     def _finish(self, item: Hypothesis) -> bool:
         """Keep a text as a complete one, if the constraints and all tokenizers agree."""
