@@ -84,6 +84,15 @@ class Model(ABC):
         self.tokenizer = tokenizer
         self.name = name
 
+    def forget(self) -> None:
+        """Forget what was remembered of the texts read so far: memory is freed, results do not change.
+
+        What comes next is computed as if nothing had been read before, to the last bit.
+        """
+        for reader in (self.__dict__.get("reader"), self.__dict__.get("tower")):
+            if reader is not None:
+                reader.cache.held.clear()
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""

@@ -52,6 +52,15 @@ class Captioner:
         if sentiment is not None:
             self.model("sentiment")
 
+    def loaded(self) -> dict[str, Model]:
+        """The models that have been loaded so far, by role."""
+        return dict(self._loaded)
+
+    def forget(self) -> None:
+        """Have every model forget the texts that it has read; see ``Model.forget``."""
+        for model in self._loaded.values():
+            model.forget()
+
     def check_sentiment(self, sentiment: str | None) -> None:
         """Raise ``ConfigError`` for a sentiment that the preset does not know."""
         if sentiment is not None and sentiment not in self.preset.labels:

@@ -1,0 +1,78 @@
+"""Captions as lines of a file: what a run writes, and what scores and reports read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from promptfuse.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What became of one photo: a caption, or the reason why there is none.
+
+    Attributes:
+        id: the photo's id in its data set.
+        image: path or address of the photo.
+        text: the caption; None if it failed.
+        error: the reason why there is no caption; None if there is one.
+        value: the objective of the text, scored from scratch.
+        terms: its unweighted losses by term.
+        weights: the weights of the terms.
+        complete: whether the text came to an end by itself.
+        exact_evaluations: how many texts were scored exactly.
+        seconds: what the photo took. With several in flight, its share of their time.
+        seed: the seed of whatever was drawn.
+    """
+
+    id: str
+    image: str
+    text: str | None = None
+    error: str | None = None
+    value: float | None = None
+    terms: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    complete: bool = False
+    exact_evaluations: int = 0
+    seconds: float = 0.0
+    seed: int = 0
+
+    def to_line(self) -> str:
+        """One line of JSON, with its end."""
+        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Prediction:
+        """Undo ``to_line``; keys that are not known are ignored, so that files of later versions open.
+
+        Raises:
+            TypeError, KeyError: if ``id`` or ``image`` is missing.
+        """
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        return cls(**{**known, "id": str(values["id"])})
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The lines of a ``predictions.jsonl``; a last line that was cut off is left out.
+
+    Raises:
+        ConfigError: if the file cannot be read, or a line is no prediction.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a run's folder") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            found.append(Prediction.from_dict(json.loads(line)))
+        except (ValueError, TypeError, KeyError):
+            raise ConfigError(
+                f"{path}: line {number} is no prediction; remove the line, its photo is done again"
+            ) from None
+    return found

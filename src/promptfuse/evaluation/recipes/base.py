@@ -1,0 +1,129 @@
+"""What a recipe is: a way to describe photos, with its settings, that can be compared with others."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from promptfuse.models import Preset
+from promptfuse.models.images import ImageLike
+from promptfuse.tasks import Captioner
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Recipe(BaseModel):
+    """Settings of a way to describe photos: one frozen class for each ``kind``.
+
+    Attributes:
+        kind: which way.
+        models: a preset's name or YAML file; its weights are the objective's.
+        fluency_weight: replaces the preset's.
+        image_weight: replaces the preset's.
+        sentiment_weight: replaces the preset's.
+        sentiment: ``positive`` or ``negative`` to colour the captions.
+        prefix: what every caption begins with; replaces the preset's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: str
+    models: str = "mini"
+    fluency_weight: Positive | None = None
+    image_weight: Positive | None = None
+    sentiment_weight: Positive | None = None
+    sentiment: Literal["positive", "negative"] | None = None
+    prefix: str | None = None
+
+    def preset(self) -> Preset:
+        """The preset with what this recipe replaces.
+
+        Raises:
+            ConfigError: if there is no such preset.
+        """
+        preset = Captioner(self.models).preset
+        names = ("fluency_weight", "image_weight", "sentiment_weight", "prefix")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return preset.model_copy(update=given)
+
+    def build(self, device: str | torch.device = "cpu") -> Describer:
+        """What carries the recipe out."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and what it cost.
+
+    Attributes:
+        text: the caption.
+        value: its objective, scored from scratch.
+        terms: its unweighted losses by term.
+        weights: the weights of the terms.
+        complete: whether the text came to an end by itself.
+        exact_evaluations: how many texts were scored exactly.
+    """
+
+    text: str
+    value: float
+    terms: dict[str, float]
+    weights: dict[str, float]
+    complete: bool
+    exact_evaluations: int
+
+
+class Describer(ABC):
+    """Carries a recipe out. Several threads may call one at the same time, within a ``Meeting``.
+
+    A caption depends on the photo and the seed alone, and on which photos are in flight with it only up to
+    the rounding of larger matrix products.
+    """
+
+    def __init__(self, recipe: Recipe, device: str | torch.device = "cpu") -> None:
+        self.recipe = recipe
+        self.captioner = Captioner(recipe.preset(), device=device)
+
+    def load(self) -> None:
+        """Load the models now, so that errors come before any work.
+
+        Raises:
+            ConfigError, ModelError: if a model or its settings are wrong.
+        """
+        self.captioner.load(self.recipe.sentiment)
+
+    @abstractmethod
+    def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
+        """Describe a photo.
+
+        Raises:
+            ImageError: if the photo cannot be read.
+            TextError: if a text cannot be read by a model.
+        """
+
+    def forget(self) -> None:
+        """Empty the models' caches, so that what comes next does not depend on what was before."""
+        self.captioner.forget()
+
+    def models(self) -> dict[str, dict[str, str]]:
+        """Name and fingerprint of each model in use, by role; after ``load``."""
+        return {
+            role: {"name": model.name, "fingerprint": model.fingerprint}
+            for role, model in self.captioner.loaded().items()
+        }
+
+    def score(self, image: ImageLike, text: str, complete: bool, evaluations: int) -> Caption:
+        """A text as a caption, scored exactly."""
+        objective = self.captioner.objective(image, self.recipe.sentiment)
+        found = objective.exact(text)
+        weights = {name: float(term.weight) for name, term in objective.terms.items()}
+        return Caption(text, found.value, dict(found.terms), weights, complete, evaluations)
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's settings as plain values."""
+    return recipe.model_dump(exclude_none=True)
