@@ -1,9 +1,28 @@
-"""Measurements: how well transported gradients foretell losses."""
+"""Measurements: how well transported gradients foretell losses, and how good captions are."""
 
-from promptfuse.evaluation.cases import Case, beginnings, make_cases, write_texts
-from promptfuse.evaluation.fidelity import FidelityReport, Figures, measure
-from promptfuse.evaluation.ranking import ranks, recall, spearman
-from promptfuse.evaluation.surrogate import ridge_surrogate
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptfuse.evaluation.cases import Case, beginnings, make_cases, write_texts
+    from promptfuse.evaluation.fidelity import FidelityReport, Figures, measure
+    from promptfuse.evaluation.ranking import ranks, recall, spearman
+    from promptfuse.evaluation.surrogate import ridge_surrogate
+
+# Imported at first use: scores and reports of captions need no torch, which takes seconds to import.
+_HOME = {
+    "Case": "cases",
+    "beginnings": "cases",
+    "make_cases": "cases",
+    "write_texts": "cases",
+    "FidelityReport": "fidelity",
+    "Figures": "fidelity",
+    "measure": "fidelity",
+    "ranks": "ranking",
+    "recall": "ranking",
+    "spearman": "ranking",
+    "ridge_surrogate": "surrogate",
+}
 
 __all__ = [
     "Case",
@@ -18,3 +37,10 @@ __all__ = [
     "spearman",
     "write_texts",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the file where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

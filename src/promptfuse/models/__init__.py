@@ -1,13 +1,33 @@
 """Thin faces over Hugging Face models, one class per kind."""
 
-from promptfuse.models.base import Batch, Model
-from promptfuse.models.causal import CausalLM
-from promptfuse.models.classifier import SequenceClassifier
-from promptfuse.models.image_text import ImageTextModel
-from promptfuse.models.images import load_image
-from promptfuse.models.loading import EMBEDDED, load_model
-from promptfuse.models.presets import PRESETS, Preset, load_preset
-from promptfuse.models.sentence import SentenceEncoder
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptfuse.models.base import Batch, Model
+    from promptfuse.models.causal import CausalLM
+    from promptfuse.models.classifier import SequenceClassifier
+    from promptfuse.models.image_text import ImageTextModel
+    from promptfuse.models.images import load_image
+    from promptfuse.models.loading import EMBEDDED, load_model
+    from promptfuse.models.presets import PRESETS, Preset, load_preset
+    from promptfuse.models.sentence import SentenceEncoder
+
+# Imported at first use: photos can be read without torch, which takes seconds to import.
+_HOME = {
+    "EMBEDDED": "loading",
+    "PRESETS": "presets",
+    "Batch": "base",
+    "CausalLM": "causal",
+    "ImageTextModel": "image_text",
+    "Model": "base",
+    "Preset": "presets",
+    "SentenceEncoder": "sentence",
+    "SequenceClassifier": "classifier",
+    "load_image": "images",
+    "load_model": "loading",
+    "load_preset": "presets",
+}
 
 __all__ = [
     "EMBEDDED",
@@ -23,3 +43,10 @@ __all__ = [
     "load_model",
     "load_preset",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the file where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
