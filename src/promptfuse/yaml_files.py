@@ -82,6 +82,31 @@ def parse_value(text: str) -> Any:
         raise ConfigError(f"{text!r} is no YAML value; write e.g. 3, [a, b] or 'a text'") from None
 
 
+def change_value(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value where a dotted key points, in place; numbers are places in a list.
+
+    Raises:
+        ConfigError: if there is no such place.
+    """
+    *parents, last = key.split(".")
+    here: Any = values
+    for number, part in enumerate([*parents, last], 1):
+        done = number > len(parents)
+        if isinstance(here, list) and part.isdecimal() and int(part) < len(here):
+            place: int | str = int(part)
+        elif isinstance(here, dict) and part:
+            place = part
+        else:
+            before = ".".join(key.split(".")[: number - 1])
+            raise ConfigError(f"{key!r}: {before or 'the file'} has no place {part!r}; check the key")
+        if done:
+            here[place] = value
+        else:
+            if isinstance(here, dict):
+                here.setdefault(place, {})
+            here = here[place]
+
+
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """YAML that ``read_yaml`` reads back to the same values, in the order given."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

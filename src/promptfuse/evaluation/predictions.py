@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,24 +56,31 @@ class Prediction:
         return cls(**{**known, "id": str(values["id"])})
 
 
-def read_predictions(path: Path) -> list[Prediction]:
-    """The lines of a ``predictions.jsonl``; a last line that was cut off is left out.
+def iterate_predictions(path: Path) -> Iterator[Prediction]:
+    """The lines of a ``predictions.jsonl`` one by one; a last line that was cut off is left out.
 
     Raises:
         ConfigError: if the file cannot be read, or a line is no prediction.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if not line.endswith(b"\n"):
+                    return
+                yield _read_line(path, number, line)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a run's folder") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.endswith("\n"):
-            break
-        try:
-            found.append(Prediction.from_dict(json.loads(line)))
-        except (ValueError, TypeError, KeyError):
-            raise ConfigError(
-                f"{path}: line {number} is no prediction; remove the line, its photo is done again"
-            ) from None
-    return found
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """All lines at once; see `iterate_predictions`."""
+    return list(iterate_predictions(path))
+
+
+def _read_line(path: Path, number: int, line: bytes) -> Prediction:
+    try:
+        return Prediction.from_dict(json.loads(line))
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(
+            f"{path}: line {number} is no prediction; remove the line, its photo is done again"
+        ) from None

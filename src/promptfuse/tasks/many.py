@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from queue import Queue
 from threading import Lock, Thread
 from typing import Any, Literal
@@ -19,6 +20,30 @@ from promptfuse.tasks.caption import Captioner
 Outcome = Result | PromptfuseError
 OnOutcome = Callable[[int, Outcome], None]
 """Called with a photo's number and what became of it, as soon as it is known, by one thread at a time."""
+
+
+def side_by_side(work: Callable[[int], None], count: int, in_flight: int) -> None:
+    """Do numbered pieces of work, several at a time, in a `Meeting`.
+
+    Where all are in flight at once, what they ask together depends on nothing but the pieces; where there
+    are more, also on which ends first.
+
+    Args:
+        work: called with each number from 0 to ``count`` - 1, in threads of a meeting.
+        count: how many pieces there are.
+        in_flight: how many are done at the same time.
+    """
+    first = min(in_flight, count)
+    others: Iterator[int] = iter(range(first, count))
+    lock = Lock()
+
+    def begin_with(number: int | None) -> None:
+        while number is not None:
+            work(number)
+            with lock:
+                number = next(others, None)
+
+    Meeting().run([partial(begin_with, number) for number in range(first)])
 
 
 def caption_all(
@@ -52,26 +77,20 @@ def caption_all(
         raise ConfigError(f"in flight: {in_flight} is too few; give 1 or more")
     captioner.load(settings.get("sentiment"))
     outcomes: dict[int, Outcome] = {}
-    numbers: Iterator[int] = iter(range(len(images)))
     lock = Lock()
 
-    def worker() -> None:
-        while True:
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                return
-            outcome: Outcome
-            try:
-                outcome = captioner(images[number], **settings)
-            except PromptfuseError as error:
-                outcome = error
-            with lock:
-                outcomes[number] = outcome
-                if on_outcome is not None:
-                    on_outcome(number, outcome)
+    def work(number: int) -> None:
+        outcome: Outcome
+        try:
+            outcome = captioner(images[number], **settings)
+        except PromptfuseError as error:
+            outcome = error
+        with lock:
+            outcomes[number] = outcome
+            if on_outcome is not None:
+                on_outcome(number, outcome)
 
-    Meeting().run([worker] * min(in_flight, len(images)))
+    side_by_side(work, len(images), in_flight)
     return [outcomes[number] for number in range(len(images))]
 
 

@@ -23,7 +23,7 @@ from promptfuse.tasks.config.settings import (
     default_strategy,
 )
 from promptfuse.tasks.config.terms import AnyTerm, BlackBoxSettings, ModelSettings, TermSettings
-from promptfuse.yaml_files import dump_yaml, explain, nearest, read_yaml
+from promptfuse.yaml_files import change_value, dump_yaml, explain, nearest, read_yaml
 
 
 def _name_alone(value: Any) -> Any:
@@ -202,7 +202,7 @@ def load_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | None 
     values = read_yaml(path, "models: {lm: mini-lm}")
     _spell_out(values)
     for key, value in (changes or {}).items():
-        _change(values, key, value)
+        change_value(values, key, value)
     try:
         return RunConfig.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
@@ -217,24 +217,3 @@ def _spell_out(values: dict[str, Any]) -> None:
     models = values.get("models")
     if isinstance(models, dict):
         models.update({name: _name_alone(model) for name, model in models.items()})
-
-
-def _change(values: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value where a dotted key points, in place; numbers are places in a list."""
-    *parents, last = key.split(".")
-    here: Any = values
-    for number, part in enumerate([*parents, last], 1):
-        done = number > len(parents)
-        if isinstance(here, list) and part.isdecimal() and int(part) < len(here):
-            place: int | str = int(part)
-        elif isinstance(here, dict) and part:
-            place = part
-        else:
-            before = ".".join(key.split(".")[: number - 1])
-            raise ConfigError(f"{key!r}: {before or 'the file'} has no place {part!r}; check the key")
-        if done:
-            here[place] = value
-        else:
-            if isinstance(here, dict):
-                here.setdefault(place, {})
-            here = here[place]
