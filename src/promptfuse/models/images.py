@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -31,32 +34,57 @@ def load_image(source: ImageLike) -> Image.Image:
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "image")
     path = Path(source)
-    try:
+    with _explained(str(path)):
         if path.is_dir():
             raise ImageError(f"{path}: is a folder; give image files, e.g. {path}/*.jpg")
         if not path.exists():
             raise ImageError(f"{path}: no such file; check the path")
-        # Pillow warns at its own limit and raises at twice that; ours is checked on the header instead.
-        # What else it warns of (odd EXIF data, odd palettes) does not keep a photo from being read.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                _check_size(image, str(path))
-                image.load()
-                return _upright_rgb(image, str(path))
+        return _decode(path, str(path))
+
+
+def decode_image(file: BinaryIO, name: str) -> Image.Image:
+    """What ``load_image`` gives, from an open file.
+
+    Args:
+        file: the bytes of an image file; it can be sought in.
+        name: what it is called in messages.
+
+    Raises:
+        ImageError: as ``load_image``.
+    """
+    with _explained(name):
+        return _decode(file, name)
+
+
+def _decode(file: Path | BinaryIO, name: str) -> Image.Image:
+    # Pillow warns at its own limit and raises at twice that; ours is checked on the header instead.
+    # What else it warns of (odd EXIF data, odd palettes) does not keep a photo from being read.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file) as image:
+            _check_size(image, name)
+            image.load()
+            return _upright_rgb(image, name)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever keeps a photo from being read into one line."""
+    try:
+        yield
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError(
-            f"{path}: not an image that Pillow can read; give a JPEG, PNG or WebP file"
+            f"{name}: not an image that Pillow can read; give a JPEG, PNG or WebP file"
         ) from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{path}: {_TOO_LARGE}") from None
+        raise ImageError(f"{name}: {_TOO_LARGE}") from None
     except PermissionError:
-        raise ImageError(f"{path}: cannot be read; check its permissions") from None
+        raise ImageError(f"{name}: cannot be read; check its permissions") from None
     except Exception as error:  # Decoders raise whatever a damaged file leads them to.
         raise ImageError(
-            f"{path}: the image is damaged or cut short ({_first_line(error)}); save it again"
+            f"{name}: the image is damaged or cut short ({_first_line(error)}); save it again"
         ) from None
 
 

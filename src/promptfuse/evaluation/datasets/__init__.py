@@ -1,5 +1,8 @@
 """Data sets of photos and captions."""
 
+from promptfuse.evaluation.datasets.images import open_photo
+from promptfuse.evaluation.datasets.names import register, registered
 from promptfuse.evaluation.datasets.records import Dataset, Photo
+from promptfuse.evaluation.datasets.registry import read_dataset
 
-__all__ = ["Dataset", "Photo"]
+__all__ = ["Dataset", "Photo", "open_photo", "read_dataset", "register", "registered"]

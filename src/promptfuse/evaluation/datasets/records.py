@@ -32,9 +32,38 @@ class Dataset:
         source: the file or folder that it was read from.
         format: ``karpathy``, ``coco``, ``table`` or ``folder``.
         photos: all of them, or those of the split that was asked for.
+        problems: what is odd in the file but keeps no photo from being used, a line each.
     """
 
     name: str
     source: str
     format: str
     photos: Sequence[Photo] = field(default=(), repr=False)
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Row:
+    """What a reader finds about one photo, before its file is looked for.
+
+    Attributes:
+        place: where in the source it is, for messages.
+        id: as the source has it.
+        names: what the file may be called, relative to the folder of the photos; the likeliest first.
+        captions: as the source has them, empty ones too.
+        split: empty if the source has none.
+    """
+
+    place: str
+    id: str
+    names: tuple[str, ...]
+    captions: list[str]
+    split: str = ""
+
+
+@dataclass
+class Contents:
+    """All rows of a source, in its order, and what is odd in it, a line each."""
+
+    rows: list[Row] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)

@@ -1,0 +1,121 @@
+"""Files that are not on a local path: ``s3://``, ``gs://``, ``memory://``, ``file://`` and the like.
+
+They are read by fsspec, which is imported only when there is such an address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from promptfuse.errors import PromptfuseError
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?:::[A-Za-z0-9+.-]+)*://")
+"""Two letters at least, so that ``C://photos`` is a path."""
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address with a scheme; a local path otherwise."""
+    return _SCHEME.match(text) is not None
+
+
+def join(folder: str, relative: str) -> str:
+    """The address of a file in a folder."""
+    return f"{folder.rstrip('/')}/{relative.removeprefix('./').lstrip('/')}"
+
+
+def parent(address: str) -> str:
+    """The address of the folder that a file is in."""
+    scheme, rest = address.split("://", 1)
+    return f"{scheme}://{rest.rstrip('/').rpartition('/')[0]}"
+
+
+def read_bytes(address: str, limit: int, error: type[PromptfuseError]) -> bytes:
+    """The contents of a file.
+
+    Args:
+        address: where it is.
+        limit: the most bytes that it may have.
+        error: what is raised.
+
+    Raises:
+        PromptfuseError: of the kind asked for, if it cannot be read or is larger than the limit.
+    """
+    with _explained(address, error):
+        system, path = _open(address)
+        with system.open(path, "rb") as file:
+            # A response may be short of what is asked for before the file is at its end.
+            parts, left = [], limit + 1
+            while left > 0 and (part := file.read(min(left, 1 << 24))):
+                parts.append(part)
+                left -= len(part)
+    if left <= 0:
+        raise error(f"{address}: more than {limit:,} bytes, refused; give a smaller file")
+    return b"".join(parts)
+
+
+def is_folder(address: str, error: type[PromptfuseError]) -> bool:
+    """Whether an address is one of a folder.
+
+    Raises:
+        PromptfuseError: of the kind asked for, if the file system cannot be reached.
+    """
+    with _explained(address, error):
+        system, path = _open(address)
+        return bool(system.isdir(path))
+
+
+def exists(address: str, error: type[PromptfuseError]) -> bool:
+    """Whether there is such a file or folder.
+
+    Raises:
+        PromptfuseError: of the kind asked for, if the file system cannot be reached.
+    """
+    with _explained(address, error):
+        system, path = _open(address)
+        return bool(system.exists(path))
+
+
+def files_under(address: str, error: type[PromptfuseError]) -> list[str]:
+    """Paths of all files of a folder and those below, relative to it, in no particular order.
+
+    Raises:
+        PromptfuseError: of the kind asked for, if the folder cannot be listed.
+    """
+    with _explained(address, error):
+        system, path = _open(address)
+        root = path.rstrip("/") + "/"
+        return [found[len(root) :] for found in system.find(path) if found.startswith(root)]
+
+
+def _open(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it."""
+    from fsspec.core import url_to_fs
+
+    system, path = url_to_fs(address)
+    return system, str(path)
+
+
+@contextmanager
+def _explained(address: str, kind: type[PromptfuseError]) -> Iterator[None]:
+    """Turn whatever a file system raises into one line."""
+    try:
+        yield
+    except PromptfuseError:
+        raise
+    except ImportError as error:
+        if error.name == "fsspec":
+            raise kind(f"{address}: reading addresses needs fsspec; pip install fsspec") from None
+        raise kind(f"{address}: a package is missing ({_line(error)}); install it") from None
+    except FileNotFoundError:
+        raise kind(f"{address}: no such file; check the address") from None
+    except PermissionError as error:
+        raise kind(f"{address}: no permission ({_line(error)}); check the credentials") from None
+    except Exception as error:  # Each file system has exceptions of its own.
+        raise kind(f"{address}: cannot be read ({_line(error)}); check the address") from None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:200]

@@ -1,0 +1,226 @@
+"""Data sets by name: where the files of well-known ones lie, and those that users name themselves.
+
+Names are looked for in this order: ``register``, ``datasets.yaml`` in the folder ``PROMPTFUSE_DATA``,
+``datasets.yaml`` in the user's configuration folder, and those that are known, whose files lie in
+``PROMPTFUSE_DATA``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.addresses import exists, is_address, join
+from promptfuse.yaml_files import nearest, read_yaml
+
+FILE = "datasets.yaml"
+"""Where users name their data sets."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a named data set is read; see `read_dataset`."""
+
+    source: str
+    format: str = "auto"
+    images: str | None = None
+    split: str | None = None
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A well-known data set: its file, relative to the data folder, where it may lie, and its photos."""
+
+    files: tuple[str, ...]
+    format: str
+    about: str
+    images: tuple[str, ...] = ()
+
+
+def _karpathy(name: str, folder: str, about: str) -> Known:
+    file = f"dataset_{name}.json"
+    places = (f"{folder}/{file}", f"karpathy/{file}", f"caption_datasets/{file}", file)
+    return Known(places, "karpathy", about, (folder,))
+
+
+def _coco(part: str, about: str) -> Known:
+    file = f"captions_{part}.json"
+    return Known(
+        (f"coco/annotations/{file}", f"coco/{file}", f"annotations/{file}"), "coco", about, ("coco",)
+    )
+
+
+KNOWN: dict[str, Known] = {
+    "coco-karpathy": _karpathy("coco", "coco", "COCO 2014, Karpathy's splits; 123,287 photos"),
+    "flickr8k-karpathy": _karpathy("flickr8k", "flickr8k", "Flickr8k, Karpathy's splits; 8,000 photos"),
+    "flickr30k-karpathy": _karpathy("flickr30k", "flickr30k", "Flickr30k, Karpathy's splits; 31,014 photos"),
+    "coco-train2014": _coco("train2014", "COCO captions, train2014; 82,783 photos"),
+    "coco-val2014": _coco("val2014", "COCO captions, val2014; 40,504 photos"),
+    "coco-train2017": _coco("train2017", "COCO captions, train2017; 118,287 photos"),
+    "coco-val2017": _coco("val2017", "COCO captions, val2017; 5,000 photos"),
+    "nocaps-val": Known(
+        ("nocaps/nocaps_val_4500_captions.json", "nocaps/annotations/nocaps_val_4500_captions.json"),
+        "coco",
+        "nocaps, validation; 4,500 photos",
+        ("nocaps",),
+    ),
+    "nocaps-test": Known(
+        ("nocaps/nocaps_test_image_info.json", "nocaps/annotations/nocaps_test_image_info.json"),
+        "coco",
+        "nocaps, test, without captions; 10,600 photos",
+        ("nocaps",),
+    ),
+}
+"""Well-known data sets, by name."""
+
+_registered: dict[str, Entry] = {}
+
+
+def register(
+    name: str,
+    source: str | os.PathLike[str],
+    *,
+    format: str = "auto",
+    images: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    about: str = "",
+) -> None:
+    """Give a data set a name for the rest of the process; a name that is there already is replaced.
+
+    Args:
+        name: without slashes, so that it is no path.
+        source: a file, folder or address; a relative path is that of the working folder of now.
+        format: see `read_dataset`.
+        images: see `read_dataset`.
+        split: the one that is read if none is asked for.
+        about: a few words for lists.
+
+    Raises:
+        ConfigError: if the name is empty or has a slash.
+    """
+    _check_name(name)
+    _registered[name] = Entry(
+        _absolute(os.fspath(source)),
+        format,
+        None if images is None else _absolute(os.fspath(images)),
+        split,
+        about,
+    )
+
+
+def data_root() -> str | None:
+    """The folder or address of the data, ``PROMPTFUSE_DATA``; None if it is not set."""
+    root = os.environ.get("PROMPTFUSE_DATA", "").strip()
+    return root if not root or is_address(root) else str(Path(root).expanduser())
+
+
+def yaml_files() -> list[Path]:
+    """The files in which users name data sets, those that exist, the first of them wins."""
+    root = data_root()
+    folders = [] if not root or is_address(root) else [Path(root)]
+    folders.append(Path(platformdirs.user_config_dir("promptfuse")))
+    return [folder / FILE for folder in folders if (folder / FILE).is_file()]
+
+
+def user_entries() -> dict[str, Entry]:
+    """What users have named: by ``register``, else by their files.
+
+    Raises:
+        ConfigError: if a file is not as it should be.
+    """
+    found: dict[str, Entry] = {}
+    for path in reversed(yaml_files()):
+        found.update(_from_yaml(path))
+    return found | _registered
+
+
+def registered() -> list[str]:
+    """All names, sorted.
+
+    Raises:
+        ConfigError: if a file of the user's is not as it should be.
+    """
+    return sorted({*KNOWN, *user_entries()})
+
+
+def find_name(name: str) -> Entry:
+    """How the data set of a name is read.
+
+    Raises:
+        ConfigError: if there is no such name, or its files are not there.
+    """
+    users = user_entries()
+    if name in users:
+        return users[name]
+    if name in KNOWN:
+        return _known(name, KNOWN[name])
+    if "/" in name or "\\" in name or Path(name).suffix:
+        raise ConfigError(f"{name}: no such file or folder; check the path")
+    raise ConfigError(f"{name}: no such file, folder or name of a data set; {nearest(name, registered())}")
+
+
+def _known(name: str, known: Known) -> Entry:
+    root = data_root()
+    if not root:
+        raise ConfigError(
+            f"{name}: set PROMPTFUSE_DATA to the folder that has {known.files[0]}, or give the file's path"
+        )
+    source = next((path for path in _below(root, known.files) if _is_there(path)), None)
+    if source is None:
+        raise ConfigError(
+            f"{name}: PROMPTFUSE_DATA={root} has none of {', '.join(known.files)}; put the file there, "
+            "or give its path"
+        )
+    images = next((path for path in _below(root, known.images) if _is_there(path)), None)
+    return Entry(source, known.format, images, None, known.about)
+
+
+def _below(root: str, relatives: tuple[str, ...]) -> Iterator[str]:
+    for relative in relatives:
+        yield join(root, relative) if is_address(root) else str(Path(root) / relative)
+
+
+def _is_there(path: str) -> bool:
+    return exists(path, ConfigError) if is_address(path) else Path(path).exists()
+
+
+def _from_yaml(path: Path) -> dict[str, Entry]:
+    fields = ("source", "format", "images", "split", "about")
+    found = {}
+    for name, value in read_yaml(path, "my-photos: folder/of/photos").items():
+        if isinstance(value, str):
+            value = {"source": value}
+        if not isinstance(value, dict) or not value.get("source"):
+            raise ConfigError(f"{path}: {name}: expected a path, or fields with 'source'; write {name}: PATH")
+        wrong = next((key for key in value if key not in fields), None)
+        if wrong is not None:
+            raise ConfigError(f"{path}: {name}: no field {wrong!r}; {nearest(str(wrong), fields)}")
+        odd = next(
+            (key for key, text in value.items() if text is not None and not isinstance(text, str)), None
+        )
+        if odd is not None:
+            raise ConfigError(f"{path}: {name}: the field {odd!r} is no text; put it in quotes")
+        _check_name(name)
+        settings = {key: text for key, text in value.items() if text is not None}
+        for key in ("source", "images"):
+            if key in settings:
+                settings[key] = _absolute(settings[key], path.parent)
+        found[name] = Entry(**settings)
+    return found
+
+
+def _absolute(path: str, folder: Path | None = None) -> str:
+    if is_address(path):
+        return path
+    return os.path.abspath(Path(folder or Path.cwd(), Path(path).expanduser()))  # noqa: PTH100
+
+
+def _check_name(name: str) -> None:
+    if not name.strip() or "/" in name or "\\" in name:
+        raise ConfigError(f"{name!r} is no name for a data set; give one without slashes")

@@ -1,0 +1,236 @@
+"""Reading a data set whatever its format, which its content tells."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.addresses import is_address, is_folder, read_bytes
+from promptfuse.evaluation.datasets.coco import read_coco
+from promptfuse.evaluation.datasets.fields import shown
+from promptfuse.evaluation.datasets.folder import is_photo, read_folder, read_remote_folder
+from promptfuse.evaluation.datasets.karpathy import read_karpathy
+from promptfuse.evaluation.datasets.locate import Locator
+from promptfuse.evaluation.datasets.records import Contents, Photo
+from promptfuse.evaluation.datasets.table import (
+    IMAGE_COLUMNS,
+    csv_records,
+    json_lines,
+    json_records,
+    read_table,
+)
+from promptfuse.yaml_files import nearest
+
+FORMATS = {
+    "karpathy": "JSON of Karpathy's splits: images[] with filename, split and sentences[].raw",
+    "coco": "JSON of COCO captions: images[] with id and file_name, annotations[] with image_id and caption",
+    "table": "CSV, TSV, JSON lines or a JSON list with a column image, and caption or captions",
+    "folder": "a folder of photos",
+}
+"""What can be read, by name."""
+
+MAX_BYTES = 8 << 30
+"""The most that a file behind an address may have."""
+
+_SHORT = "karpathy and coco (JSON), table (CSV, TSV, JSON lines, JSON list), folder"
+
+
+@dataclass
+class Scan:
+    """A whole source: its photos, and what keeps some of them from being used.
+
+    Attributes:
+        format: as detected or as asked for.
+        photos: in the order of the source, with captions stripped and empty ones left out.
+        problems: what is odd, a line each.
+        missing: indices of photos whose files are not there; those behind addresses are believed to be.
+        duplicate_ids: ids that several photos have, with the places of the first two.
+    """
+
+    format: str
+    photos: list[Photo]
+    problems: list[str] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
+    duplicate_ids: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def scan(source: str, *, format: str = "auto", images: str | None = None) -> Scan:
+    """Read a source and look for its photos; nothing is decoded.
+
+    Args:
+        source: a local path, or an address.
+        format: one of ``FORMATS``, or ``auto``.
+        images: the folder of the photos, see `Locator`.
+
+    Raises:
+        ConfigError: if it cannot be read, is of no format that is known, has a wrong field or no photos.
+    """
+    if format not in (*FORMATS, "auto"):
+        raise ConfigError(f"no format {format!r} of data sets; {nearest(format, [*FORMATS, 'auto'])}")
+    try:
+        found, contents = _read(source, format)
+    except ConfigError as error:
+        raise error if str(error).startswith(source) else ConfigError(f"{source}: {error}") from None
+    if not contents.rows:
+        raise ConfigError(f"{source}: {_nothing(source, found)}")
+    locator = Locator(source, images) if found != "folder" else None
+    if locator is None:
+        if images is not None:
+            raise ConfigError(
+                f"{source}: is a folder of photos already; leave out the other folder, {images}"
+            )
+        locator = Locator(source, source)
+    return _assemble(found, contents, locator)
+
+
+def _read(source: str, format: str) -> tuple[str, Contents]:
+    remote = is_address(source)
+    if is_folder(source, ConfigError) if remote else Path(source).is_dir():
+        if format not in ("auto", "folder"):
+            raise ConfigError(f"is a folder; give the file of the data set, or leave out the format {format}")
+        return "folder", read_remote_folder(source) if remote else read_folder(Path(source))
+    if format == "folder":
+        raise ConfigError("no such folder; check the path, or leave out the format folder")
+    text = _text(source)
+    if not text.strip():
+        raise ConfigError("is empty; give a file with photos")
+    found, records = _parse(source, text, format)
+    if found == "karpathy":
+        return found, read_karpathy(records)
+    if found == "coco":
+        return found, read_coco(records)
+    return found, read_table(records)
+
+
+def _text(source: str) -> str:
+    if is_address(source):
+        data = read_bytes(source, MAX_BYTES, ConfigError)
+    else:
+        try:
+            data = Path(source).read_bytes()
+        except FileNotFoundError:
+            raise ConfigError("no such file or folder; check the path") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"cannot be read ({reason}); check the path and its permissions") from None
+    if is_photo(Path(source).name) and data.lstrip()[:1] not in (b"{", b"["):
+        raise ConfigError("is a photo, not a data set; give its folder, or use promptfuse caption")
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # As spreadsheets save "Unicode text".
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"line {line}: not UTF-8 text; save it as UTF-8 (formats: {_SHORT})") from None
+    if "\0" in text:
+        raise ConfigError(f"holds binary data; give a text file or a folder (formats: {_SHORT})")
+    return text
+
+
+def _parse(source: str, text: str, format: str) -> tuple[str, Any]:
+    """The format, and the parsed document of Karpathy's and COCO's, the records of a table."""
+    if text.lstrip()[0] not in "{[":
+        if format in ("karpathy", "coco"):
+            raise ConfigError(
+                f"no JSON, which the format {format} is; leave out the format, or check the file"
+            )
+        if Path(source).suffix.lower() in (".json", ".jsonl", ".ndjson"):
+            raise ConfigError(f"not valid JSON (it begins with {shown(text.lstrip()[:20])}); correct it")
+        delimiter = "\t" if Path(source).suffix.lower() == ".tsv" else None
+        return "table", csv_records(text, delimiter)
+    document, is_lines = _json(source, text)
+    found = "table" if is_lines else _shape(document)
+    if format == "auto":
+        format = found
+    if format == "table":
+        if is_lines:
+            return format, json_lines(text)
+        return format, json_records(document if isinstance(document, list) else [document])
+    if found == "table":
+        raise ConfigError(f"not of the format {format}; leave out the format to have it detected")
+    return format, document
+
+
+def _json(source: str, text: str) -> tuple[Any, bool]:
+    """A parsed document, or the first line of JSON lines, and which of both it is."""
+    start = text.lstrip()
+    first, _, rest = start.partition("\n")
+    if first.rstrip().endswith("}") and rest.strip():
+        # Several lines, of which the first is complete: JSON lines. Their other lines are checked later.
+        try:
+            return _load(first), True
+        except ValueError:
+            pass
+    try:
+        return _load(text), False
+    except json.JSONDecodeError as error:
+        if Path(source).suffix.lower() in (".jsonl", ".ndjson"):
+            return None, True
+        raise ConfigError(
+            f"not valid JSON ({error.msg}, line {error.lineno}, column {error.colno}); correct it"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not valid JSON ({str(error).splitlines()[0][:80]}); correct it") from None
+
+
+def _load(text: str) -> Any:
+    # Karpathy's files have every caption a second time, cut into words: half of the memory.
+    return json.loads(text.removeprefix("\ufeff"), object_hook=_without_tokens)
+
+
+def _without_tokens(fields: dict[str, Any]) -> dict[str, Any]:
+    fields.pop("tokens", None)
+    return fields
+
+
+def _shape(document: Any) -> str:
+    """The format of a JSON document.
+
+    Raises:
+        ConfigError: if it is of none that is known.
+    """
+    if isinstance(document, list):
+        return "table"
+    images = document.get("images")
+    if isinstance(images, list):
+        first = images[0] if images and isinstance(images[0], dict) else {}
+        if "annotations" in document or "file_name" in first:
+            return "coco"
+        if not images or not first.keys().isdisjoint(("sentences", "filename", "split")):
+            return "karpathy"
+    elif not document.keys().isdisjoint(IMAGE_COLUMNS):
+        return "table"  # JSON lines with one line.
+    raise ConfigError(f"of no known format (it has {shown(sorted(document))}); formats: {_SHORT}")
+
+
+def _nothing(source: str, found: str) -> str:
+    if found != "folder":
+        return "has no photos; give a file with at least one"
+    if not is_address(source):
+        files = sorted(
+            path.name for path in Path(source).iterdir() if path.suffix in (".json", ".jsonl", ".csv", ".tsv")
+        )
+        if files:
+            return f"has no photos; did you mean the file {files[0]} in it?"
+    return "has no photos; give a folder with JPEG, PNG or WebP files"
+
+
+def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
+    paths, missing = locator.locate(contents.rows)
+    result = Scan(found, [], list(contents.problems), missing)
+    places: dict[str, str] = {}
+    empty = 0
+    for row, path in zip(contents.rows, paths, strict=True):
+        stripped = [caption.strip() for caption in row.captions]
+        references = tuple(caption for caption in stripped if caption)
+        empty += len(stripped) - len(references)
+        if row.id in places:
+            result.duplicate_ids.setdefault(row.id, (places[row.id], row.place))
+        places.setdefault(row.id, row.place)
+        result.photos.append(Photo(row.id, path, references, row.split))
+    if empty:
+        result.problems.append(f"{empty:,} captions are empty; they are left out")
+    return result

@@ -1,0 +1,187 @@
+"""Tables of photos and captions: CSV, TSV, JSON lines and JSON lists."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list, as_text, shown
+from promptfuse.evaluation.datasets.records import Contents, Row
+
+IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "path", "image_name")
+ID_COLUMNS = ("id", "image_id")
+LIST_COLUMNS = ("captions", "references")
+TEXT_COLUMNS = ("caption", "reference", "comment")
+SPLIT_COLUMNS = ("split",)
+DELIMITERS = (",", "\t", ";", "|")
+
+_FIELD_LIMIT = 1_000_000
+"""Characters of a field; a quotation mark without its second would make one of the rest of the file."""
+
+Record = tuple[str, Mapping[str, Any]]
+"""A place in the file, and the fields by the names of their columns in lower case."""
+
+
+def read_table(records: Iterable[Record]) -> Contents:
+    """The photos of a table, in the order in which they come first.
+
+    Rows with one caption each are grouped by photo: by id and image, or by image where there are no ids. The
+    id is the image as it is written where there is no column for it.
+
+    Raises:
+        ConfigError: if no column names the photos, a value is of a wrong type, or rows of one photo
+            contradict each other.
+    """
+    contents = Contents()
+    grouped: dict[tuple[str, str], Row] = {}
+    for place, fields in records:
+        column = _column(fields, IMAGE_COLUMNS)
+        if column is None:
+            raise ConfigError(
+                f"{place}: no column names the photo; call it one of {', '.join(IMAGE_COLUMNS)} "
+                f"(found {', '.join(fields) or 'none'})"
+            )
+        image = as_text(fields[column], f"{place}, {column}")
+        if not image:
+            raise ConfigError(f"{place}: the column {column!r} is empty; name the photo, or remove the row")
+        image_id = _text(place, fields, ID_COLUMNS) or image
+        split = _text(place, fields, SPLIT_COLUMNS)
+        single, captions = _captions(place, fields)
+        before = grouped.get((image_id, image)) if single else None
+        if before is None:
+            row = Row(place, image_id, (image,), captions, split)
+            contents.rows.append(row)
+            if single:
+                grouped[image_id, image] = row
+        elif before.split != split:
+            raise ConfigError(
+                f"{place}: {image} is in the split {split!r} here and in {before.split!r} in {before.place}; "
+                "put a photo into one split"
+            )
+        else:
+            before.captions.extend(captions)
+    return contents
+
+
+def csv_records(text: str, delimiter: str | None = None) -> Iterator[Record]:
+    """The rows of a CSV text with a header.
+
+    Args:
+        text: with any line ends.
+        delimiter: by default that of ``DELIMITERS`` with which the header names a column of photos.
+
+    Raises:
+        ConfigError: if the header names no column of photos or one column twice, a row is longer than the
+            header, or quotation marks do not pair.
+    """
+    delimiter = delimiter or _delimiter(text)
+    before = csv.field_size_limit(_FIELD_LIMIT)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            place = f"line {reader.line_num}"
+            if not header:
+                header = [cell.strip().lower() for cell in cells]
+                twice = next((name for name in header if name and header.count(name) > 1), None)
+                if twice is not None:
+                    raise ConfigError(f"{place}: the column {twice!r} occurs twice; rename one")
+                continue
+            if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
+                raise ConfigError(
+                    f"{place}: {len(cells)} columns, but the header has {len(header)}; "
+                    f"put values that contain {delimiter!r} in quotes"
+                )
+            yield place, dict(zip(header, cells, strict=False))
+    except csv.Error as error:
+        raise ConfigError(
+            f"line {reader.line_num}: not valid CSV ({error}); write quotation marks twice and the "
+            "value in quotes, or give JSON lines"
+        ) from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def json_lines(text: str) -> Iterator[Record]:
+    """The objects of JSON lines; empty lines are passed over.
+
+    Raises:
+        ConfigError: if a line is no JSON object.
+    """
+    # Not splitlines: it also cuts at characters that JSON allows within a text.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield _record(_parse_line(line, number), f"line {number}")
+
+
+def json_records(rows: Any) -> Iterator[Record]:
+    """The objects of a JSON list.
+
+    Raises:
+        ConfigError: if it is no list of objects.
+    """
+    for number, row in enumerate(as_list(rows, "file"), 1):
+        yield _record(row, f"row {number}")
+
+
+def _parse_line(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)[:80]
+        raise ConfigError(f"line {number}: not valid JSON ({reason}); correct it") from None
+
+
+def _record(value: Any, place: str) -> Record:
+    return place, {str(key).strip().lower(): item for key, item in as_fields(value, place).items()}
+
+
+def _delimiter(text: str) -> str:
+    header = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0].lower()
+    for delimiter in DELIMITERS:
+        names = {cell.strip().strip('"') for cell in header.split(delimiter)}
+        if not names.isdisjoint(IMAGE_COLUMNS):
+            return delimiter
+    raise ConfigError(
+        f"line 1: no column names the photos in the header {shown(header.strip())}; "
+        f"call it one of {', '.join(IMAGE_COLUMNS)}"
+    )
+
+
+def _column(fields: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """The first of the names that is there with a value, else the first that is there."""
+    present = [name for name in names if name in fields]
+    return next((name for name in present if fields[name] not in (None, "")), (*present, None)[0])
+
+
+def _text(place: str, fields: Mapping[str, Any], names: Iterable[str]) -> str:
+    column = _column(fields, names)
+    return "" if column is None else as_text(fields[column], f"{place}, {column}")
+
+
+def _captions(place: str, fields: Mapping[str, Any]) -> tuple[bool, list[str]]:
+    """Whether the row has one caption of perhaps several rows, and the captions."""
+    column = _column(fields, LIST_COLUMNS)
+    if column is not None and fields[column] not in (None, ""):
+        value = fields[column]
+        where = f"{place}, {column}"
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            # A cell of a CSV file.
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise ConfigError(f"{where}: {shown(value)} is no list in JSON; correct it") from None
+        if isinstance(value, list):
+            return False, [as_caption(caption, where) for caption in value]
+        return True, [as_caption(value, where)]
+    column = _column(fields, TEXT_COLUMNS)
+    if column is None:
+        return False, []
+    return True, [as_caption(fields[column], f"{place}, {column}")]
