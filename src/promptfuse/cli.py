@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfuse.adapter_cli import adapter_app
+from promptfuse.datasets_cli import datasets_app
 from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
 from promptfuse.optimize_cli import optimize
 from promptfuse.version import __version__
@@ -27,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(adapter_app, name="adapter")
+app.add_typer(datasets_app, name="datasets")
 app.command()(optimize)
 
 

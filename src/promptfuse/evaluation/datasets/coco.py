@@ -51,7 +51,7 @@ def read_coco(document: Any) -> Contents:
     if unknown:
         first = ", ".join(list(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")
         contents.problems.append(
-            f"{sum(unknown.values()):,} captions are of {len(unknown):,} photos that 'images' has not "
-            f"({first}); they are left out"
+            f"{sum(unknown.values()):,} caption{'s' * (sum(unknown.values()) > 1)} left out, whose photos are "
+            f"not among 'images' (image_id {first})"
         )
     return contents

@@ -145,4 +145,5 @@ def _key(name: str) -> str:
 
 
 def _below(root: str, name: str) -> str:
-    return os.path.join(root, name.removeprefix("./"))  # noqa: PTH118
+    # Written as pathlib writes it, so that one file has one path.
+    return os.path.join("" if root == "." else root, name.removeprefix("./"))  # noqa: PTH118

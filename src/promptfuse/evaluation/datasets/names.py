@@ -120,12 +120,16 @@ def data_root() -> str | None:
     return root if not root or is_address(root) else str(Path(root).expanduser())
 
 
+def user_file() -> Path:
+    """The user's own ``datasets.yaml``, whether it is there or not."""
+    return Path(platformdirs.user_config_dir("promptfuse")) / FILE
+
+
 def yaml_files() -> list[Path]:
     """The files in which users name data sets, those that exist, the first of them wins."""
     root = data_root()
-    folders = [] if not root or is_address(root) else [Path(root)]
-    folders.append(Path(platformdirs.user_config_dir("promptfuse")))
-    return [folder / FILE for folder in folders if (folder / FILE).is_file()]
+    files = [] if not root or is_address(root) else [Path(root) / FILE]
+    return [path for path in (*files, user_file()) if path.is_file()]
 
 
 def user_entries() -> dict[str, Entry]:
@@ -147,6 +151,44 @@ def registered() -> list[str]:
         ConfigError: if a file of the user's is not as it should be.
     """
     return sorted({*KNOWN, *user_entries()})
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A name, and what is known of it.
+
+    Attributes:
+        name: as `read_dataset` takes it.
+        source: where its file or folder is; None if it was not found.
+        state: ``found``, or why it is not.
+        about: a few words.
+    """
+
+    name: str
+    source: str | None
+    state: str
+    about: str
+
+
+def list_names() -> list[Listed]:
+    """All names, sorted, with what is there of them.
+
+    Raises:
+        ConfigError: if a file of the user's is not as it should be, or an address cannot be reached.
+    """
+    users, root = user_entries(), data_root()
+    rows = []
+    for name in registered():
+        if name in users:
+            entry = users[name]
+            there = _is_there(entry.source)
+            rows.append(Listed(name, entry.source, "found" if there else "missing", entry.about))
+            continue
+        known = KNOWN[name]
+        source = next((path for path in _below(root, known.files) if _is_there(path)), None) if root else None
+        state = "found" if source else "missing" if root else "PROMPTFUSE_DATA is not set"
+        rows.append(Listed(name, source, state, known.about))
+    return rows
 
 
 def find_name(name: str) -> Entry:

@@ -119,15 +119,15 @@ def _text(source: str) -> str:
             raise ConfigError(f"cannot be read ({reason}); check the path and its permissions") from None
     if is_photo(Path(source).name) and data.lstrip()[:1] not in (b"{", b"["):
         raise ConfigError("is a photo, not a data set; give its folder, or use promptfuse caption")
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # As spreadsheets save "Unicode text".
+    # Spreadsheets save "Unicode text" so.
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in data and not wide:
+        raise ConfigError(f"holds binary data; give a text file or a folder (formats: {_SHORT})")
     try:
-        text = data.decode("utf-16" if wide else "utf-8-sig")
+        return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"line {line}: not UTF-8 text; save it as UTF-8 (formats: {_SHORT})") from None
-    if "\0" in text:
-        raise ConfigError(f"holds binary data; give a text file or a folder (formats: {_SHORT})")
-    return text
 
 
 def _parse(source: str, text: str, format: str) -> tuple[str, Any]:
@@ -232,5 +232,5 @@ def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
         places.setdefault(row.id, row.place)
         result.photos.append(Photo(row.id, path, references, row.split))
     if empty:
-        result.problems.append(f"{empty:,} captions are empty; they are left out")
+        result.problems.append(f"{empty:,} empty caption{'s' * (empty > 1)} left out")
     return result

@@ -1,0 +1,103 @@
+"""``promptfuse datasets``: what is in a data set, and which have names.
+
+It parses, shows and reports; the work is done by the evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+datasets_app = typer.Typer(
+    name="datasets",
+    help="Data sets of photos and captions.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@datasets_app.command()
+def check(
+    source: Annotated[
+        str, typer.Argument(metavar="PATH|NAME", help="A file, a folder of photos, an address or a name.")
+    ],
+    images: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The folder of the photos; by default it is looked for.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="karpathy, coco, table or folder; auto looks at the content.")
+    ] = "auto",
+    split: Annotated[str | None, typer.Option(help="Only photos of this split.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object with everything.")] = False,
+) -> None:
+    """Say what is found, missing and unreadable; every photo is decoded.
+
+    The exit code is 0 if all photos can be used, else 2.
+    """
+    from promptfuse.evaluation.datasets.check import check_dataset
+
+    with _progress(f"{source}: photos") as progress:
+        report = check_dataset(source, format=format, images=images, split=split, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
+    else:
+        typer.echo(str(report))
+    if not report.ok:
+        if not as_json:
+            counts = (
+                (len(report.missing), "missing"),
+                (len(report.unreadable), "unreadable"),
+                (len(report.duplicate_ids), "ids twice"),
+            )
+            bad = ", ".join(f"{count:,} {what}" for count, what in counts if count)
+            typer.echo(f"promptfuse: {report.source}: {bad}", err=True)
+        raise typer.Exit(2)
+
+
+@datasets_app.command("list")
+def list_datasets(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """List the names of data sets, and where their files are."""
+    from promptfuse.evaluation.datasets.names import list_names
+
+    rows = list_names()
+    width = max(len(row.name) for row in rows)
+    for row in rows:
+        if as_json:
+            typer.echo(json.dumps(asdict(row), ensure_ascii=False))
+        else:
+            where = row.source if row.state == "found" else row.state if row.source is None else None
+            state = where or f"{row.source} is {row.state}"
+            typer.echo(f"{row.name:<{width}}  {row.about or '-'}; {state}")
+    if not as_json and any(row.state.startswith("PROMPTFUSE_DATA") for row in rows):
+        from promptfuse.evaluation.datasets.names import user_file
+
+        typer.echo(
+            "Set PROMPTFUSE_DATA to the folder that has coco/, flickr8k/ and so on, "
+            f"or name data sets in {user_file()}: 'my-photos: PATH' a line.",
+            err=True,
+        )
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(escape(what), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
