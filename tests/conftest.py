@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import (
     BertConfig,
@@ -36,6 +36,7 @@ from transformers import (
 )
 
 from promptfuse.models import Model, load_model
+from tests.tokenizer_training import train_bpe, train_unigram, train_word_piece
 
 SENTENCES = (
     "A brown dog runs through the green grass.",
@@ -65,17 +66,11 @@ def _byte_level(specials: list[str]) -> dict[str, Any]:
     """Byte-level BPE trained on the sentences, as vocabulary and merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    return _trained(
-        tokenizer,
-        trainers.BpeTrainer(
-            vocab_size=420, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
-        ),
-    )
+    train_bpe(tokenizer, SENTENCES, 420, specials, pre_tokenizers.ByteLevel.alphabet())
+    return _learned(tokenizer)
 
 
-def _trained(tokenizer: Tokenizer, trainer: Any) -> dict[str, Any]:
-    tokenizer.train_from_iterator(SENTENCES, trainer)
+def _learned(tokenizer: Tokenizer) -> dict[str, Any]:
     model = json.loads(tokenizer.to_str())["model"]
     return {"vocab": model["vocab"], "merges": [tuple(merge) for merge in model.get("merges", ())]}
 
@@ -102,8 +97,8 @@ def llama_tokenizer() -> Any:
     specials = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     # Not split at blanks when used, but trained so, else whole sentences become tokens.
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
-    trainer = trainers.BpeTrainer(vocab_size=460, special_tokens=specials, show_progress=False)
-    return transformers.LlamaTokenizer(**_trained(tokenizer, trainer), add_bos_token=True)
+    train_bpe(tokenizer, SENTENCES, 460, specials)
+    return transformers.LlamaTokenizer(**_learned(tokenizer), add_bos_token=True)
 
 
 def clip_tokenizer() -> Any:
@@ -118,21 +113,14 @@ def clip_tokenizer() -> Any:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    trained = _trained(
-        tokenizer,
-        trainers.BpeTrainer(
-            vocab_size=500,
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            end_of_word_suffix="</w>",
-            show_progress=False,
-        ),
-    )
-    vocab = trained["vocab"]
+    train_bpe(tokenizer, SENTENCES, 500, alphabet=pre_tokenizers.ByteLevel.alphabet())
+    learned = _learned(tokenizer)
+    vocab = learned["vocab"]
     for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
         vocab.setdefault(f"{byte}</w>", len(vocab))
     # Last, as in OpenAI's vocabulary: the text tower of old configurations pools at the highest id.
     vocab["<|startoftext|>"], vocab["<|endoftext|>"] = len(vocab), len(vocab) + 1
-    return transformers.CLIPTokenizer(**trained, model_max_length=24)
+    return transformers.CLIPTokenizer(**learned, model_max_length=24)
 
 
 def bert_tokenizer() -> Any:
@@ -140,10 +128,10 @@ def bert_tokenizer() -> Any:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trained = _trained(
-        tokenizer, trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials, show_progress=False)
+    train_word_piece(tokenizer, SENTENCES, 300, specials)
+    return transformers.BertTokenizer(
+        vocab=_learned(tokenizer)["vocab"], do_lower_case=True, model_max_length=32
     )
-    return transformers.BertTokenizer(vocab=trained["vocab"], do_lower_case=True, model_max_length=32)
 
 
 def roberta_tokenizer() -> Any:
@@ -159,10 +147,7 @@ def unigram_tokenizer(single: str, specials: tuple[str, ...], **options: Any) ->
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    trainer = trainers.UnigramTrainer(
-        vocab_size=300, special_tokens=list(specials), unk_token=options["unk_token"], show_progress=False
-    )
-    tokenizer.train_from_iterator(SENTENCES, trainer)
+    train_unigram(tokenizer, SENTENCES, 300, specials, options["unk_token"])
     used = [(name, index) for index, name in enumerate(specials) if name in single]
     tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=used)
     return transformers.PreTrainedTokenizerFast(
@@ -194,12 +179,7 @@ def siglip_tokenizer() -> Any:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
-    tokenizer.train_from_iterator(
-        SENTENCES,
-        trainers.UnigramTrainer(
-            vocab_size=300, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
-        ),
-    )
+    train_unigram(tokenizer, SENTENCES, 300, ["<pad>", "</s>", "<unk>"])
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="</s>", pad_token="</s>", unk_token="<unk>",

@@ -6,11 +6,12 @@ from functools import cache
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from promptfuse.errors import ModelError
 from promptfuse.segments import LastSegmentEncoder, encode_words, segment_text
+from tests.tokenizer_training import train_bpe, train_unigram, train_word_piece
 
 TEXT = [
     "the quick brown fox jumps over the lazy dog and a small cat sits on the mat in front of two people",
@@ -34,11 +35,7 @@ def byte_level(prefix_space=False, trim=False, texts=TEXT, pattern=None):
     if pattern is not None:
         split = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), split])
     made.pre_tokenizer, made.decoder = split, decoders.ByteLevel()
-    special = ["<s>", "</s>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=special, initial_alphabet=ALPHABET, show_progress=False
-    )
-    made.train_from_iterator(texts, trainer)
+    train_bpe(made, texts, 500, ["<s>", "</s>"], ALPHABET)
     if trim:
         made.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), trim_offsets=True)
     return PreTrainedTokenizerFast(tokenizer_object=made)
@@ -58,14 +55,7 @@ def clip():
         ]
     )
     made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=500,
-        special_tokens=["<start>", "<end>"],
-        initial_alphabet=ALPHABET,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    made.train_from_iterator(TEXT, trainer)
+    train_bpe(made, TEXT, 500, ["<start>", "<end>"], ALPHABET)
     template(made, "<start> $A <end>", "<start>", "<end>")
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<end>")
 
@@ -75,9 +65,7 @@ def word_piece():
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[UNK]", "[CLS]", "[SEP]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
-    made.train_from_iterator(TEXT, trainer)
+    train_word_piece(made, TEXT, 300, ["[UNK]", "[CLS]", "[SEP]"])
     template(made, "[CLS] $A [SEP]", "[CLS]", "[SEP]")
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]")
 
@@ -88,10 +76,7 @@ def unigram(scheme="always"):
     made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     made.decoder = decoders.Metaspace(prepend_scheme=scheme)
-    trainer = trainers.UnigramTrainer(
-        vocab_size=250, special_tokens=["<unk>", "</s>"], unk_token="<unk>", show_progress=False
-    )
-    made.train_from_iterator(TEXT, trainer)
+    train_unigram(made, TEXT, 250, ["<unk>", "</s>"])
     template(made, "$A </s>", "</s>")
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
 
@@ -100,8 +85,7 @@ def sentencepiece_bpe():
     """Llama's: no pre-tokenizer, blanks replaced by the normaliser, one put in front, bytes, BOS."""
     words = [f"▁{word}" for line in TEXT for word in line.split()]
     made = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "<s>"], show_progress=False)
-    made.train_from_iterator(words, trainer)
+    train_bpe(made, words, 600, ["<unk>", "<s>"])
     state = json.loads(made.to_str())
     vocab = state["model"]["vocab"]
     for byte in range(128, 256):  # only these: so that rare ASCII signs stay unknown, and fuse
@@ -122,8 +106,7 @@ def blank_dropping():
     """Throws blanks away and joins what they parted; its vocabulary does not show it."""
     made = Tokenizer(models.BPE())
     made.normalizer = normalizers.Replace(" ", "")
-    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["</s>"], show_progress=False)
-    made.train_from_iterator(TEXT, trainer)
+    train_bpe(made, TEXT, 200, ["</s>"])
     return PreTrainedTokenizerFast(tokenizer_object=made)
 
 

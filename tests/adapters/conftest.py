@@ -9,9 +9,11 @@ from functools import cached_property
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
+
+from tests.tokenizer_training import train_bpe, train_word_piece
 
 TEXT = [
     "the quick brown fox jumps over the lazy dog and a small cat sits on the mat in front of two people",
@@ -45,10 +47,7 @@ def byte_level(size: int = 440) -> PreTrainedTokenizerFast:
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=["<|endoftext|>"], initial_alphabet=ALPHABET, show_progress=False
-    )
-    made.train_from_iterator(TEXT, trainer)
+    train_bpe(made, TEXT, size, ["<|endoftext|>"], ALPHABET)
     return wrap(made, eos_token="<|endoftext|>")
 
 
@@ -62,14 +61,7 @@ def clip(size: int = 480) -> PreTrainedTokenizerFast:
         ]
     )
     made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=["<start>", "<end>"],
-        initial_alphabet=ALPHABET,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    made.train_from_iterator(TEXT, trainer)
+    train_bpe(made, TEXT, size, ["<start>", "<end>"], ALPHABET)
     made.post_processor = processors.TemplateProcessing(
         single="<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
     )
@@ -81,9 +73,7 @@ def word_piece(size: int = 60) -> PreTrainedTokenizerFast:
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.decoder = decoders.WordPiece()
-    special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-    made.train_from_iterator(TEXT, trainer)
+    train_word_piece(made, TEXT, size, ["[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
@@ -95,8 +85,7 @@ def metaspace(size: int = 300) -> PreTrainedTokenizerFast:
     made.normalizer = normalizers.NFKC()
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=["<unk>", "</s>"], show_progress=False)
-    made.train_from_iterator(TEXT, trainer)
+    train_bpe(made, TEXT, size, ["<unk>", "</s>"])
     return wrap(made, unk_token="<unk>", eos_token="</s>")
 
 

@@ -91,7 +91,8 @@ def slope_is_right() -> Callable[..., None]:
         slope = (ahead - behind) / (2 * step)
         # Moving the probe moves every position of the slot at once.
         estimate = torch.einsum("bmjd,bd->bm", found.gradient, way)
-        assert slope.abs().min() > 1e-6
+        # A saturated softmax is flat, here and there; differences are known to about 1e-9 and no better.
+        assert (slope.abs() > 1e-5).double().mean() > 0.5
         torch.testing.assert_close(estimate, slope, rtol=rtol, atol=1e-4 * rtol)
         for number, text in enumerate(beams):
             alone = term.slot_gradient([text], probe[number : number + 1], 3)
