@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         Stopping,
         UniformCost,
     )
-    from promptfuse.tasks import Captioner, caption, caption_many, optimize
+    from promptfuse.tasks import Captioner, Steer, caption, caption_many, optimize
 
 # Imported at first use: torch and transformers take seconds, which `promptfuse --help` should not.
 _HOME = {
@@ -92,6 +92,7 @@ _HOME = {
     "Stopping": "search",
     "UniformCost": "search",
     "Captioner": "tasks",
+    "Steer": "tasks",
     "caption": "tasks",
     "caption_many": "tasks",
     "optimize": "tasks",
@@ -127,6 +128,7 @@ __all__ = [
     "RandomSearch",
     "Result",
     "Search",
+    "Steer",
     "Step",
     "Stopping",
     "TProductTransport",

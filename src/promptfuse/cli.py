@@ -59,6 +59,12 @@ def _root(
 def caption(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Photos to describe.")],
     sentiment: Annotated[str | None, typer.Option(help="positive or negative.")] = None,
+    steer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL:LABEL=WEIGHT", help="A classifier's label; below 0 to stay away; repeatable."
+        ),
+    ] = None,
     models: Annotated[str, typer.Option(help="mini, paper or a .yaml file.")] = "mini",
     prefix: Annotated[str | None, typer.Option(help="What the caption begins with.")] = None,
     steps: Annotated[
@@ -72,7 +78,9 @@ def caption(
     ] = None,
     weight: Annotated[
         list[str] | None,
-        typer.Option(metavar="TERM=VALUE", help="Weight of fluency, image or sentiment; repeatable."),
+        typer.Option(
+            metavar="TERM=VALUE", help="Weight of fluency, image, sentiment, steer:LABEL; repeatable."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(parser=_whole, metavar="N", help="For methods that draw.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
@@ -101,9 +109,10 @@ def caption(
     if trace is not None:
         check_target(trace)
     captioner = Captioner(models, device=device)
-    captioner.load(sentiment)
+    captioner.load(sentiment, steer or ())
     settings = {
         "sentiment": sentiment,
+        "steer": tuple(steer or ()),
         "prefix": prefix,
         "steps": steps,
         "beams": beams,
@@ -116,7 +125,7 @@ def caption(
     for image, outcome in _outcomes(captioner, images, settings, in_flight):
         if not isinstance(outcome, Exception):
             done.append((image, outcome))
-            _show(image, outcome, sentiment, as_json)
+            _show(image, outcome, sentiment, steer or [], as_json)
         elif isinstance(outcome, ImageError | TextError):
             # One bad photo loses nothing of the others; the exit code still tells.
             _complain(outcome)
@@ -124,7 +133,7 @@ def caption(
         else:
             raise outcome
     if trace is not None and done:
-        label = sentiment or "plain"
+        label = ", ".join([*([sentiment] if sentiment else []), *(steer or [])]) or "plain"
         cards = [Card(Path(image).name, Path(image), [(label, result)]) for image, result in done]
         write_page(trace, "How promptfuse found these captions", cards)
     if failed:
@@ -167,7 +176,7 @@ def _weights(pairs: list[str]) -> dict[str, float]:
     """Parse ``TERM=VALUE`` options."""
     found = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
+        name, equals, value = pair.rpartition("=")  # A steer's label may hold one too.
         if not equals or not name:
             raise ConfigError(f"--weight {pair!r} is not TERM=VALUE; write e.g. --weight image=22")
         try:
@@ -222,7 +231,7 @@ def _caption_one(captioner: Captioner, image: str, settings: dict[str, Any]) -> 
     return search.result()
 
 
-def _show(image: str, result: Result, sentiment: str | None, as_json: bool) -> None:
+def _show(image: str, result: Result, sentiment: str | None, steer: list[str], as_json: bool) -> None:
     if as_json:
         row = {
             "image": image,
@@ -231,6 +240,7 @@ def _show(image: str, result: Result, sentiment: str | None, as_json: bool) -> N
             "terms": result.terms,
             "weights": result.weights,
             "sentiment": sentiment,
+            "steer": steer,
             "complete": result.complete,
             "models": result.models,
             "seed": result.seed,

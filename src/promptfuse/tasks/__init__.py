@@ -3,5 +3,6 @@
 from promptfuse.tasks.caption import Captioner, caption
 from promptfuse.tasks.many import caption_all, caption_each, caption_many
 from promptfuse.tasks.optimize import optimize
+from promptfuse.tasks.steering import Steer
 
-__all__ = ["Captioner", "caption", "caption_all", "caption_each", "caption_many", "optimize"]
+__all__ = ["Captioner", "Steer", "caption", "caption_all", "caption_each", "caption_many", "optimize"]

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
 
 from promptfuse.errors import ConfigError
-from promptfuse.models import Model, Preset, load_image, load_model, load_preset
+from promptfuse.models import Model, Preset, SequenceClassifier, load_image, load_model, load_preset
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Objective, Term
+from promptfuse.objectives.checks import expect
 from promptfuse.search import AutoDAN, BeamSearch, Callback, Method, Result, Search
+from promptfuse.tasks.steering import Steer, Steers, read_steers
 
 Sentiment = Literal["positive", "negative"]
 """What ``caption`` can be asked for."""
 
 TERMS = ("fluency", "image", "sentiment")
-"""The names of the caption task's terms."""
+"""The names of the caption task's terms; those of steers are ``steer:LABEL``."""
 
 
 class Captioner:
@@ -45,15 +47,33 @@ class Captioner:
             self._loaded[role] = load_model(getattr(self.preset, role), device=self.device)
         return self._loaded[role]
 
-    def load(self, sentiment: str | None = None) -> None:
+    def classifier(self, steer: Steer) -> tuple[SequenceClassifier, str]:
+        """The model of a steer, loaded at its first use, and the label as the model spells it.
+
+        Raises:
+            ConfigError: if the model has no such label; the message lists those there are.
+            ModelError: if the model cannot be loaded or is no classifier.
+        """
+        own = steer.model in ("sentiment", self.preset.sentiment)
+        name = "sentiment" if own else steer.model
+        if name not in self._loaded:
+            self._loaded[name] = load_model(self.preset.sentiment if own else steer.model, device=self.device)
+        model = cast(SequenceClassifier, expect(self._loaded[name], "a steer", SequenceClassifier))
+        label = self.preset.labels.get(steer.label, steer.label) if own else steer.label
+        return model, model.labels[model.label_index(label)]
+
+    def load(self, sentiment: str | None = None, steer: Steers = ()) -> None:
         """Load now what captions will need, so that errors come before any work."""
         self.check_sentiment(sentiment)
+        steers = read_steers(steer)
         self.model("lm"), self.model("image_text")
         if sentiment is not None:
             self.model("sentiment")
+        for one in steers.values():
+            self.classifier(one)
 
     def loaded(self) -> dict[str, Model]:
-        """The models that have been loaded so far, by role."""
+        """The models that have been loaded so far, by role, or by name where they have none."""
         return dict(self._loaded)
 
     def forget(self) -> None:
@@ -72,28 +92,24 @@ class Captioner:
         image: ImageLike,
         sentiment: str | None = None,
         weights: Mapping[str, float] | None = None,
+        steer: Steers = (),
     ) -> Objective:
         """The objective of one photo.
 
         Args:
             image: a path or an open image.
             sentiment: ``positive``, ``negative`` or nothing.
-            weights: replaces the preset's weights, by ``fluency``, ``image`` and ``sentiment``.
+            weights: replaces the preset's weights, by ``fluency``, ``image``, ``sentiment`` and
+                ``steer:LABEL``.
+            steer: labels of classifiers, as ``MODEL:LABEL=WEIGHT``; see ``Steer``.
 
         Raises:
-            ConfigError: if a weight's name or the sentiment is unknown.
+            ConfigError: if a weight's name, the sentiment or a steer's label is unknown.
             ImageError: if the photo cannot be read.
         """
         self.check_sentiment(sentiment)
-        used = TERMS if sentiment else TERMS[:2]
-        given = dict(weights or {})
-        if wrong := [name for name in given if name not in used]:
-            hint = " (it needs a sentiment)" if wrong[0] == "sentiment" else ""
-            raise ConfigError(f"no term {wrong[0]!r} to weigh{hint}; choose from: {', '.join(used)}")
-        weight = {name: given.get(name, getattr(self.preset, f"{name}_weight")) for name in used}
-        for name, value in weight.items():
-            if not value > 0:
-                raise ConfigError(f"weight of {name}: {value:g} is not positive; give a number above 0")
+        steers = read_steers(steer)
+        weight = self._weigh(TERMS if sentiment else TERMS[:2], steers, weights or {})
         photo = load_image(image)
         terms: list[Term] = [
             Fluency(self.model("lm"), weight["fluency"]),
@@ -104,13 +120,35 @@ class Captioner:
             terms.append(
                 ClassProbability(self.model("sentiment"), label, weight["sentiment"], name="sentiment")
             )
+        for name, one in steers.items():
+            model, label = self.classifier(one)
+            terms.append(ClassProbability(model, label, weight[name], name=name))
         return Objective(*terms)
+
+    def _weigh(
+        self, used: Sequence[str], steers: Mapping[str, Steer], given: Mapping[str, float]
+    ) -> dict[str, float]:
+        """The weights of terms and steers by their names."""
+        weight: dict[str, float] = {name: getattr(self.preset, f"{name}_weight") for name in used}
+        for name, one in steers.items():
+            weight[name] = self.preset.sentiment_weight if one.weight is None else one.weight
+        if wrong := [name for name in given if name not in weight]:
+            hint = " (it needs a sentiment)" if wrong[0] == "sentiment" else ""
+            raise ConfigError(f"no term {wrong[0]!r} to weigh{hint}; choose from: {', '.join(weight)}")
+        weight |= given
+        for name in used:
+            if not weight[name] > 0:
+                raise ConfigError(
+                    f"weight of {name}: {weight[name]:g} is not positive; give a number above 0"
+                )
+        return weight
 
     def search(
         self,
         image: ImageLike,
         *,
         sentiment: str | None = None,
+        steer: Steers = (),
         prefix: str | None = None,
         steps: int | None = None,
         beams: int | None = None,
@@ -123,7 +161,7 @@ class Captioner:
         """The search for one photo, ready to run; settings not given are the preset's."""
         preset = self.preset
         return Search(
-            self.objective(image, sentiment, weights),
+            self.objective(image, sentiment, weights, steer),
             method or AutoDAN(candidates=preset.candidates if candidates is None else candidates),
             BeamSearch(preset.beams if beams is None else beams),
             prefix=preset.prefix if prefix is None else prefix,
@@ -142,6 +180,7 @@ def caption(
     image: str | PathLike[str] | Image.Image,
     *,
     sentiment: Sentiment | None = None,
+    steer: Steers = (),
     models: str | Preset = "mini",
     prefix: str | None = None,
     steps: int | None = None,
@@ -157,12 +196,14 @@ def caption(
     Args:
         image: a path or an open image.
         sentiment: ``positive`` or ``negative`` to colour the caption.
+        steer: labels of any classifiers to draw the caption to, as ``MODEL:LABEL=WEIGHT``, or to keep it
+            away from, with a negative weight; see ``Steer``.
         models: a preset (``mini`` is embedded, ``paper`` needs the model hub) or a YAML file.
         prefix: what the caption begins with.
         steps: the most tokens to append.
         beams: texts kept at each step.
         candidates: texts scored exactly per beam and step.
-        weights: weights by ``fluency``, ``image`` and ``sentiment``.
+        weights: weights by ``fluency``, ``image``, ``sentiment`` and ``steer:LABEL``.
         seed: for methods that draw.
         device: where the models go.
         callbacks: called with the search and each step.
@@ -177,6 +218,7 @@ def caption(
     return captioner(
         image,
         sentiment=sentiment,
+        steer=steer,
         prefix=prefix,
         steps=steps,
         beams=beams,

@@ -75,7 +75,7 @@ def caption_all(
     """
     if in_flight < 1:
         raise ConfigError(f"in flight: {in_flight} is too few; give 1 or more")
-    captioner.load(settings.get("sentiment"))
+    captioner.load(settings.get("sentiment"), settings.get("steer", ()))
     outcomes: dict[int, Outcome] = {}
     lock = Lock()
 
