@@ -50,8 +50,8 @@ def read_coco(document: Any) -> Contents:
             unknown[image_id] = unknown.get(image_id, 0) + 1
     if unknown:
         first = ", ".join(list(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")
+        count = sum(unknown.values())
         contents.problems.append(
-            f"{sum(unknown.values()):,} caption{'s' * (sum(unknown.values()) > 1)} left out, whose photos are "
-            f"not among 'images' (image_id {first})"
+            f"{count:,} caption{'s' * (count > 1)} left out: no photo in 'images' has the image_id {first}"
         )
     return contents

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,20 +74,36 @@ def scan(source: str, *, format: str = "auto", images: str | None = None) -> Sca
     """
     if format not in (*FORMATS, "auto"):
         raise ConfigError(f"no format {format!r} of data sets; {nearest(format, [*FORMATS, 'auto'])}")
+    with _uncollected():
+        return _scan(source, format, images)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Hold the garbage collector: it would go through millions of captions again and again for nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _scan(source: str, format: str, images: str | None) -> Scan:
     try:
         found, contents = _read(source, format)
     except ConfigError as error:
-        raise error if str(error).startswith(source) else ConfigError(f"{source}: {error}") from None
+        raise error if str(error).startswith(f"{source}:") else ConfigError(f"{source}: {error}") from None
     if not contents.rows:
         raise ConfigError(f"{source}: {_nothing(source, found)}")
-    locator = Locator(source, images) if found != "folder" else None
-    if locator is None:
+    if found == "folder":
         if images is not None:
             raise ConfigError(
-                f"{source}: is a folder of photos already; leave out the other folder, {images}"
+                f"{source}: is a folder of photos itself; leave out the folder of its photos, {images}"
             )
-        locator = Locator(source, source)
-    return _assemble(found, contents, locator)
+        images = source
+    return _assemble(found, contents, Locator(source, images))
 
 
 def _read(source: str, format: str) -> tuple[str, Contents]:
@@ -156,12 +175,11 @@ def _parse(source: str, text: str, format: str) -> tuple[str, Any]:
 
 def _json(source: str, text: str) -> tuple[Any, bool]:
     """A parsed document, or the first line of JSON lines, and which of both it is."""
-    start = text.lstrip()
-    first, _, rest = start.partition("\n")
-    if first.rstrip().endswith("}") and rest.strip():
+    end = text.find("\n", len(text) - len(text.lstrip()))
+    if end > 0 and text[:end].rstrip().endswith("}") and not text[end:].isspace():
         # Several lines, of which the first is complete: JSON lines. Their other lines are checked later.
         try:
-            return _load(first), True
+            return _load(text[:end]), True
         except ValueError:
             pass
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -71,18 +72,15 @@ def read_dataset(
     )
 
 
+@dataclass(frozen=True)
 class Place:
     """Where a data set is, and how it is to be read; see `read_dataset`."""
 
-    def __init__(
-        self,
-        source: str,
-        name: str,
-        format: str = "auto",
-        images: str | None = None,
-        split: str | None = None,
-    ) -> None:
-        self.source, self.name, self.format, self.images, self.split = source, name, format, images, split
+    source: str
+    name: str
+    format: str = "auto"
+    images: str | None = None
+    split: str | None = None
 
 
 def locate_source(
@@ -103,8 +101,8 @@ def locate_source(
     if not text:
         raise ConfigError("the data set has no path; give a file, a folder or a name")
     if not is_address(text):
-        path = Path(text).expanduser()
-        if not os.path.lexists(path):
+        path = Path(os.path.expanduser(text))  # noqa: PTH111 - which raises nothing for ~nobody
+        if "\0" in text or not os.path.lexists(path):
             entry = find_name(text)
             return Place(
                 entry.source,
@@ -142,7 +140,8 @@ def splits(photos: Sequence[Photo]) -> dict[str, int]:
 
 
 def _missing(found: Scan, kept: Sequence[int]) -> list[str]:
-    gone = [index for index in found.missing if index in set(kept)] if found.missing else []
+    wanted = set(kept)
+    gone = [index for index in found.missing if index in wanted]
     if not gone:
         return []
     return [
