@@ -25,7 +25,7 @@ GREY = "#8b97a5"
 """What did not."""
 
 
-def write_document(path: Path, title: str, header: str, body: str, footer: str) -> None:
+def write_document(path: Path, title: str, header: str, body: str, footer: str, *, style: str = "") -> None:
     """Write a page whole.
 
     Args:
@@ -34,6 +34,7 @@ def write_document(path: Path, title: str, header: str, body: str, footer: str) 
         header: HTML below the heading.
         body: HTML of the page.
         footer: HTML at its end.
+        style: CSS that this page has beside that of all pages.
 
     Raises:
         ConfigError: if the path is a folder or a device.
@@ -43,7 +44,7 @@ def write_document(path: Path, title: str, header: str, body: str, footer: str) 
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title><style>{STYLE}</style></head>
+<title>{escape(title)}</title><style>{STYLE}{style}</style></head>
 <body><header><h1>{escape(title)}</h1>{header}</header>
 <main>{body}</main>
 <footer>promptfuse {__version__}. {footer}</footer>

@@ -80,6 +80,10 @@ class Frame:
         low, high = self.y_range
         return self.top + (high - value) / (high - low) * (self.height - self.top - self.bottom)
 
+    def x_ticks(self) -> list[float]:
+        """Where the horizontal axis has ticks."""
+        return ticks(*self.x_range, 8, whole=self.whole_x)
+
     def svg(self, inside: str, label: str) -> str:
         """The whole plot."""
         floor, end = self.height - self.bottom, self.width - self.right
@@ -92,7 +96,7 @@ class Frame:
             f'<text x="{self.x(tick):.1f}" y="{floor + 15}" text-anchor="middle">{tick:g}</text>'
             f'<line class="axis" x1="{self.x(tick):.1f}" x2="{self.x(tick):.1f}" '
             f'y1="{floor}" y2="{floor + 4}"/>'
-            for tick in ticks(*self.x_range, 8, whole=self.whole_x)
+            for tick in self.x_ticks()
         ]
         middle = (self.left + end) / 2
         parts.append(
@@ -140,6 +144,31 @@ class Frame:
             f"{title(point.hover)}</circle>"
             for point in points
         )
+
+
+@dataclass
+class LogFrame(Frame):
+    """A frame whose horizontal axis is logarithmic; all x are positive."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        found = [point.x for point in self.points]
+        room = max(1.15, (max(found) / min(found)) ** 0.05)
+        self.x_range = (min(found) / room, max(found) * room)
+
+    def x(self, value: float) -> float:
+        """Pixels from the left."""
+        low, high = self.x_range
+        share = math.log(value / low) / math.log(high / low)
+        return self.left + share * (self.width - self.left - self.right)
+
+    def x_ticks(self) -> list[float]:
+        """1, 2 and 5 times powers of ten; the powers alone where those are many."""
+        low, high = self.x_range
+        factors = (1, 2, 5) if high / low < 2000 else (1,)
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        found = [round(factor * 10.0**power, 12) for power in powers for factor in factors]
+        return [tick for tick in found if low <= tick <= high]
 
 
 def line_plot(heading: str, series: Sequence[Series], y_label: str, from_zero: bool = False) -> str:

@@ -1,0 +1,220 @@
+"""Reading runs over a data set, and finding what of them can be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.predictions import Prediction, read_predictions
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that a run over a data set filled.
+
+    Attributes:
+        name: of the folder, with those above it where two have the same.
+        folder: where it is.
+        manifest: what its ``manifest.json`` says; empty if there is none.
+        predictions: by the photos' ids, in the order of the file.
+    """
+
+    name: str
+    folder: Path
+    manifest: Mapping[str, Any] = field(repr=False)
+    predictions: Mapping[str, Prediction] = field(repr=False)
+
+    @property
+    def failures(self) -> list[Prediction]:
+        """The photos without a caption."""
+        return [one for one in self.predictions.values() if one.text is None]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the captions were made by."""
+        return _mapping(self.manifest.get("recipe"))
+
+    @property
+    def models(self) -> dict[str, dict[str, str]]:
+        """Name and fingerprint of each model that was searched with, by role."""
+        found = {role: _mapping(model) for role, model in _mapping(self.manifest.get("models")).items()}
+        return {
+            role: {key: str(model.get(key, "")) for key in ("name", "fingerprint")}
+            for role, model in found.items()
+        }
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The data set that the photos are from."""
+        return _mapping(self.manifest.get("data"))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What several runs have in common.
+
+    Attributes:
+        runs: in the order in which they were given.
+        dataset: its name; empty if no run tells.
+        ids: photos that every run captioned, in the order of the data set: the tables are about them.
+        shown: photos that are done in every run, if only because they failed there.
+        references: captions that people wrote, by id; empty if there are none.
+        notes: what a reader has to know, a line each.
+    """
+
+    runs: Sequence[Run]
+    dataset: str
+    ids: Sequence[str]
+    shown: Sequence[str]
+    references: Mapping[str, Sequence[str]] = field(repr=False)
+    notes: Sequence[str] = ()
+
+    def image(self, photo: str) -> str:
+        """Path or address of a photo."""
+        return self.runs[0].predictions[photo].image
+
+
+def load_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read run folders.
+
+    Raises:
+        ConfigError: if a folder has no predictions, or is given twice, or a file cannot be read.
+    """
+    places = [folder.resolve() for folder in folders]
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            raise ConfigError(f"{folders[index]}: given twice; give each run once")
+    return [
+        Run(name, folder, _manifest(folder), _predictions(folder))
+        for name, folder in zip(_names(places), folders, strict=True)
+    ]
+
+
+def compare(runs: Sequence[Run], references: str | None = None) -> Comparison:
+    """Find the photos that runs have in common, and what people wrote about them.
+
+    Args:
+        runs: one or more.
+        references: a data set; None for the one that the runs name.
+
+    Raises:
+        ConfigError: if the runs have no photo in common, or the references cannot be read.
+    """
+    notes = []
+    common = _common(runs)
+    if not common:
+        sets = "; ".join(f"{run.name} is on {_origin(run)}" for run in runs)
+        raise ConfigError(f"the runs have no photo in common: {sets}; compare runs on the same data set")
+    for run in runs:
+        others = len(run.predictions) - len(common)
+        if others:
+            notes.append(
+                f"{run.name} has {others} more photos that other runs do not have; they are left out."
+            )
+    if notes:
+        notes.insert(0, f"The runs are not on the same photos; the {len(common)} common ones are compared.")
+    written, about = _references(runs, references)
+    notes += about
+    # In the order of the data set: photos in flight end in any order.
+    place = {id_: number for number, id_ in enumerate(written)}
+    common = sorted(common, key=lambda id_: place.get(id_, len(place)))
+    found = {id_: written[id_] for id_ in common if written.get(id_)}
+    captioned = [id_ for id_ in common if all(run.predictions[id_].text is not None for run in runs)]
+    if len(captioned) < len(common) and len(runs) > 1:
+        notes.append(
+            f"{len(common) - len(captioned)} photos failed in a run; "
+            f"the numbers are about the {len(captioned)} that every run captioned."
+        )
+    if found and (bare := [id_ for id_ in captioned if id_ not in found]):
+        notes.append(f"{len(bare)} photos have no references; the numbers are about the others.")
+        captioned = [id_ for id_ in captioned if id_ in found]
+    if not found and written:
+        notes.append("The references are about other photos than the runs; none is used.")
+    dataset = next((str(run.data["name"]) for run in runs if run.data.get("name")), "")
+    return Comparison(runs, dataset, captioned, common, found, notes)
+
+
+def _common(runs: Sequence[Run]) -> list[str]:
+    """Ids that all runs have a line for, with the same photo behind it."""
+    first, *others = runs
+    return [
+        id_
+        for id_, one in first.predictions.items()
+        if all(
+            id_ in run.predictions and _file(run.predictions[id_].image) == _file(one.image) for run in others
+        )
+    ]
+
+
+def _file(image: str) -> str:
+    """A photo's file name: runs on two machines have it in different folders."""
+    return PurePosixPath(image.replace("\\", "/")).name
+
+
+def _origin(run: Run) -> str:
+    name, source = run.data.get("name"), run.data.get("source")
+    if not (name or source):
+        return f"an unnamed data set ({_file(next(iter(run.predictions.values())).image)}, ...)"
+    return f"{name or source} ({source})" if name and source else str(name or source)
+
+
+def _references(runs: Sequence[Run], given: str | None) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """What people wrote by id, in the order of the data set, and what there is to say about it."""
+    from promptfuse.evaluation.datasets import read_dataset
+
+    if given is not None:
+        photos = read_dataset(given).photos
+        if not any(photo.references for photo in photos):
+            raise ConfigError(f"{given}: no captions in it; give a data set with references")
+        return {photo.id: photo.references for photo in photos}, []
+    sources = dict.fromkeys(str(run.data["source"]) for run in runs if run.data.get("source"))
+    if not sources:
+        return {}, ["The runs do not say which data set they are on; give its captions by --references."]
+    reason = "it has no captions"
+    for source in sources:
+        try:
+            photos = read_dataset(source).photos
+        except ConfigError as error:
+            reason = str(error)
+            continue
+        if any(photo.references for photo in photos):
+            return {photo.id: photo.references for photo in photos}, []
+    return {}, [f"No references: {reason}. Another file can be given by --references."]
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        raise ConfigError(f"{path}: damaged; remove it, and the report says less about the run") from None
+    return _mapping(values)
+
+
+def _predictions(folder: Path) -> dict[str, Prediction]:
+    path = folder / "predictions.jsonl"
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no predictions.jsonl in it; give the folder of a run")
+    found = {one.id: one for one in read_predictions(path)}
+    if not found:
+        raise ConfigError(f"{path}: no prediction in it; let the run finish a photo first")
+    return found
+
+
+def _names(places: Sequence[Path]) -> list[str]:
+    """The last part of each path, with as many of those above as tell them apart."""
+    for depth in range(1, max(len(place.parts) for place in places) + 1):
+        names = ["/".join(place.parts[-depth:]) for place in places]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _mapping(values: Any) -> Mapping[str, Any]:
+    return values if isinstance(values, dict) else {}

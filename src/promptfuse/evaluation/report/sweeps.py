@@ -1,0 +1,147 @@
+"""Runs that differ in one number, such as the weight of a sentiment, as curves."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptfuse.evaluation.metrics import Score
+from promptfuse.evaluation.report.load import Run
+from promptfuse.evaluation.report.measure import LIKELY, OBJECTIVE, SIMILARITY, Measured
+from promptfuse.evaluation.report.plots import Mark, colour, scatter
+from promptfuse.web.document import keys
+
+STEERING = ("sentiment", "steer")
+"""What the settings that colour captions begin with."""
+
+ACCURACY = ("accuracy", "sentiment_accuracy", "label_accuracy")
+"""Columns of a classifier that judges, the first that there is; else what the search's own gives."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that differ in one number.
+
+    Attributes:
+        setting: which, by dotted keys.
+        name: what tells this sweep from others over the same setting.
+        steps: the number and the run's place, by growing number.
+    """
+
+    setting: str
+    name: str
+    steps: Sequence[tuple[float, int]]
+
+    @property
+    def steers(self) -> bool:
+        """Whether the number is the weight of what colours captions."""
+        return self.setting.startswith(STEERING)
+
+
+def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
+    """All groups of runs that differ in one number.
+
+    A run that has none of the settings that colour captions, and the others alike, is at weight zero of a
+    sweep over such a weight.
+    """
+    settings = [dict(leaves(run.settings)) for run in runs]
+    groups: dict[tuple[str, frozenset[tuple[str, Hashable]]], list[tuple[float, int]]] = {}
+    for number, own in enumerate(settings):
+        for key, value in own.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                rest = frozenset(item for item in own.items() if item[0] != key)
+                groups.setdefault((key, rest), []).append((float(value), number))
+    found = []
+    for (key, rest), steps in groups.items():
+        if len({value for value, _ in steps}) < 2:
+            continue
+        if key.startswith(STEERING):
+            plain = {item for item in rest if not item[0].startswith(STEERING)}
+            steps += [(0.0, number) for number, own in enumerate(settings) if set(own.items()) == plain]
+        found.append((key, dict(rest), sorted(steps)))
+    return [
+        Sweep(key, _name(rest, [other for name, other, _ in found if name == key]), steps)
+        for key, rest, steps in found
+    ]
+
+
+def leaves(values: Any, key: str = "") -> Iterator[tuple[str, Hashable]]:
+    """The values of nested fields by dotted keys, lists too."""
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from leaves(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list):
+        for place, value in enumerate(values):
+            yield from leaves(value, f"{key}.{place}")
+    else:
+        yield key, values
+
+
+def sweep_plots(measured: Measured) -> str:
+    """Curves of all sweeps; empty if there is none."""
+    sweeps = find_sweeps(measured.comparison.runs)
+    parts: list[str] = []
+    for setting in dict.fromkeys(sweep.setting for sweep in sweeps):
+        chosen = [sweep for sweep in sweeps if sweep.setting == setting]
+        parts += _steering(measured, chosen) if chosen[0].steers else _plain(measured, chosen)
+    return "".join(parts)
+
+
+def _steering(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
+    """What the captions lose as more of them have the label."""
+    names = measured.names()
+    judge = next((name for name in (*ACCURACY, LIKELY) if name in names), None)
+    if judge is None:
+        return
+    for against in (SIMILARITY, "cider_d"):
+        if against in names:
+            yield _curve(measured, sweeps, against, judge)
+
+
+def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
+    """What a setting does to the captions."""
+    names = measured.names()
+    for name in ("cider_d", OBJECTIVE):
+        if name in names:
+            yield _curve(measured, sweeps, None, name)
+
+
+def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, up: str) -> str:
+    """A curve for each sweep.
+
+    Args:
+        measured: the runs.
+        sweeps: over the same setting.
+        across: the column to the right; None for the setting itself.
+        up: the column upwards.
+    """
+    marks: list[Mark] = []
+    lines = []
+    titles = {"x": sweeps[0].setting, "y": up}
+    for place, sweep in enumerate(sweeps):
+        line = []
+        for value, run in sweep.steps:
+            setting = Score(sweep.setting, "neither", value, None, None, 1)
+            x = setting if across is None else measured.score(run, across)
+            y = measured.score(run, up)
+            if x is not None and y is not None:
+                titles = {"x": x.title, "y": y.title}
+                line.append(Mark(f"{value:g}", colour(place), x, y))
+        marks += line
+        lines.append((colour(place), line))
+    if len(marks) < 2:
+        return ""
+    heading = f"{titles['y']} against {titles['x']} as {sweeps[0].setting} grows"
+    if across is None:
+        heading = f"{titles['y']} as {sweeps[0].setting} grows"
+    legend = keys((sweep.name, colour(place)) for place, sweep in enumerate(sweeps))
+    if across is not None:
+        legend += f" The numbers at the points are {sweeps[0].setting}."
+    return scatter(heading, marks, titles["x"], titles["y"], lines=lines, legend=legend)
+
+
+def _name(rest: Mapping[str, Hashable], others: Sequence[Mapping[str, Hashable]]) -> str:
+    """The settings that tell a sweep from others."""
+    different = [key for key in rest if any(other.get(key) != rest[key] for other in others)]
+    return ", ".join(str(rest[key]) for key in different) or "runs that differ in nothing else"

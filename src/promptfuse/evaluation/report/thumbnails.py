@@ -1,0 +1,57 @@
+"""Small pictures as part of a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from promptfuse.errors import ImageError
+from promptfuse.evaluation.datasets.images import open_photo
+from promptfuse.models.images import MAX_PIXELS
+
+QUALITY = 70
+
+
+def thumbnails(images: Sequence[str], side: int = 144) -> list[str]:
+    """Photos as base64 of small JPEGs, in their order; empty for those that cannot be read.
+
+    Args:
+        images: paths or addresses.
+        side: the most pixels wide and high.
+    """
+    # Pillow decodes without Python's lock, so threads share the work.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda image: _thumbnail(image, side), images))
+
+
+def _thumbnail(image: str, side: int) -> str:
+    try:
+        photo = _reduced(image, side) or open_photo(image)
+    except ImageError:
+        return ""
+    photo.thumbnail((side, side), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=QUALITY)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _reduced(image: str, side: int) -> Image.Image | None:
+    """A plain local JPEG, decoded to no more pixels than are needed; None for whatever else it is."""
+    path = Path(image)
+    if path.suffix.lower() not in (".jpg", ".jpeg"):
+        return None
+    try:
+        with Image.open(path, formats=("JPEG",)) as photo:
+            # At twice the size, so that the second step has something to average over.
+            large = photo.width * photo.height > MAX_PIXELS
+            if large or photo.mode != "RGB" or photo.draft("RGB", (2 * side, 2 * side)) is None:
+                return None
+            return ImageOps.exif_transpose(photo)
+    except Exception:  # Decoders raise whatever a damaged file leads them to; the careful way tells why.
+        return None

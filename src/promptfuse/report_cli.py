@@ -1,0 +1,89 @@
+"""``promptfuse report``: one page about runs over a data set.
+
+It parses, shows and reports; the work is done by the evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from promptfuse.errors import ConfigError
+
+
+def _whole(value: str) -> int:
+    """Parse a whole number; the message names what was given."""
+    try:
+        return int(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is not a whole number") from None
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of `promptfuse run`.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="The page; report.html, or none with --json.")
+    ] = None,
+    references: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Captions that people wrote; else those that the runs name."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric", metavar="NAME", help="A metric or group of `promptfuse score`; repeatable; else all."
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Image-text model that judges: CLIPScore.")
+    ] = None,
+    lm: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Language model that judges: perplexity.")
+    ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Classifier that judges, with --label.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The label that captions should have.")] = None,
+    photos: Annotated[bool, typer.Option("--photos/--no-photos", help="Small photos in the gallery.")] = True,
+    limit_gallery: Annotated[
+        int, typer.Option(parser=_whole, metavar="N", help="The most photos in the gallery.")
+    ] = 2000,
+    resamples: Annotated[
+        int, typer.Option(parser=_whole, metavar="N", help="Of the bootstrap; 0 for no intervals.")
+    ] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as a JSON object.")] = False,
+    device: Annotated[str, typer.Option(help="Of the models that judge: cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Compare runs: tables with intervals, plots, and a gallery of their captions, as one page."""
+    for name, number in (("limit-gallery", limit_gallery), ("resamples", resamples)):
+        if number < 0:
+            raise ConfigError(f"--{name} {number} is negative; give 0 or more")
+
+    from promptfuse.evaluation.report import compare, load_runs, measure_runs
+    from promptfuse.evaluation.report.measure import load_judges
+    from promptfuse.evaluation.report.page import write_report
+    from promptfuse.web.document import check_target
+
+    start = time.perf_counter()
+    page = out if out is not None else None if as_json else Path("report.html")
+    if page is not None:
+        check_target(page)
+    comparison = compare(load_runs(folders), references)
+    judges = load_judges(clip, lm, classifier, label, device)
+    measured = measure_runs(comparison, judges, metrics=metric or None, resamples=resamples)
+    if page is not None:
+        write_report(page, measured, photos=photos, limit=limit_gallery)
+    if as_json:
+        typer.echo(json.dumps(measured.to_dict(), ensure_ascii=False))
+        return
+    for warning in measured.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    size = page.stat().st_size / 1e6 if page is not None else 0.0
+    typer.echo(
+        f"{page}: {len(comparison.runs)} runs, {len(comparison.ids):,} photos, {size:.1f} MB "
+        f"in {time.perf_counter() - start:.1f} s"
+    )
