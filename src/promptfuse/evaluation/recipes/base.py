@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptfuse.models import Preset
 from promptfuse.models.images import ImageLike
+from promptfuse.objectives import Objective
 from promptfuse.tasks import Captioner
 
 Positive = Annotated[float, Field(gt=0)]
@@ -116,9 +118,21 @@ class Describer(ABC):
             for role, model in self.captioner.loaded().items()
         }
 
+    def objective(self, image: ImageLike) -> Objective:
+        """The objective of a photo. It does not depend on what is in flight, not even by rounding.
+
+        Raises:
+            ImageError: if the photo cannot be read.
+        """
+        # Outside of the meeting, the photo's features are computed in a batch of one.
+        return Context().run(self.captioner.objective, image, self.recipe.sentiment)
+
     def score(self, image: ImageLike, text: str, complete: bool, evaluations: int) -> Caption:
         """A text as a caption, scored exactly."""
-        objective = self.captioner.objective(image, self.recipe.sentiment)
+        return self.finish(self.objective(image), text, complete, evaluations)
+
+    def finish(self, objective: Objective, text: str, complete: bool, evaluations: int) -> Caption:
+        """A text as a caption, scored exactly under an objective that there is already."""
         found = objective.exact(text)
         weights = {name: float(term.weight) for name, term in objective.terms.items()}
         return Caption(text, found.value, dict(found.terms), weights, complete, evaluations)

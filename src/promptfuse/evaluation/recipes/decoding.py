@@ -1,0 +1,185 @@
+"""What recipes share that read a language model token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from promptfuse.errors import TextError
+from promptfuse.models import CausalLM
+from promptfuse.models.base import at_least_float32
+from promptfuse.models.products import fast_products
+from promptfuse.models.together import together
+from promptfuse.objectives import Objective
+from promptfuse.search import Constraints
+from promptfuse.search.append import SENTENCE_ENDS
+from promptfuse.search.proposer import Setting
+
+Layers = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values of each layer, (rows, heads, length, width)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a language model makes of rows.
+
+    Attributes:
+        layers: keys and values of all tokens read so far.
+        log_probabilities: of the token behind each row, (rows, vocabulary), at least float32.
+        hidden: last hidden states of the new tokens, (rows, new, d).
+    """
+
+    layers: Layers
+    log_probabilities: Tensor
+    hidden: Tensor
+
+    def of(self, rows: Tensor) -> Reading:
+        """Some of the rows, in the order given, one as often as it occurs."""
+        return Reading(pick(self.layers, rows), self.log_probabilities[rows], self.hidden[rows])
+
+
+def pick(layers: Layers, rows: Tensor) -> Layers:
+    """Keys and values of some rows."""
+    return tuple((keys[rows], values[rows]) for keys, values in layers)
+
+
+def read(lm: CausalLM, ids: Tensor, past: Layers = ()) -> Reading:
+    """Read tokens behind what was read before, with other photos' where these are as far.
+
+    Args:
+        lm: the language model.
+        ids: (rows, new), equally many new tokens for each row.
+        past: keys and values of the tokens before; empty for none.
+
+    Raises:
+        TextError: if the model has no positions left.
+    """
+    before = past[0][0].shape[2] if past else 0
+    if before + ids.shape[1] > lm.max_length:
+        raise TextError(
+            f"{lm.name}: a text has {before + ids.shape[1]} tokens, the model takes {lm.max_length}; "
+            "take fewer steps"
+        )
+    asked = (lm, ids, past)
+    return together(("read", id(lm), before, ids.shape[1]), asked, _read_together)
+
+
+@torch.no_grad()
+def _read_together(asked: Sequence[tuple[CausalLM, Tensor, Layers]]) -> list[Reading]:
+    """Readings of several photos' rows, in one go."""
+    lm = asked[0][0]
+    ids = torch.cat([one for _, one, _ in asked])
+    with fast_products(lm.device):
+        found = forward(lm, ids, join([past for _, _, past in asked]))
+    bounds = torch.tensor([len(one) for _, one, _ in asked]).cumsum(0).tolist()
+    starts = [0, *bounds[:-1]]
+    return [
+        found.of(torch.arange(start, stop, device=ids.device))
+        for start, stop in zip(starts, bounds, strict=True)
+    ]
+
+
+def join(parts: Sequence[Layers]) -> Layers:
+    """Keys and values of the rows of several, one behind the other."""
+    return tuple(
+        (torch.cat([keys for keys, _ in same]), torch.cat([values for _, values in same]))
+        for same in zip(*parts, strict=True)
+    )
+
+
+def forward(lm: CausalLM, ids: Tensor, past: Layers) -> Reading:
+    """One forward pass, differentiable with respect to ``past``; see ``read``."""
+    cache = DynamicCache(past) if past else DynamicCache()
+    mask = torch.ones(len(ids), (past[0][0].shape[2] if past else 0) + ids.shape[1], device=ids.device)
+    found = lm.module(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        past_key_values=cache,
+        use_cache=True,
+        output_hidden_states=True,
+    )
+    layers = tuple((layer.keys, layer.values) for layer in found.past_key_values.layers)
+    scores = at_least_float32(found.logits[:, -1]).log_softmax(-1)
+    return Reading(layers, scores, at_least_float32(found.hidden_states[-1]))
+
+
+class Language:
+    """The language model of an objective, and which of its texts may be captions.
+
+    The rules are those of the search: printable ASCII, no pair of words twice, no word behind itself, and
+    the tokenizer reads a text back to the tokens that made it.
+
+    Args:
+        objective: the objective.
+        prefix: what every caption begins with.
+    """
+
+    def __init__(self, objective: Objective, prefix: str) -> None:
+        self.lm = objective.primary
+        self.setting = Setting(objective, Constraints(), prefix.strip(), 1, 0)
+
+    @property
+    def start(self) -> list[int]:
+        """What stands in front of the first token that is chosen.
+
+        Raises:
+            TextError: if there is nothing.
+        """
+        if not (start := [*self.lm.start_ids, *self.setting.prefix_ids]):
+            raise TextError(f"{self.lm.name} has no begin-of-text token; give a prefix to begin with")
+        return start
+
+    @property
+    def stops(self) -> Tensor:
+        """(vocabulary,), true at tokens that may end a sentence: its mark, or the end of text."""
+        return _marks(self.lm)[0].to(self.lm.device)
+
+    @property
+    def inner(self) -> Tensor:
+        """(vocabulary,), true at tokens that may stand within a sentence."""
+        return (self.setting.allowed & ~_marks(self.lm)[1]).to(self.lm.device)
+
+    @property
+    def usable(self) -> Tensor:
+        """(vocabulary,), true at tokens that may stand within a sentence or end it."""
+        return self.inner | (self.stops & (self.setting.allowed | _ended(self.lm)).to(self.lm.device))
+
+    def texts(self, rows: Sequence[Sequence[int]]) -> list[str | None]:
+        """Texts of rows without the begin-of-text token; None where one breaks a rule or has no word."""
+        return [
+            text if text is not None and text.strip() and text.strip() != self.setting.prefix else None
+            for text in self.setting.decode(rows)
+        ]
+
+    def closed(self, row: Sequence[int]) -> tuple[list[int], bool]:
+        """A row without the end-of-text token, and whether it is complete."""
+        complete = bool(row) and bool(self.stops[row[-1]])
+        return [token for token in row if token not in self.lm.end_ids], complete
+
+
+_MARKS: WeakKeyDictionary[CausalLM, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+"""Made once for all photos: looking at each token takes longer than a step."""
+
+
+def _marks(lm: CausalLM) -> tuple[Tensor, Tensor]:
+    """Which tokens end a sentence, and which have a mark of its end anywhere, (vocabulary,) each."""
+    if lm not in _MARKS:
+        rows = len(lm.embedding_table)
+        count = min(len(lm.tokenizer), rows)
+        texts = lm.tokenizer.batch_decode([[index] for index in range(count)]) + [""] * (rows - count)
+        closing = torch.tensor([text.rstrip().endswith(SENTENCE_ENDS) for text in texts])
+        marked = torch.tensor([any(end in text for end in SENTENCE_ENDS) for text in texts])
+        _MARKS[lm] = closing | _ended(lm), marked
+    return _MARKS[lm]
+
+
+def _ended(lm: CausalLM) -> Tensor:
+    """(vocabulary,), true at the tokens that end a text."""
+    ended = torch.zeros(len(lm.embedding_table), dtype=torch.bool)
+    ended[[index for index in lm.end_ids if index < len(ended)]] = True
+    return ended

@@ -1,0 +1,105 @@
+"""Our search, and what becomes of it with other transports or with none."""
+
+from __future__ import annotations
+
+from contextvars import Context
+from dataclasses import replace
+from typing import Annotated, Literal, cast
+
+import torch
+from pydantic import Field
+
+from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Recipe
+from promptfuse.models import CausalLM
+from promptfuse.models.images import ImageLike
+from promptfuse.search import AutoDAN, Chain, Method, Polish
+from promptfuse.search.guidance import transport
+
+
+class SearchRecipe(Recipe):
+    """Left-to-right search with the caption task's objective; see ``AutoDAN``.
+
+    Attributes:
+        kind: ``search``.
+        candidates: exact evaluations per beam and step; the preset's if not given.
+        beams: texts kept at each step; the preset's if not given.
+        steps: the most tokens; the preset's if not given.
+        patience: steps without a better complete text before the search ends; the search's if not given.
+        transport: what carries gradients to the language model's tokens; ``none`` for its proposals alone.
+        gain: see ``AutoDAN``.
+        adapt_gain: see ``AutoDAN``.
+        subtokens: see ``AutoDAN``.
+        probe_temperature: see ``AutoDAN``.
+        polish_steps: steps of ``Polish`` behind the last token; 0 for none.
+        polish_candidates: exact evaluations per beam and step of ``Polish``.
+    """
+
+    kind: Literal["search"] = "search"
+    candidates: Count | None = None
+    beams: Count | None = None
+    steps: Count | None = None
+    patience: Count | None = None
+    transport: Literal["lexical", "t-product", "t-product-paper", "none"] = "lexical"
+    gain: Annotated[float, Field(ge=0, le=10)] = 0.2
+    adapt_gain: bool = True
+    subtokens: Annotated[int, Field(ge=1, le=8)] = 2
+    probe_temperature: Annotated[float, Field(gt=0, le=100)] = 3.0
+    polish_steps: Annotated[int, Field(ge=0)] = 0
+    polish_candidates: Count = 64
+
+    def build(self, device: str | torch.device = "cpu") -> SearchDescriber:
+        """See ``Recipe.build``."""
+        return SearchDescriber(self, device)
+
+
+class SearchDescriber(Describer):
+    """Carries a ``SearchRecipe`` out."""
+
+    recipe: SearchRecipe
+
+    @property
+    def method(self) -> Method:
+        """The search's method."""
+        recipe, preset = self.recipe, self.captioner.preset
+        append = AutoDAN(
+            recipe.candidates or preset.candidates,
+            recipe.transport,
+            recipe.gain,
+            recipe.adapt_gain,
+            recipe.subtokens,
+            recipe.probe_temperature,
+        )
+        if not recipe.polish_steps:
+            return append
+        steps = (recipe.steps or preset.steps, recipe.polish_steps)
+        return Chain(append, Polish(recipe.polish_candidates), steps=steps)
+
+    def load(self) -> None:
+        """See ``Describer.load``; adapters are fitted now too, where there are none yet."""
+        super().load()
+        if self.recipe.transport == "none":
+            return
+        primary = cast(CausalLM, self.captioner.model("lm"))
+        for role, model in self.captioner.loaded().items():
+            if role != "lm":
+                transport(primary, model, self.recipe.transport, self.recipe.subtokens)
+
+    def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
+        """See ``Describer``."""
+        recipe = self.recipe
+        # Outside of the meeting, so that the photo's features do not depend on other photos in flight.
+        search = Context().run(
+            self.captioner.search,
+            image,
+            sentiment=recipe.sentiment,
+            steps=recipe.steps,
+            beams=recipe.beams,
+            seed=seed,
+            method=self.method,
+        )
+        if recipe.patience is not None:
+            search.stopping = replace(search.stopping, patience=recipe.patience)
+        for _ in search:
+            pass
+        best = search.best
+        return self.finish(search.objective, best.text, best.complete, search.exact_evaluations)
