@@ -1,6 +1,8 @@
 """Metrics of captions: how near to what people write, how true to the photo, how fluent, how varied."""
 
 from promptfuse.evaluation.metrics.base import Captions, Column, Metric, Unavailable
-from promptfuse.evaluation.metrics.score import Score, Scores, score
+from promptfuse.evaluation.metrics.score import score
+from promptfuse.evaluation.metrics.scores import Score, Scores
+from promptfuse.evaluation.metrics.selection import METRICS
 
-__all__ = ["Captions", "Column", "Metric", "Score", "Scores", "Unavailable", "score"]
+__all__ = ["METRICS", "Captions", "Column", "Metric", "Score", "Scores", "Unavailable", "score"]

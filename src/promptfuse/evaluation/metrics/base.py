@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from promptfuse.evaluation.metrics.tokens import Tokens
+    from promptfuse.evaluation.metrics.tokens import Kind, Tokens
 
 Floats = NDArray[np.float64]
 Better = Literal["higher", "lower", "neither"]
@@ -28,6 +28,7 @@ class Captions:
         references: captions that people wrote, (photos,) of one or more; all empty if there are none.
         images: the photos as paths or Pillow images; None if they are not given.
         seed: of whatever a metric draws.
+        tokenizer: what cuts captions into words; see ``tokenise``.
     """
 
     ids: Sequence[str]
@@ -35,13 +36,14 @@ class Captions:
     references: Sequence[Sequence[str]] = ()
     images: Sequence[Any] | None = field(default=None, repr=False)
     seed: int = 0
+    tokenizer: Kind = "auto"
 
     @cached_property
     def tokens(self) -> Tokens:
         """Captions and references cut into words, by Java's tokenizer or, without Java, by ours."""
         from promptfuse.evaluation.metrics.tokens import tokenise
 
-        return tokenise(self.texts, self.references)
+        return tokenise(self.texts, self.references, self.tokenizer)
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,11 @@ class Whole(Column):
     """
 
     number: float
+
+    @property
+    def n(self) -> int:
+        """All captions."""
+        return len(self.values)
 
     @property
     def resamples(self) -> bool:

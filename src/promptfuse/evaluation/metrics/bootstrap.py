@@ -96,8 +96,9 @@ def difference(
     found = ours - theirs
     low, high = _ends(found, level)
     # Ties count for both sides: with equal systems every resample is a tie, and nothing is shown.
-    share = 2 * min(float((found <= 0).mean()), float((found >= 0).mean()))
-    return Difference(value, low, high, min(1.0, share))
+    fewer = min(int((found <= 0).sum()), int((found >= 0).sum()))
+    # With the data as they are counted among the resamples, the share is never zero (Davison & Hinkley 1997).
+    return Difference(value, low, high, min(1.0, 2 * (fewer + 1) / (len(found) + 1)))
 
 
 def _resample(columns: Sequence[Column], resamples: int, seed: int) -> list[Floats]:

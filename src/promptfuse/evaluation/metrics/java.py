@@ -85,7 +85,7 @@ def stanford_tokens(texts: Sequence[str]) -> list[list[str]]:
     jar = package_folder() / TOKENIZER_JAR
     with tempfile.TemporaryDirectory(prefix="promptfuse-") as folder:
         file = Path(folder) / "captions.txt"
-        file.write_text("\n".join(texts), encoding="utf-8")
+        file.write_text("\n".join(texts), encoding="utf-8", errors="replace")
         arguments = ["-cp", str(jar), "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8"]
         arguments += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
         output = run_java([*arguments, str(file)], seconds=60 + len(texts) / 100)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.metrics.java import JavaError, find_java, stanford_tokens
+from promptfuse.evaluation.metrics.java import JavaError, stanford_tokens
 from promptfuse.evaluation.metrics.ptb import ptb_tokens
 
 Kind = Literal["auto", "stanford", "python"]
@@ -56,10 +56,10 @@ def tokenise(texts: Sequence[str], references: Sequence[Sequence[str]], kind: Ki
     if kind != "python":
         try:
             words, used = stanford_tokens(every), "stanford"
-        except JavaError as error:
+        except (JavaError, ConfigError) as error:
             if kind == "stanford":
                 raise ConfigError(f"the Stanford tokenizer: {error}; or use the python one") from None
-            reason = str(error) if find_java() else "no java command found"
+            reason = str(error)
     if used == "python":
         words = [ptb_tokens(text) for text in every]
     lines = iter([" ".join(word for word in line if word not in PUNCTUATION) for line in words])

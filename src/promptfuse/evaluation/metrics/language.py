@@ -1,0 +1,105 @@
+"""How fluent captions are for a named language model, and what a named classifier says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
+from promptfuse.evaluation.metrics.encoding import BATCH, cut_note, read_in_batches
+from promptfuse.models import Batch, CausalLM, Model, SequenceClassifier
+from promptfuse.objectives.checks import expect
+
+
+class Perplexity(Metric):
+    """Perplexity of the captions under a causal language model, per word and per token.
+
+    Of the corpus it is exp(summed NLL / words), not the mean of the captions' own. Per word it can be
+    compared between models with other tokenizers; words are what blanks part. The end of a caption is not
+    predicted, and the first token only by models with a begin-of-text token. A text that ends early or
+    repeats itself has a low perplexity, so this is no measure of good captions.
+
+    Args:
+        model: a causal language model.
+        batch_size: texts at a time.
+
+    Raises:
+        ModelError: if the model is of another kind.
+    """
+
+    titles: ClassVar[Mapping[str, str]] = {
+        "perplexity_word": "perplexity / word",
+        "perplexity_token": "perplexity / token",
+    }
+
+    def __init__(self, model: Model, *, batch_size: int = BATCH) -> None:
+        self.model = cast(CausalLM, expect(model, "perplexity", CausalLM))
+        self.batch_size = batch_size
+
+    def measure(self, captions: Captions) -> list[Column | Unavailable]:
+        """See ``Metric``; an empty caption has no value."""
+        given = [index for index, text in enumerate(captions.texts) if text.strip()]
+        if not given:
+            return self.unavailable("all captions are empty")
+        texts = [captions.texts[index].strip() for index in given]
+        read, cut = read_in_batches(self.model, texts, self._read, self.batch_size)
+        nll, tokens = np.zeros(len(captions.texts)), np.zeros(len(captions.texts))
+        nll[given], tokens[given] = read.numpy().T
+        words = np.array([len(text.split()) for text in captions.texts], dtype=np.float64)
+        note = cut_note(cut, self.model)
+        counts = {"perplexity_word": words, "perplexity_token": tokens}
+        return [_perplexity(name, self.titles[name], nll, count, note) for name, count in counts.items()]
+
+    def _read(self, batch: Batch) -> Tensor:
+        """Summed NLL and tokens predicted, (rows, 2)."""
+        return torch.stack(self.model.nll(batch), dim=1)
+
+
+def _perplexity(name: str, title: str, nll: Floats, counts: Floats, note: str) -> Sums:
+    parts = np.stack([nll, counts], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Sums(name, title, "lower", _exp_ratio(parts), parts, _exp_ratio, note=note)
+
+
+def _exp_ratio(sums: Floats) -> Floats:
+    """Exp of the first sum over the second, NaN where that is zero."""
+    result: Floats = np.exp(sums[:, 0] / sums[:, 1])
+    return result
+
+
+class LabelAccuracy(Metric):
+    """The share of captions whose likeliest label under a classifier is the one that was asked for.
+
+    Args:
+        model: a sequence classifier.
+        label: one of its labels, case does not matter; None: the column says that none is given.
+        batch_size: texts at a time.
+
+    Raises:
+        ModelError: if the model is of another kind.
+        ConfigError: if the model has no such label.
+    """
+
+    titles: ClassVar[Mapping[str, str]] = {"sentiment_accuracy": "sentiment accuracy"}
+
+    def __init__(self, model: Model, label: str | None, *, batch_size: int = BATCH) -> None:
+        self.model = cast(SequenceClassifier, expect(model, "sentiment accuracy", SequenceClassifier))
+        self.index = None if label is None else self.model.label_index(label)
+        self.batch_size = batch_size
+
+    def measure(self, captions: Captions) -> list[Column | Unavailable]:
+        """See ``Metric``."""
+        if self.index is None:
+            known = ", ".join(self.model.labels)
+            return self.unavailable(f"no label is asked for; name one of {self.model.name}'s: {known}")
+        found, cut = read_in_batches(
+            self.model, captions.texts, self.model.log_probabilities, self.batch_size
+        )
+        right = (found.argmax(1) == self.index).double().numpy()
+        title = f"{self.model.labels[self.index].lower()} accuracy"
+        note = cut_note(cut, self.model)
+        return [mean("sentiment_accuracy", title, "higher", right, note=note)]
