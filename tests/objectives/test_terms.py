@@ -81,6 +81,42 @@ def test_fluency_is_the_mean_nll_per_token(model: Callable[..., Any]) -> None:
     assert Fluency(lm).exact("A brown dog runs.") == pytest.approx(float(total / count))
 
 
+@pytest.mark.parametrize("exponent", [0.0, 0.4, 1.0])
+def test_fluency_divides_by_a_power_of_the_length(
+    model: Callable[..., Any], score_is_exact: Any, slope_is_right: Any, exponent: float
+) -> None:
+    lm = model("gpt2")
+    term = Fluency(lm, length_exponent=exponent)
+    for text in TEXTS:
+        total, count = (float(number) for number in lm.nll(lm.encode([text])))
+        expected = total / (count**exponent * 12 ** (1 - exponent))
+        assert term.exact(text) == pytest.approx(expected, abs=1e-5)
+    score_is_exact(term)
+    slope_is_right(Fluency(model("gpt2", torch.float64), length_exponent=exponent, suffix=" in snow"))
+
+
+def test_a_text_of_the_typical_length_has_one_fluency(model: Callable[..., Any]) -> None:
+    lm = model("gpt2")
+    row = lm.plain_ids([" ".join(TEXTS)])[0][:12]
+    text = lm.tokenizer.decode(row)
+    assert lm.plain_ids([text])[0] == row
+    losses = [Fluency(lm, length_exponent=exponent).exact(text) for exponent in (0, 0.3, 0.9, 1)]
+    assert losses == pytest.approx([losses[-1]] * 4, abs=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [-0.1, 1.1, math.nan])
+def test_a_length_exponent_out_of_range_is_refused(model: Callable[..., Any], exponent: float) -> None:
+    with pytest.raises(ConfigError, match=r"length exponent: .* give 0 \(sum\) to 1 \(mean\)"):
+        Fluency(model("gpt2"), length_exponent=exponent)
+
+
+def test_terms_that_differ_in_the_length_exponent_are_told_apart(
+    model: Callable[..., Any], same_search: Any
+) -> None:
+    lm = model("gpt2")
+    assert not same_search(Fluency(lm), Fluency(lm, length_exponent=0.5))
+
+
 def test_image_similarity_is_one_minus_the_cosine(model: Callable[..., Any], tmp_path: Path) -> None:
     encoder = model("dual")
     photo().save(tmp_path / "a.png")

@@ -15,14 +15,15 @@ from tests.search.conftest import FREE, WORDS
 TEXT = "A brown dog runs"
 
 
-def test_fluency_gradient_is_that_of_the_one_hot_tokens(model):
+@pytest.mark.parametrize("exponent", [1.0, 0.5])
+def test_fluency_gradient_is_that_of_the_one_hot_tokens(model, exponent):
     lm = model("gpt2", torch.float64)
-    term = pf.Fluency(lm)
+    term = pf.Fluency(lm, length_exponent=exponent)
     (row,), ((start, stop),) = lm.token_rows([TEXT])
     table = lm.embedding_table
     one_hot = torch.nn.functional.one_hot(torch.tensor(row), len(table)).to(table).requires_grad_(True)
     log_probabilities = lm.module(inputs_embeds=(one_hot @ table)[None]).logits[0].log_softmax(-1)
-    loss = -(one_hot[1:] * log_probabilities[:-1]).sum() / (len(row) - 1)
+    loss = -(one_hot[1:] * log_probabilities[:-1]).sum() / ((len(row) - 1) ** exponent * 12 ** (1 - exponent))
     assert loss.item() == pytest.approx(term.exact(TEXT), abs=1e-9)
     loss.backward()
     found = text_gradient(term, TEXT)

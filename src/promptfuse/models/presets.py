@@ -23,7 +23,9 @@ class Preset(BaseModel):
         image_text: the image-text model.
         sentiment: the sentiment classifier, loaded only if a sentiment is asked for.
         labels: the classifier's label for ``positive`` and ``negative``.
-        fluency_weight: weight of the mean NLL per token.
+        fluency_weight: weight of the NLL by length.
+        length_exponent: power of the length that the NLL is divided by: 1 for the mean per token; see
+            ``Fluency``.
         image_weight: weight of 1 - cosine similarity.
         sentiment_weight: weight of the label's NLL.
         prefix: what every caption begins with; it is part of the text that the models judge.
@@ -40,6 +42,7 @@ class Preset(BaseModel):
     sentiment: str
     labels: dict[str, str] = {"positive": "positive", "negative": "negative"}
     fluency_weight: Positive = 1.0
+    length_exponent: Annotated[float, Field(ge=0, le=1)] = 1.0
     image_weight: Positive = 22.0
     sentiment_weight: Positive = 2.0
     prefix: str = ""

@@ -9,7 +9,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from promptfuse.models import CausalLM
 from promptfuse.models.base import at_least_float32
 from promptfuse.objectives import Fluency, Term
 from promptfuse.objectives.endings import EndingsTerm
@@ -66,7 +65,7 @@ def text_gradient(term: Term, text: str) -> TextGradient:
     columns = torch.tensor(inside) + start
     labels = None
     if isinstance(term, Fluency):
-        labels = _label_gradient(term.lm, row)[columns.to(model.device)]
+        labels = _label_gradient(term, row)[columns.to(model.device)]
     return TextGradient(
         ids=torch.tensor(row)[columns],
         spans=[(max(spans[k][0], first) - first, min(spans[k][1], last) - first) for k in inside],
@@ -76,19 +75,19 @@ def text_gradient(term: Term, text: str) -> TextGradient:
 
 
 @torch.no_grad()
-def _label_gradient(lm: CausalLM, row: Sequence[int]) -> Tensor:
-    """Minus the log-probability of every token in each column, by the number of columns predicted.
+def _label_gradient(term: Fluency, row: Sequence[int]) -> Tensor:
+    """Minus the log-probability of every token in each column, as it counts in the fluency.
 
     Args:
-        lm: the model.
+        term: the fluency.
         row: a text with its begin-of-text token.
 
     Returns:
         (columns, rows of the table); zero in the first column, which nothing predicts.
     """
-    batch = lm.collate([row], [(0, len(row))])
-    logits = lm.module(input_ids=batch.ids, attention_mask=batch.mask).logits[0]
-    found = -at_least_float32(logits).log_softmax(-1) / (len(row) - 1)
+    batch = term.lm.collate([row], [(0, len(row))])
+    logits = term.lm.module(input_ids=batch.ids, attention_mask=batch.mask).logits[0]
+    found = -at_least_float32(logits).log_softmax(-1) * term.per_nat(logits.new_tensor(len(row) - 1.0))
     return torch.cat([torch.zeros_like(found[:1]), found[:-1]])
 
 

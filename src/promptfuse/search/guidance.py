@@ -99,16 +99,17 @@ class Guidance:
     ) -> Tensor:
         """Rank tokens: log-probability plus what the other terms are expected to gain, (beams, vocabulary).
 
-        In the objective the log-probability of one token counts 1 / length of the mean NLL, so the
-        other terms' changes are multiplied by the length to be in the same unit.
+        In the objective the log-probability of one token counts as its share of the fluency, 1 / length
+        by default, so the other terms' changes are divided by that to be in the same unit.
         """
         scores = log_probabilities.clone()
         own = [
-            term.weight
+            term
             for term in objective.terms.values()
             if isinstance(term, Fluency) and term.model is self.primary
         ]
         count = torch.tensor(lengths, dtype=scores.dtype)[:, None] + 1
+        nat = own[0].weight * own[0].per_nat(count) if own else 1 / count
         for name, losses in estimates.items():
             known = torch.isfinite(losses)
             chance = log_probabilities.exp() * known
@@ -116,8 +117,7 @@ class Guidance:
             mean = (chance * losses).sum(1, keepdim=True) / chance.sum(1, keepdim=True).clamp_min(1e-9)
             # A token that begins no word (punctuation, a suffix) is taken to change nothing.
             change = torch.where(known, losses - mean, torch.zeros_like(losses))
-            weight = self.terms[name].weight / (own[0] if own else 1.0)
-            scores -= self.gains[name].value * weight * count * change
+            scores -= self.gains[name].value * self.terms[name].weight / nat * change
         return scores
 
     def observe(self, proposals: Sequence[Proposal], losses: dict[str, Tensor]) -> None:

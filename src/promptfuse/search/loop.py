@@ -296,9 +296,10 @@ class Search:
         if all(item.nll is not None for item in proposals):
             # The primary's NLL is known from the parents' distributions.
             predicted = 0 if primary.start_ids else 1
-            means = torch.tensor([(item.nll or 0.0) / (len(item.ids) - predicted) for item in proposals])
+            sums = torch.tensor([item.nll or 0.0 for item in proposals])
+            counts = torch.tensor([float(len(item.ids) - predicted) for item in proposals])
             known = {
-                name: means
+                name: sums * term.per_nat(counts)
                 for name, term in self.objective.terms.items()
                 if isinstance(term, Fluency) and term.model is primary and not term.prefix and not term.suffix
             }

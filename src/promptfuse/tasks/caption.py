@@ -112,7 +112,7 @@ class Captioner:
         weight = self._weigh(TERMS if sentiment else TERMS[:2], steers, weights or {})
         photo = load_image(image)
         terms: list[Term] = [
-            Fluency(self.model("lm"), weight["fluency"]),
+            Fluency(self.model("lm"), weight["fluency"], length_exponent=self.preset.length_exponent),
             ImageSimilarity(self.model("image_text"), photo, weight["image"]),
         ]
         if sentiment:

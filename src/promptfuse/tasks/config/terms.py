@@ -110,6 +110,7 @@ class FluencySettings(TermSettings):
     kinds = (CausalLM,)
     kind: Literal["Fluency"]
     model: str
+    length_exponent: float = Field(default=1.0, ge=0, le=1)
 
 
 class ImageSimilaritySettings(TermSettings):
