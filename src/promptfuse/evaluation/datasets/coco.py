@@ -18,7 +18,7 @@ def read_coco(document: Any) -> Contents:
     Raises:
         ConfigError: if a field is missing or of a wrong type, or the annotations are not captions.
     """
-    top = as_fields(document, "file")
+    top = as_fields(document, "top level")
     contents = Contents()
     by_id: dict[str, list[str]] = {}
     for number, image in enumerate(as_list(top.get("images"), "images")):

@@ -43,7 +43,7 @@ def as_fields(value: Any, place: str) -> dict[str, Any]:
         ConfigError: if it is none.
     """
     if not isinstance(value, dict):
-        raise ConfigError(f'{place}: expected fields such as {{"id": ...}}, found {shown(value)}')
+        raise ConfigError(f'{place}: expected fields, {{"name": value}}, found {shown(value)}')
     return value
 
 

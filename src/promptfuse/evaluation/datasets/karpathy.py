@@ -26,7 +26,7 @@ def read_karpathy(document: Any) -> Contents:
         ConfigError: if a field is missing or of a wrong type.
     """
     contents = Contents()
-    for number, image in enumerate(as_list(as_fields(document, "file").get("images"), "images")):
+    for number, image in enumerate(as_list(as_fields(document, "top level").get("images"), "images")):
         place = f"images[{number}]"
         fields = as_fields(image, place)
         filename = as_text(fields.get("filename"), f"{place}.filename")

@@ -104,7 +104,8 @@ def register(
     Raises:
         ConfigError: if the name is empty or has a slash.
     """
-    _check_name(name)
+    if not _is_name(name):
+        raise ConfigError(f"{name!r} is no name for a data set; give one without slashes")
     _registered[name] = Entry(
         _absolute(os.fspath(source)),
         format,
@@ -248,7 +249,8 @@ def _from_yaml(path: Path) -> dict[str, Entry]:
         )
         if odd is not None:
             raise ConfigError(f"{path}: {name}: the field {odd!r} is no text; put it in quotes")
-        _check_name(name)
+        if not _is_name(name):
+            raise ConfigError(f"{path}: {name!r} is no name for a data set; give one without slashes")
         settings = {key: text for key, text in value.items() if text is not None}
         for key in ("source", "images"):
             if key in settings:
@@ -263,6 +265,5 @@ def _absolute(path: str, folder: Path | None = None) -> str:
     return os.path.abspath(Path(folder or Path.cwd(), Path(path).expanduser()))  # noqa: PTH100
 
 
-def _check_name(name: str) -> None:
-    if not name.strip() or "/" in name or "\\" in name:
-        raise ConfigError(f"{name!r} is no name for a data set; give one without slashes")
+def _is_name(name: str) -> bool:
+    return bool(name.strip()) and "/" not in name and "\\" not in name

@@ -161,16 +161,17 @@ def _parse(source: str, text: str, format: str) -> tuple[str, Any]:
         delimiter = "\t" if Path(source).suffix.lower() == ".tsv" else None
         return "table", csv_records(text, delimiter)
     document, is_lines = _json(source, text)
-    found = "table" if is_lines else _shape(document)
     if format == "auto":
-        format = found
-    if format == "table":
+        format = "table" if is_lines else _shape(document)
+    if format != "table":
         if is_lines:
-            return format, json_lines(text)
-        return format, json_records(document if isinstance(document, list) else [document])
-    if found == "table":
-        raise ConfigError(f"not of the format {format}; leave out the format to have it detected")
-    return format, document
+            raise ConfigError(
+                f"JSON lines, not of the format {format}; leave out the format to have it detected"
+            )
+        return format, document
+    if is_lines:
+        return format, json_lines(text)
+    return format, json_records(document if isinstance(document, list) else [document])
 
 
 def _json(source: str, text: str) -> tuple[Any, bool]:

@@ -127,7 +127,7 @@ def json_records(rows: Any) -> Iterator[Record]:
     Raises:
         ConfigError: if it is no list of objects.
     """
-    for number, row in enumerate(as_list(rows, "file"), 1):
+    for number, row in enumerate(as_list(rows, "top level"), 1):
         yield _record(row, f"row {number}")
 
 
