@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def write_whole(path: Path, text: str) -> None:
         try:
             stream.write(text)
             stream.flush()
+            os.fsync(stream.fileno())
             part.chmod(0o644)
             part.replace(path)
         finally:

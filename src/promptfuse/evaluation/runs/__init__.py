@@ -1,1 +1,44 @@
-"""Runs over data sets."""
+"""Runs over data sets: resumable, on one machine or on a Ray cluster."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptfuse.evaluation.runs.check import RunCheck, check_run
+    from promptfuse.evaluation.runs.config import EngineSettings, RunConfig, load_run_config
+    from promptfuse.evaluation.runs.manifest import Manifest, read_manifest
+    from promptfuse.evaluation.runs.run import OnProgress, Progress, run_dataset
+
+# Imported at first use: what a run left can be read without torch, which takes seconds to import.
+_HOME = {
+    "RunCheck": "check",
+    "check_run": "check",
+    "EngineSettings": "config",
+    "RunConfig": "config",
+    "load_run_config": "config",
+    "Manifest": "manifest",
+    "read_manifest": "manifest",
+    "OnProgress": "run",
+    "Progress": "run",
+    "run_dataset": "run",
+}
+
+__all__ = [
+    "EngineSettings",
+    "Manifest",
+    "OnProgress",
+    "Progress",
+    "RunCheck",
+    "RunConfig",
+    "check_run",
+    "load_run_config",
+    "read_manifest",
+    "run_dataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the file where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

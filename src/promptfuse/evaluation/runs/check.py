@@ -1,0 +1,46 @@
+"""A look at a run before it is started: its photos and models are there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from promptfuse.evaluation.datasets.addresses import is_address
+from promptfuse.evaluation.runs.config import RunConfig
+from promptfuse.models.sketch import Sketch, sketch_model
+
+
+@dataclass(frozen=True)
+class RunCheck:
+    """What a run would work on.
+
+    Attributes:
+        photos: how many.
+        missing: paths of photos that are not there; addresses are not looked up.
+        models: what they are, by role.
+    """
+
+    photos: int
+    missing: tuple[str, ...]
+    models: dict[str, Sketch]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        models = {role: sketch.to_dict() for role, sketch in self.models.items()}
+        return {**asdict(self), "missing": list(self.missing), "models": models}
+
+
+def check_run(config: RunConfig) -> RunCheck:
+    """Check that the data set, the recipe and its models are there, without loading a model's weights.
+
+    Raises:
+        ConfigError, ModelError: for the first thing that is wrong.
+    """
+    recipe = config.make_recipe()
+    preset = recipe.preset()
+    photos = config.read().photos
+    local = [photo.image for photo in photos if not is_address(photo.image)]
+    roles = ["lm", "image_text"] + (["sentiment"] if recipe.sentiment else [])
+    models = {role: sketch_model(getattr(preset, role), config.device) for role in roles}
+    return RunCheck(len(photos), tuple(path for path in local if not Path(path).is_file()), models)

@@ -1,0 +1,165 @@
+"""The configuration of a run over a data set: which photos, which recipe, on what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets import Dataset, read_dataset, registered
+from promptfuse.evaluation.datasets.addresses import is_address
+from promptfuse.evaluation.recipes import Recipe, describe, load_recipe
+from promptfuse.tasks.config.base import KIND_ALONE, Settings
+from promptfuse.yaml_files import change_value, dump_yaml, explain, read_yaml
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class EngineSettings(Settings):
+    """What a run is computed on; its predictions do not depend on it.
+
+    Attributes:
+        kind: ``local`` for this process, or ``ray`` for workers on a Ray cluster.
+        workers: how many processes with a set of models each; a local run has one.
+        cpus_per_worker: logical CPUs that Ray reserves for each.
+        gpus_per_worker: GPUs that Ray reserves for each; workers with less than 1 share one.
+    """
+
+    kind: Literal["local", "ray"] = "local"
+    workers: Count = 1
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    gpus_per_worker: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> EngineSettings:
+        if self.kind == "local" and self.workers > 1:
+            raise ValueError(f"{self.workers} workers need the engine ray; a local run is one process")
+        return self
+
+
+class RunConfig(Settings):
+    """A run over a data set, as a YAML file describes it; ``docs/scale.md`` lists every key.
+
+    Attributes:
+        data: a file or folder that `read_dataset` reads, or the name of a registered data set.
+        images: the folder or address of the photos, where the data set does not tell.
+        format: of the data set; ``auto`` to look.
+        split: only photos of this split.
+        start: photos to leave out at the front.
+        limit: the most photos; None for all.
+        name: what reports call the run; the recipe's name if not given.
+        recipe: the name of a shipped recipe, a file, or a recipe's settings.
+        sentiment: replaces the recipe's.
+        seed: of the data set's first photo; the one at place i has ``seed`` + i, whatever ``start`` is.
+        in_flight: photos that share their forward passes.
+        threads: of each process; None for as many as the run began with, else all, or on Ray those that a
+            worker reserves.
+        device: where the models go.
+        engine: what the run is computed on.
+    """
+
+    data: str
+    images: str | None = None
+    format: Literal["auto", "karpathy", "coco", "table", "folder"] = "auto"
+    split: str | None = None
+    start: int = Field(default=0, ge=0)
+    limit: Count | None = None
+    name: str | None = None
+    recipe: str | dict[str, Any] = "ours"
+    sentiment: Literal["positive", "negative"] | None = None
+    seed: int = Field(default=0, ge=0)
+    in_flight: Count = 8
+    threads: Count | None = None
+    device: str = "cpu"
+    engine: Annotated[EngineSettings, KIND_ALONE] = Field(default_factory=EngineSettings)
+
+    @field_validator("data", "images")
+    @classmethod
+    def _in_its_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
+        folder = (info.context or {}).get("folder")
+        if value is None or folder is None or is_address(value):
+            return value
+        path = Path(folder, Path(value).expanduser())
+        if info.field_name == "data" and value in registered() and not path.exists():
+            return value
+        return str(path.resolve())
+
+    def make_recipe(self) -> Recipe:
+        """The recipe with all that replaces its settings.
+
+        Raises:
+            ConfigError: if there is no such recipe, or a setting is wrong.
+        """
+        recipe = load_recipe(self.recipe)
+        return recipe if self.sentiment is None else recipe.model_copy(update={"sentiment": self.sentiment})
+
+    def read(self) -> Dataset:
+        """The data set, with the photos that are asked for.
+
+        Raises:
+            ConfigError: if it cannot be read, two photos have one id, or there is no photo to describe.
+        """
+        return read_dataset(
+            self.data,
+            format=self.format,
+            images=self.images,
+            split=self.split,
+            start=self.start,
+            limit=self.limit,
+        )
+
+    def to_yaml(self) -> str:
+        """All fields with their values, as YAML that is the same configuration."""
+        return dump_yaml(self.model_dump(mode="json"))
+
+
+def load_run_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """The configuration of a run from a YAML file; its recipe is spelled out.
+
+    Args:
+        path: the file; paths in it are relative to its folder.
+        changes: values that replace the file's, by dotted keys such as ``recipe.image_weight``.
+
+    Raises:
+        ConfigError: if the file cannot be read or something in it is wrong.
+    """
+    path = Path(path)
+    values = read_yaml(path, "data: photos/")
+    changes = dict(changes or {})
+    folder = path.parent.resolve()
+    if isinstance(engine := values.get("engine"), str):
+        values["engine"] = {"kind": engine}
+    if "recipe" in changes:
+        values["recipe"] = changes.pop("recipe")
+    recipe = values.get("recipe", RunConfig.model_fields["recipe"].default)
+    if isinstance(recipe, str):
+        values.setdefault("name", Path(recipe).stem)
+    # Spelled out, so that changes find their places and the run's folder says what was done.
+    values["recipe"] = _spelled_out(recipe, folder)
+    for key, value in changes.items():
+        change_value(values, key, value)
+    _find_models(values["recipe"], folder)
+    try:
+        config = RunConfig.model_validate(values, context={"folder": folder})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, RunConfig)}") from None
+    return config.model_copy(update={"recipe": describe(config.make_recipe())})
+
+
+def _spelled_out(recipe: Any, folder: Path) -> Any:
+    """A recipe's settings, if it is a name or a file; anything else as it is."""
+    if not isinstance(recipe, str):
+        return recipe
+    file = folder / Path(recipe).expanduser()
+    return describe(load_recipe(str(file) if file.is_file() else recipe))
+
+
+def _find_models(recipe: Any, folder: Path) -> None:
+    """Make the path of a recipe's preset absolute, in place."""
+    models = recipe.get("models") if isinstance(recipe, dict) else None
+    if isinstance(models, str) and models.endswith((".yaml", ".yml")):
+        recipe["models"] = str(Path(folder, Path(models).expanduser()))

@@ -1,0 +1,161 @@
+"""Groups of photos: what is computed together, and so the unit that kills and workers cannot split.
+
+Photos that share forward passes have an effect on each other's last bits, as matrix products of other shapes
+round otherwise. So that a run gives the same lines whatever interrupts it and whoever computes it, a group's
+captions depend on the group alone: its photos are fixed by their places in the data set, all caches are
+empty when it begins, and each photo has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import torch
+
+from promptfuse.errors import ImageError, TextError
+from promptfuse.evaluation.datasets import Photo, open_photo
+from promptfuse.evaluation.predictions import Prediction
+from promptfuse.evaluation.recipes import Describer
+from promptfuse.tasks.many import side_by_side
+
+
+@dataclass(frozen=True)
+class Group:
+    """Photos that are in flight together.
+
+    Attributes:
+        number: its place among the groups of the run.
+        photos: in the data set's order.
+        seeds: one for each photo.
+    """
+
+    number: int
+    photos: tuple[Photo, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a group cost.
+
+    Attributes:
+        seconds: from its begin to its end.
+        peak_memory_bytes: of the process so far; see `peak_memory`.
+        peak_device_bytes: the most memory that tensors took on the GPU so far.
+    """
+
+    seconds: float
+    peak_memory_bytes: int
+    peak_device_bytes: int
+
+
+def make_groups(photos: Sequence[Photo], in_flight: int, seed: int = 0, start: int = 0) -> list[Group]:
+    """Cut photos into groups.
+
+    Args:
+        photos: those of a run.
+        in_flight: photos in a group.
+        seed: of the data set's first photo.
+        start: the place of the run's first photo in the data set.
+    """
+    return [
+        Group(
+            first // in_flight,
+            tuple(photos[first : first + in_flight]),
+            tuple(seed + start + place for place in range(first, min(first + in_flight, len(photos)))),
+        )
+        for first in range(0, len(photos), in_flight)
+    ]
+
+
+class _Shares:
+    """Parts the time of a group among the photos that are still in flight.
+
+    Args:
+        count: photos in flight at the begin.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._each = 0.0
+        self._since = time.perf_counter()
+
+    def end_of_one(self) -> float:
+        """The share of a photo that is done now."""
+        now = time.perf_counter()
+        self._each += (now - self._since) / self._count
+        self._since = now
+        self._count -= 1
+        return self._each
+
+
+def describe_group(describer: Describer, group: Group, on_line: Callable[[Prediction], None]) -> Work:
+    """Describe the photos of a group.
+
+    Args:
+        describer: with its models loaded.
+        group: the photos.
+        on_line: called with each photo's prediction as soon as it is known, by one thread at a time. A
+            photo that cannot be read has one with the reason.
+
+    Raises:
+        ConfigError, ModelError: if the models cannot do what is asked of them.
+    """
+    describer.forget()
+    began = time.perf_counter()
+    shares = _Shares(len(group.photos))
+    lock = Lock()
+
+    def describe_photo(number: int) -> None:
+        photo, seed = group.photos[number], group.seeds[number]
+        caption, error = None, None
+        try:
+            caption = describer(open_photo(photo.image), seed=seed)
+        except (ImageError, TextError) as problem:
+            error = " ".join(str(problem).split())
+        with lock:
+            seconds = round(shares.end_of_one(), 4)
+            if caption is None:
+                on_line(Prediction(photo.id, photo.image, error=error, seconds=seconds, seed=seed))
+            else:
+                values = {name: getattr(caption, name) for name in caption.__dataclass_fields__}
+                on_line(Prediction(photo.id, photo.image, **values, seconds=seconds, seed=seed))
+
+    side_by_side(describe_photo, len(group.photos), len(group.photos))
+    return Work(time.perf_counter() - began, peak_memory(), _peak_device())
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Have torch use so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def peak_memory() -> int:
+    """The largest resident size that this process has had, in bytes."""
+    try:
+        # Of this program alone; what ``getrusage`` tells is handed down from the process that started it.
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if os.uname().sysname == "Darwin" else size * 1024
+
+
+def _peak_device() -> int:
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0

@@ -1,0 +1,147 @@
+"""The lines of a run on disk: one writer, no line lost or written twice, whatever ends the process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.predictions import Prediction, iterate_predictions
+
+
+class Journal:
+    """The file ``predictions.jsonl`` of a run folder, for one process at a time.
+
+    A line is appended by one write, so a process that is killed leaves at most a last line that is cut
+    off. It is removed when the journal is opened again, and its photo counts as not done.
+
+    Args:
+        folder: the run folder; made if it is not there.
+
+    Attributes:
+        done: the ids with a line; for each whether its photo failed.
+
+    Raises:
+        ConfigError: when it is entered: if the folder cannot be written to, another process has it, or a
+            line is damaged or there twice.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "predictions.jsonl"
+        self.done: dict[str, bool] = {}
+        self._size = 0
+        self._lines = self._lock = -1
+
+    @property
+    def failed(self) -> int:
+        """How many photos failed."""
+        return sum(self.done.values())
+
+    def __enter__(self) -> Journal:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+        except OSError as error:
+            raise ConfigError(
+                f"run folder {self.folder}: {error.strerror}; give a folder that can be written to"
+            ) from None
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _take_lock(self) -> None:
+        """Lock the folder; the system lets go of it when the process ends, however that comes."""
+        self._lock = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(self._lock, 200).decode("utf-8", "replace").strip()
+            self.close()
+            raise ConfigError(
+                f"run folder {self.folder}: in use by {owner or 'another process'}; "
+                "wait for its end or give another folder"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.write(self._lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def _open(self) -> None:
+        """Read what is there, cut off a torn line, and open the file to append."""
+        if self.path.exists():
+            for number, prediction in enumerate(iterate_predictions(self.path), 1):
+                if prediction.id in self.done:
+                    raise ConfigError(
+                        f"{self.path}: line {number} is the second of photo {prediction.id!r}; remove one"
+                    )
+                self.done[prediction.id] = prediction.text is None
+        self._lines = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._size = _whole_lines(self._lines)
+        os.ftruncate(self._lines, self._size)
+
+    def append(self, prediction: Prediction) -> None:
+        """Add a line; one of a photo that has its line already is left out.
+
+        Raises:
+            OSError: if it cannot be written, as on a full disk; then the file is as it was.
+        """
+        if prediction.id in self.done:
+            return
+        line = memoryview(prediction.to_line().encode("utf-8"))
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(self._lines, line[written:])
+        except OSError:
+            os.ftruncate(self._lines, self._size)
+            raise
+        self._size += written
+        self.done[prediction.id] = prediction.text is None
+
+    def forget_failed(self) -> None:
+        """Remove the lines of photos that failed, so that they count as not done."""
+        part = self.path.with_suffix(".part")
+        with part.open("wb") as stream:
+            for prediction in iterate_predictions(self.path):
+                if prediction.text is not None:
+                    stream.write(prediction.to_line().encode("utf-8"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(self.path)
+        os.close(self._lines)
+        self.done = {}
+        self._open()
+
+    def sync(self) -> None:
+        """Have the system put all lines on the disk, so that a power cut takes none of them."""
+        os.fsync(self._lines)
+
+    def close(self) -> None:
+        """Close the file and let go of the folder."""
+        for descriptor in (self._lines, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lines = self._lock = -1
+
+
+def _whole_lines(descriptor: int) -> int:
+    """The size of a file without a last line that has no end."""
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    block = 1 << 16
+    while end > 0:
+        start = max(0, end - block)
+        place = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if place >= 0:
+            return start + place + 1
+        end = start
+    return 0

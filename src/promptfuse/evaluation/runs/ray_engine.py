@@ -1,0 +1,191 @@
+"""Groups of photos on a Ray cluster: Ray Data hands them to a pool of workers with a set of models each.
+
+Only the process that started the run writes its files, so there is one writer, as in a local run. Groups and
+lines travel as JSON; photos do not travel: each worker opens those of its groups by their paths or addresses.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from promptfuse import errors
+from promptfuse.errors import ConfigError, ModelError, PromptfuseError
+from promptfuse.evaluation.datasets import Photo
+from promptfuse.evaluation.predictions import Prediction
+from promptfuse.evaluation.recipes import Describer, Recipe, describe, load_recipe
+from promptfuse.evaluation.runs.config import EngineSettings
+from promptfuse.evaluation.runs.engines import OnGroup, OnLine
+from promptfuse.evaluation.runs.groups import Group, Work, describe_group, torch_threads
+
+MOST_BLOCKS = 10_000
+"""Ray Data takes this many blocks of work without effort; with more groups, a block has several."""
+
+STORE_BYTES = 256 * 2**20
+"""For Ray's object store, where there is no cluster yet: it holds only JSON."""
+
+Models = dict[str, dict[str, str]]
+
+
+class GroupWorker:
+    """Describes groups in a process of its own; the models are loaded with the first one.
+
+    Args:
+        recipe: settings of the recipe.
+        device: where the models go.
+        threads: that torch uses.
+        models: name and fingerprint of each, as the run's manifest has them.
+    """
+
+    def __init__(self, recipe: dict[str, Any], device: str, threads: int, models: Models) -> None:
+        self.recipe = load_recipe(recipe)
+        self.device, self.threads, self.models = device, threads, models
+        self._describer: Describer | None = None
+
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:
+        """Describe a group; what the user can mend is handed over as an answer too."""
+        try:
+            with torch_threads(self.threads):
+                return self._describe(_group_from_json(row["group"]))
+        except PromptfuseError as error:
+            return {"lines": "[]", "work": "{}", "error": type(error).__name__, "message": str(error)}
+
+    def _describe(self, group: Group) -> dict[str, str]:
+        if self._describer is None:
+            describer = self.recipe.build(self.device)
+            describer.load()
+            for role, model in describer.models().items():
+                if model != self.models.get(role):
+                    raise ModelError(
+                        f"{model['name']}: the worker's files are not those of the process that started the "
+                        "run; give all machines the same"
+                    )
+            self._describer = describer
+        lines: list[Prediction] = []
+        work = describe_group(self._describer, group, lines.append)
+        values = [asdict(line) for line in lines]
+        return {"lines": json.dumps(values), "work": json.dumps(asdict(work)), "error": "", "message": ""}
+
+
+class RayEngine:
+    """Computes groups on Ray; on the cluster of ``RAY_ADDRESS``, else on one of this machine's own.
+
+    Args:
+        recipe: how photos are described.
+        device: where the workers' models go.
+        threads: that torch uses in each worker.
+        settings: how many workers there are, and what they may use.
+
+    Raises:
+        ConfigError: if Ray is not installed, or workers would see no GPU.
+    """
+
+    def __init__(self, recipe: Recipe, device: str, threads: int, settings: EngineSettings) -> None:
+        try:
+            import ray.data  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                f"engine ray: {error.name} is not installed; pip install 'promptfuse[ray]'"
+            ) from None
+        if device.startswith("cuda") and not settings.gpus_per_worker:
+            raise ConfigError(
+                f"device {device}: Ray gives its workers no GPU; set engine.gpus_per_worker, e.g. 0.5"
+            )
+        self.recipe, self.device, self.threads, self.settings = recipe, device, threads, settings
+        self.models: Models = {}
+
+    def load(self) -> Models:
+        """See ``Engine``; here only to know the models, so on the CPU."""
+        describer = self.recipe.build()
+        describer.load()
+        self.models = describer.models()
+        return self.models
+
+    def run(self, groups: Sequence[Group], on_line: OnLine, on_group: OnGroup) -> None:
+        """See ``Engine``.
+
+        Raises:
+            PromptfuseError: what a worker ended with.
+            ConfigError: if Ray fails.
+        """
+        import ray
+        from ray.data import ActorPoolStrategy
+
+        settings = self.settings
+        blocks = min(len(groups), MOST_BLOCKS)
+        with _cluster(settings):
+            # Ray Data starts workers again that were lost, and gives their blocks out again.
+            rows = ray.data.from_items(
+                [{"group": _group_to_json(group)} for group in groups], override_num_blocks=blocks
+            )
+            answers = rows.map(
+                GroupWorker,
+                fn_constructor_args=(describe(self.recipe), self.device, self.threads, self.models),
+                compute=ActorPoolStrategy(size=settings.workers),
+                num_cpus=settings.cpus_per_worker,
+                num_gpus=settings.gpus_per_worker or None,
+            )
+            try:
+                for answer in answers.iter_rows():
+                    _take(answer, on_line, on_group)
+            except ray.exceptions.RayError as error:
+                said = " ".join(str(error).split())[:300]
+                raise ConfigError(f"engine ray: {said}; see Ray's logs, the same command goes on") from None
+
+
+def _take(answer: dict[str, str], on_line: OnLine, on_group: OnGroup) -> None:
+    """Hand a worker's answer on."""
+    if answer["error"]:
+        kind: type[PromptfuseError] = getattr(errors, answer["error"])
+        raise kind(answer["message"])
+    for values in json.loads(answer["lines"]):
+        on_line(Prediction.from_dict(values))
+    on_group(Work(**json.loads(answer["work"])))
+
+
+@contextmanager
+def _cluster(settings: EngineSettings) -> Iterator[None]:
+    """A connection to Ray: that of the caller's, to ``RAY_ADDRESS``, or to processes started for it."""
+    import ray
+
+    owned = not ray.is_initialized()
+    if owned:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Its processes warn on standard error of what Ray Data takes care of.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(**quiet)
+        else:
+            # Ray Data needs CPUs beside those that the workers reserve, or it starves.
+            needed = math.ceil(settings.workers * settings.cpus_per_worker) + 2
+            ray.init(num_cpus=needed, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    shown = context.enable_progress_bars, context.print_on_execution_start
+    context.enable_progress_bars = context.print_on_execution_start = False
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, context.print_on_execution_start = shown
+        logger.setLevel(level)
+        if owned:
+            ray.shutdown()
+
+
+def _group_to_json(group: Group) -> str:
+    photos = [[photo.id, photo.image] for photo in group.photos]
+    return json.dumps([group.number, photos, group.seeds])
+
+
+def _group_from_json(text: str) -> Group:
+    number, photos, seeds = json.loads(text)
+    return Group(number, tuple(Photo(id, image) for id, image in photos), tuple(seeds))

@@ -1,0 +1,214 @@
+"""A run over a data set: what is missing is computed and written, until every photo has its line."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.predictions import Prediction
+from promptfuse.evaluation.recipes import describe
+from promptfuse.evaluation.runs.config import RunConfig
+from promptfuse.evaluation.runs.engines import Engine, make_engine
+from promptfuse.evaluation.runs.groups import Group, Work, make_groups
+from promptfuse.evaluation.runs.journal import Journal
+from promptfuse.evaluation.runs.manifest import (
+    FILE,
+    Manifest,
+    Session,
+    describe_data,
+    read_manifest,
+    require_same,
+)
+from promptfuse.evaluation.runs.outputs import LocalOutput, open_output
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        photos: how many there are.
+        done: how many have their line.
+        failed: how many of those have no caption.
+        fresh: how many were done since the run was started or resumed.
+        seconds: time since then, the loading of models left out.
+        last: the newest prediction; None if there is none yet.
+    """
+
+    photos: int
+    done: int
+    failed: int
+    fresh: int = 0
+    seconds: float = 0.0
+    last: Prediction | None = None
+
+    @property
+    def per_minute(self) -> float:
+        """Photos a minute; 0 if nothing is known yet."""
+        return 60 * self.fresh / self.seconds if self.fresh and self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate; None if nothing is known yet."""
+        rate = self.per_minute
+        return 60 * (self.photos - self.done) / rate if rate else None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def run_dataset(
+    config: RunConfig,
+    out: str | os.PathLike[str],
+    on_progress: OnProgress | None = None,
+    *,
+    retry_failed: bool = False,
+    every: float = 10.0,
+) -> Progress:
+    """Describe the photos of a data set; a run that is in the folder already goes on.
+
+    Args:
+        config: what to do.
+        out: a folder, or its address such as ``s3://bucket/runs/first``; gets ``predictions.jsonl``, a line
+            for each photo, and ``manifest.json``.
+        on_progress: called whenever there is a new line, and at the begin.
+        retry_failed: first remove the lines of photos that failed, so that they are tried again.
+        every: seconds between two writes of the manifest, at least.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        ConfigError: if a setting is wrong, or the folder holds another run or is in use.
+        ModelError: if a model cannot be loaded.
+    """
+    output = open_output(out)
+    folder = output.folder
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"run folder {folder}: is a file; give a folder")
+    recipe = config.make_recipe()
+    dataset = config.read()
+    output.fetch()
+    before = read_manifest(folder)
+    threads = config.threads or (before.threads if before else _threads(config))
+    current = Manifest(
+        config.name or "",
+        describe_data(dataset, config.split, config.start),
+        describe(recipe),
+        config.seed,
+        config.in_flight,
+        threads,
+        len(dataset.photos),
+    )
+    _take_over(folder, before, current)
+    groups = make_groups(dataset.photos, config.in_flight, config.seed, config.start)
+    engine = make_engine(config.engine, recipe, config.device, threads)
+    if before is None:
+        # Before the folder is made: what is wrong with the models leaves no trace there.
+        current.models = engine.load()
+    with Journal(folder) as journal:
+        # Another process may have had the folder until now.
+        _take_over(folder, read_manifest(folder), current)
+        if retry_failed:
+            journal.forget_failed()
+        missing = [group for group in groups if any(one.id not in journal.done for one in group.photos)]
+        if before is not None and missing:
+            current.models = engine.load()
+            require_same(folder, before, current)
+        return _Run(journal, output, current, config, on_progress, every).carry_out(engine, missing)
+
+
+def _threads(config: RunConfig) -> int:
+    """Threads of a process where nobody says how many: all, or what Ray reserves."""
+    if config.engine.kind == "ray":
+        return max(1, int(config.engine.cpus_per_worker))
+    return torch.get_num_threads()
+
+
+def _take_over(folder: Path, before: Manifest | None, current: Manifest) -> None:
+    """Go on with the run of a folder, if there is one.
+
+    Raises:
+        ConfigError: if it is not the run that is asked for.
+    """
+    if before:
+        require_same(folder, before, current)
+        current.sessions = before.sessions
+        current.models = current.models or before.models
+    elif (lines := folder / "predictions.jsonl").exists() and lines.stat().st_size:
+        raise ConfigError(f"run folder {folder}: has predictions but no {FILE}; give another folder")
+
+
+class _Run:
+    """The work on a run between its start or resume and its end."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        output: LocalOutput,
+        manifest: Manifest,
+        config: RunConfig,
+        on_progress: OnProgress | None,
+        every: float,
+    ) -> None:
+        self.journal, self.output, self.manifest, self.every = journal, output, manifest, every
+        self.on_progress = on_progress or (lambda progress: None)
+        self.session = Session(engine=config.engine.model_dump(), device=config.device)
+        self.began = self.written = time.monotonic()
+        self.last: Prediction | None = None
+
+    def carry_out(self, engine: Engine, missing: list[Group]) -> Progress:
+        """Compute groups and write their lines; how it ended."""
+        if missing:
+            self.manifest.sessions.append(self.session)
+        self._write()
+        self.on_progress(self.progress())
+        try:
+            if missing:
+                self.began = time.monotonic()
+                engine.run(missing, self._line, self._group)
+        finally:
+            self.journal.sync()
+            self._write()
+            self.output.push(at_once=True)
+        return self.progress()
+
+    def progress(self) -> Progress:
+        """How far the run has come."""
+        journal = self.journal
+        seconds = time.monotonic() - self.began
+        return Progress(
+            self.manifest.photos, len(journal.done), journal.failed, self.session.photos, seconds, self.last
+        )
+
+    def _line(self, prediction: Prediction) -> None:
+        # A group that was cut short by a kill is computed whole; some of its lines may be there already.
+        if prediction.id in self.journal.done:
+            return
+        self.journal.append(prediction)
+        self.session.photos += 1
+        self.last = prediction
+        self.on_progress(self.progress())
+
+    def _group(self, work: Work) -> None:
+        session = self.session
+        session.work_seconds += work.seconds
+        session.peak_memory_bytes = max(session.peak_memory_bytes, work.peak_memory_bytes)
+        session.peak_device_bytes = max(session.peak_device_bytes, work.peak_device_bytes)
+        self.journal.sync()
+        if time.monotonic() - self.written >= self.every:
+            self._write()
+            self.output.push()
+
+    def _write(self) -> None:
+        self.manifest.done, self.manifest.failed = len(self.journal.done), self.journal.failed
+        if self.manifest.sessions and self.manifest.sessions[-1] is self.session:
+            self.session.seconds = time.monotonic() - self.began
+        self.manifest.write(self.journal.folder)
+        self.written = time.monotonic()

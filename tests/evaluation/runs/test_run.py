@@ -1,0 +1,220 @@
+"""Runs over a data set: complete, the same however they are cut, and never mixed with another's."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import promptfuse as pf
+from promptfuse.evaluation.recipes import load_recipe
+from promptfuse.evaluation.runs import load_run_config, read_manifest, run_dataset
+from tests.evaluation.runs.conftest import QUICK, contents, write_config, write_photos
+
+
+def cut(folder, target, *, lines, torn=b""):
+    """A copy of a run folder as a kill would leave it: with its first lines only."""
+    target.mkdir()
+    whole = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (target / "predictions.jsonl").write_bytes(b"".join(whole[:lines]) + torn)
+    (target / "manifest.json").write_bytes((folder / "manifest.json").read_bytes())
+    return target
+
+
+def test_a_run_has_a_line_for_each_photo(undisturbed, config, place):
+    found = contents(undisturbed)
+    assert sorted(found) == [f"{number:02d}.jpg" for number in range(8)]
+    assert [photo for photo, line in found.items() if line["error"]] == ["01.jpg", "06.jpg"]
+    assert "damaged or cut short" in found["01.jpg"]["error"]
+    describer = load_recipe(QUICK).build()
+    for number in (0, 4):
+        line = found[f"{number:02d}.jpg"]
+        alone = describer(place / "photos" / f"{number:02d}.jpg", seed=number)
+        assert line["text"] == alone.text
+        assert line["seed"] == number
+        assert line["value"] == pytest.approx(alone.value, abs=1e-5)
+
+
+def test_the_manifest_says_what_was_done(undisturbed, place):
+    values = json.loads((undisturbed / "manifest.json").read_text())
+    assert values["recipe"].items() >= QUICK.items()
+    assert values["versions"]["promptfuse"] == pf.__version__
+    assert values["models"]["lm"]["name"] == "mini-lm"
+    assert len(values["models"]["image_text"]["fingerprint"]) == 16
+    assert (values["photos"], values["done"], values["failed"]) == (8, 8, 2)
+    assert (values["in_flight"], values["threads"], values["device"]) == (3, 1, "cpu")
+    assert values["data"]["source"] == str(place / "photos")
+    assert values["peak_memory_bytes"] > 10**8
+    assert 0 < values["work_seconds"] <= values["seconds"]
+    assert values["started"] <= values["updated"]
+
+
+@pytest.mark.parametrize(("lines", "torn"), [(0, b""), (2, b'{"id": "05.jpg", "ima'), (5, b""), (7, b"{")])
+def test_a_run_that_was_cut_goes_on_to_the_same_lines(undisturbed, config, tmp_path, lines, torn):
+    folder = cut(undisturbed, tmp_path / "run", lines=lines, torn=torn)
+    before = (folder / "predictions.jsonl").read_bytes()
+    seen = []
+    end = run_dataset(config, folder, seen.append)
+    assert contents(folder) == contents(undisturbed)
+    assert (end.photos, end.done, end.failed, end.fresh) == (8, 8, 2, 8 - lines)
+    assert [one.done for one in seen] == list(range(lines, 9))
+    assert (folder / "predictions.jsonl").read_bytes().startswith(before.removesuffix(torn))
+    manifest = read_manifest(folder)
+    assert [session.photos for session in manifest.sessions] == [8, 8 - lines]
+
+
+def test_a_run_that_is_complete_is_left_as_it_is(undisturbed, config, monkeypatch):
+    before = (undisturbed / "predictions.jsonl").read_bytes()
+    monkeypatch.setattr(pf.Captioner, "load", None)  # No model is loaded for nothing.
+    end = run_dataset(config, undisturbed)
+    assert (end.done, end.fresh, end.per_minute) == (8, 0, 0.0)
+    assert (undisturbed / "predictions.jsonl").read_bytes() == before
+    assert len(read_manifest(undisturbed).sessions) == 1
+
+
+@pytest.mark.parametrize("in_flight", [1, 8])
+def test_any_number_in_flight_gives_the_same_texts(undisturbed, place, tmp_path, in_flight):
+    run_dataset(load_run_config(place / "run.yaml", {"in_flight": in_flight}), tmp_path / "run")
+    mine, other = contents(tmp_path / "run"), contents(undisturbed)
+    assert {key: line["text"] for key, line in mine.items()} == {
+        key: line["text"] for key, line in other.items()
+    }
+    for key, line in mine.items():
+        assert line["value"] == pytest.approx(other[key]["value"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"recipe.steps": 6}, "recipe.steps 5, not 6"),
+        ({"recipe.image_weight": 9.0}, "recipe.image_weight None, not 9.0"),
+        ({"sentiment": "positive"}, "recipe.sentiment None, not 'positive'"),
+        ({"in_flight": 4}, "in_flight 3, not 4"),
+        ({"threads": 2}, "threads 1, not 2"),
+        ({"seed": 3}, "seed 0, not 3"),
+        ({"limit": 5}, "data.photos 8, not 5"),
+        ({"start": 1}, "data.start 0, not 1"),
+        ({"recipe.models": "other.yaml"}, "recipe.models 'mini', not '.*other.yaml'"),
+    ],
+)
+def test_a_folder_is_not_gone_on_with_under_other_settings(undisturbed, place, changes, named):
+    before = (undisturbed / "predictions.jsonl").read_bytes(), (undisturbed / "manifest.json").read_bytes()
+    (place / "other.yaml").write_text("base: mini\nimage_weight: 5.5\n")
+    other = load_run_config(place / "run.yaml", changes)
+    with pytest.raises(pf.ConfigError, match=f"holds a run with {named}; give another folder"):
+        run_dataset(other, undisturbed)
+    assert before == (
+        (undisturbed / "predictions.jsonl").read_bytes(),
+        (undisturbed / "manifest.json").read_bytes(),
+    )
+
+
+def test_other_data_and_other_models_are_found_out(undisturbed, place, config, tmp_path):
+    folder = cut(undisturbed, tmp_path / "run", lines=3)
+    write_photos(tmp_path / "photos", 8)
+    with pytest.raises(pf.ConfigError, match=r"holds a run with data\.(source|photos_sha256) "):
+        run_dataset(load_run_config(write_config(tmp_path / "run.yaml")), folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["models"]["lm"]["fingerprint"] = "0" * 16
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(pf.ConfigError, match=r"models\.lm\.fingerprint '0000000000000000', not '"):
+        run_dataset(config, folder)
+    assert len(contents(folder)) == 3
+
+
+def test_the_device_the_engine_and_the_name_may_change(undisturbed, place, tmp_path):
+    folder = cut(undisturbed, tmp_path / "run", lines=7)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sessions"][0]["device"] = "cuda"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    changes = {"name": "another", "engine.cpus_per_worker": 0.5}
+    run_dataset(load_run_config(place / "run.yaml", changes), folder)
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_folders_that_are_no_runs_of_ours(config, tmp_path, undisturbed):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(pf.ConfigError, match="is a file; give a folder"):
+        run_dataset(config, tmp_path / "file")
+    folder = cut(undisturbed, tmp_path / "run", lines=2)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(pf.ConfigError, match=r"has predictions but no manifest\.json"):
+        run_dataset(config, folder)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(pf.ConfigError, match=r"manifest\.json: damaged"):
+        run_dataset(config, folder)
+
+
+def test_what_is_wrong_leaves_no_folder_behind(place, tmp_path):
+    (place / "no-model.yaml").write_text("base: mini\nlm: ./no-such-model\n")
+    for changes, problem in (
+        ({"recipe.models": "no-model.yaml"}, "no-such-model"),
+        ({"data": "nowhere"}, "nowhere"),
+        ({"start": 8}, "beyond its 8 photos"),
+    ):
+        with pytest.raises(pf.PromptfuseError, match=problem):
+            run_dataset(load_run_config(place / "run.yaml", changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_failed_photos_can_be_tried_again(tmp_path):
+    write_photos(tmp_path / "photos", 4, broken=(2,))
+    config = load_run_config(write_config(tmp_path / "run.yaml"))
+    assert run_dataset(config, tmp_path / "run").failed == 1
+    good = (tmp_path / "photos" / "01.jpg").read_bytes()
+    (tmp_path / "photos" / "02.jpg").write_bytes(good)
+    assert run_dataset(config, tmp_path / "run").failed == 1
+    end = run_dataset(config, tmp_path / "run", retry_failed=True)
+    assert (end.failed, end.fresh) == (0, 1)
+    assert contents(tmp_path / "run")["02.jpg"]["text"]
+
+
+def test_killed_at_random_moments_the_same_lines(place, undisturbed, tmp_path):
+    script = [sys.executable, "tests/evaluation/runs/killing.py", place / "run.yaml", tmp_path, "3", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kills"] == 3
+    assert found["lines"] == 8
+    assert contents(tmp_path / "killed") == contents(undisturbed)
+    assert len(read_manifest(tmp_path / "killed").sessions) >= 2
+
+
+def test_configurations_are_read_back(config, tmp_path):
+    (tmp_path / "again.yaml").write_text(config.to_yaml())
+    assert load_run_config(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"dta": "x"}, "no field 'dta'; did you mean 'data'"),
+        ({"recipe": "our"}, "no recipe 'our'; did you mean 'ours'"),
+        ({"recipe": {"kind": "search", "stepz": 3}}, "no field 'stepz'; did you mean 'steps'"),
+        ({"in_flight": 0}, "in_flight: .*greater than or equal to 1, found 0"),
+        ({"engine": "rey"}, "engine.kind: 'rey' is unknown; did you mean 'ray'"),
+        ({"engine": {"workers": 2}}, "2 workers need the engine ray"),
+        ({"format": "csv"}, "format: 'csv' is unknown; choose from: auto, karpathy"),
+        ({"sentiment": "angry"}, "sentiment: 'angry' is unknown"),
+    ],
+)
+def test_wrong_configurations(tmp_path, values, problem):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": "photos", **values}))
+    with pytest.raises(pf.ConfigError, match=problem):
+        load_run_config(tmp_path / "run.yaml")
+
+
+def test_paths_are_relative_to_the_file_and_names_are_names(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "my.yaml").write_text("kind: search\nsteps: 7\n")
+    (tmp_path / "run.yaml").write_text("data: photos\nimages: s3://bucket/photos\nrecipe: sub/my.yaml\n")
+    monkeypatch.chdir(tmp_path / "sub")
+    config = load_run_config("../run.yaml", {"recipe.beams": 3})
+    assert config.data == str(tmp_path / "photos")
+    assert config.images == "s3://bucket/photos"
+    assert (config.name, config.recipe["steps"], config.recipe["beams"]) == ("my", 7, 3)
+    assert load_run_config("../run.yaml", {"data": "coco-karpathy"}).data == "coco-karpathy"
+    assert load_run_config("../run.yaml", {"recipe": "paper"}).name == "paper"
