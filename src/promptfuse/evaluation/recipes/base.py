@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from promptfuse.models import Preset
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import Objective
 from promptfuse.tasks import Captioner
+from promptfuse.tasks.config.base import as_problem
+from promptfuse.tasks.steering import read_steers
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -29,6 +31,7 @@ class Recipe(BaseModel):
         image_weight: replaces the preset's.
         sentiment_weight: replaces the preset's.
         sentiment: ``positive`` or ``negative`` to colour the captions.
+        steer: labels of any classifiers, each as ``MODEL:LABEL=WEIGHT``; see ``promptfuse.Steer``.
         prefix: what every caption begins with; replaces the preset's.
     """
 
@@ -40,7 +43,15 @@ class Recipe(BaseModel):
     image_weight: Positive | None = None
     sentiment_weight: Positive | None = None
     sentiment: Literal["positive", "negative"] | None = None
+    steer: list[str] | None = None
     prefix: str | None = None
+
+    @field_validator("steer")
+    @classmethod
+    def _can_be_read(cls, steer: list[str] | None) -> list[str] | None:
+        with as_problem():
+            read_steers(steer or ())
+        return steer
 
     def preset(self) -> Preset:
         """The preset with what this recipe replaces.
@@ -96,7 +107,7 @@ class Describer(ABC):
         Raises:
             ConfigError, ModelError: if a model or its settings are wrong.
         """
-        self.captioner.load(self.recipe.sentiment)
+        self.captioner.load(self.recipe.sentiment, self.recipe.steer or ())
 
     @abstractmethod
     def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
@@ -125,7 +136,8 @@ class Describer(ABC):
             ImageError: if the photo cannot be read.
         """
         # Outside of the meeting, the photo's features are computed in a batch of one.
-        return Context().run(self.captioner.objective, image, self.recipe.sentiment)
+        recipe = self.recipe
+        return Context().run(self.captioner.objective, image, recipe.sentiment, steer=recipe.steer or ())
 
     def score(self, image: ImageLike, text: str, complete: bool, evaluations: int) -> Caption:
         """A text as a caption, scored exactly."""

@@ -40,13 +40,13 @@ class SamplesRecipe(Recipe):
         """See ``Recipe.build``.
 
         Raises:
-            ConfigError: if samples that are picked by the photo alone are to have a sentiment.
+            ConfigError: if samples that are picked by the photo alone are to have a sentiment or a steer.
         """
-        if self.by == "image" and self.sentiment is not None:
-            raise ConfigError(
-                f"sentiment {self.sentiment!r}: samples picked by the image alone have none; "
-                "set by: objective"
-            )
+        for name, value in (("sentiment", self.sentiment), ("steer", self.steer)):
+            if self.by == "image" and value:
+                raise ConfigError(
+                    f"{name} {value!r}: samples picked by the image alone have none; set by: objective"
+                )
         return SamplesDescriber(self, device)
 
 
@@ -112,6 +112,7 @@ def sample(
     generator: torch.Generator,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    whole: bool = False,
 ) -> list[list[int]]:
     """Draw texts token by token, each to its end or for so many tokens.
 
@@ -122,6 +123,7 @@ def sample(
         generator: on the CPU, wherever the model is.
         temperature: see ``SamplesRecipe``.
         top_p: see ``SamplesRecipe``.
+        whole: whether no text may end before all its tokens are drawn, nor with them.
 
     Returns:
         Tokens behind the prefix.
@@ -134,7 +136,7 @@ def sample(
     alive = torch.arange(count)
     for step in range(steps):
         # No text ends before it has begun.
-        allowed = usable if step else language.inner
+        allowed = usable if step and not whole else language.inner
         scores = reading.log_probabilities.masked_fill(~allowed, -torch.inf)
         tokens = _choose((scores / temperature).softmax(-1), top_p, generator)
         for number, token in zip(alive.tolist(), tokens.tolist(), strict=True):

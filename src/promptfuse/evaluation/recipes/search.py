@@ -92,6 +92,7 @@ class SearchDescriber(Describer):
             self.captioner.search,
             image,
             sentiment=recipe.sentiment,
+            steer=recipe.steer or (),
             steps=recipe.steps,
             beams=recipe.beams,
             seed=seed,
