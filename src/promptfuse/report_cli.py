@@ -38,6 +38,7 @@ def report(
             "--metric", metavar="NAME", help="A metric or group of `promptfuse score`; repeatable; else all."
         ),
     ] = None,
+    java: Annotated[bool, typer.Option("--java", help="METEOR and SPICE, too, which take a while.")] = False,
     clip: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Image-text model that judges: CLIPScore.")
     ] = None,
@@ -63,8 +64,8 @@ def report(
         if number < 0:
             raise ConfigError(f"--{name} {number} is negative; give 0 or more")
 
-    from promptfuse.evaluation.report import compare, load_runs, measure_runs
-    from promptfuse.evaluation.report.measure import load_judges
+    from promptfuse.evaluation.report import compare, load_judges, load_runs, measure_runs
+    from promptfuse.evaluation.report.gallery import begin_thumbnails
     from promptfuse.evaluation.report.page import write_report
     from promptfuse.web.document import check_target
 
@@ -73,10 +74,12 @@ def report(
     if page is not None:
         check_target(page)
     comparison = compare(load_runs(folders), references)
+    # Other threads make them while the metrics are computed.
+    pictures = begin_thumbnails(comparison, limit_gallery) if page is not None and photos else None
     judges = load_judges(clip, lm, classifier, label, device)
-    measured = measure_runs(comparison, judges, metrics=metric or None, resamples=resamples)
+    measured = measure_runs(comparison, judges, metrics=metric or None, java=java, resamples=resamples)
     if page is not None:
-        write_report(page, measured, photos=photos, limit=limit_gallery)
+        write_report(page, measured, photos=pictures, limit=limit_gallery)
     if as_json:
         typer.echo(json.dumps(measured.to_dict(), ensure_ascii=False))
         return

@@ -123,20 +123,28 @@ function bestOf(photo, place) {
   return found[0][0] === found[1][0] ? -1 : found[0][1];
 }
 
+/** A text with the words of the filter marked. */
+function marked(text) {
+  const words = state.q.split(/\s+/).filter(Boolean).sort((a, b) => b.length - a.length);
+  if (!words.length) return [text];
+  const pattern = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|");
+  return text.split(new RegExp(`(${pattern})`, "gi")).map((part, place) => (place % 2 ? make("mark", {}, part) : part));
+}
+
 function caption(photo, run, places, best) {
   const { name, colour } = report.runs[run];
   const [text, given] = photo[2][run];
   const dot = make("i", { class: "dot", style: `background:${colour}` });
   const head = make("div", { class: "whose" }, dot, name);
-  if (text === null) return make("div", { class: "caption lost" }, head, make("p", {}, given));
+  if (text === null) return make("div", { class: "caption lost" }, head, make("p", {}, ...marked(given)));
   const numbers = places.filter((place) => given[place] !== null).map((place) => {
     const metric = report.metrics[place];
     const value = make(best.get(place) === run ? "b" : "span", {}, told(given[place], metric));
-    return make("span", {}, `${metric.title} `, value);
+    return make("span", {}, `${metric.short} `, value);
   });
   return make(
     "div", { class: "caption" }, head,
-    make("p", {}, text || make("em", {}, "an empty text")),
+    make("p", {}, ...(text ? marked(text) : [make("em", {}, "an empty text")])),
     make("div", { class: "values" }, ...numbers),
   );
 }
@@ -162,7 +170,7 @@ function card(place, shownMetrics) {
     make("div", { class: "captions" }, ...shown.map((run) => caption(photo, run, shownMetrics, best))),
   );
   if (state.refs && references.length) {
-    const items = references.map((text) => make("li", {}, text));
+    const items = references.map((text) => make("li", {}, ...marked(text)));
     body.append(make("ul", { class: "references", "aria-label": "references" }, ...items));
   }
   return make("article", { class: pictures.length ? "row" : "row bare" }, picture, body);

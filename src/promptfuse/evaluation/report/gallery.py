@@ -14,36 +14,46 @@ from promptfuse.evaluation.report.load import Comparison
 from promptfuse.evaluation.report.measure import OBJECTIVE, SIMILARITY, TERM, Measured, objective
 from promptfuse.evaluation.report.plots import colour
 from promptfuse.evaluation.report.resources import resource
-from promptfuse.evaluation.report.thumbnails import thumbnails
+from promptfuse.evaluation.report.thumbnails import Thumbnails
 
-SHOWN = ("cider_d", "clip_score", SIMILARITY, OBJECTIVE)
+SHOWN = ("cider_d", "clipscore", SIMILARITY, OBJECTIVE)
 """Numbers that stand below each caption, the first three that there are."""
 
-LEFT_OUT = ("bleu_1", "bleu_2", "bleu_3")
+SHORT = {SIMILARITY: "similarity"}
+"""What numbers are called where there is little room."""
+
+LEFT_OUT = ("bleu_1", "bleu_2", "bleu_3", "self_cider", "vocabulary", "unique")
 """Numbers that say little about a single caption."""
 
 FEW = 1200
 """More photos than this are shown smaller."""
 
+LARGE, SMALL = 144, 96
+"""Pixels of a photo's longer side."""
 
-def gallery(measured: Measured, *, photos: bool, limit: int) -> str:
+
+def begin_thumbnails(comparison: Comparison, limit: int) -> Thumbnails:
+    """Begin to make the gallery's photos."""
+    ids = comparison.shown[:limit]
+    side = LARGE if len(ids) <= FEW else SMALL
+    return Thumbnails([comparison.image(id_) for id_ in ids], side)
+
+
+def gallery(measured: Measured, limit: int, photos: Thumbnails | None = None) -> str:
     """The gallery as HTML with its data; empty if no photo is done in all runs.
 
     Args:
         measured: the runs.
-        photos: whether small photos are part of it.
         limit: the most photos.
+        photos: small photos; None for a gallery without any.
     """
     comparison = measured.comparison
     ids = list(comparison.shown[:limit])
     if not ids:
         return ""
-    missing = ""
-    pictures: list[str] = []
-    if photos:
-        pictures = thumbnails([comparison.image(id_) for id_ in ids], 144 if len(ids) <= FEW else 96)
-        unread = pictures.count("")
-        missing = f" {unread:,} photos could not be read where the run found them." if unread else ""
+    pictures = [] if photos is None else photos.all()
+    unread = pictures.count("")
+    missing = f" {unread:,} photos could not be read where the run found them." if unread else ""
     cut = len(comparison.shown) - len(ids)
     note = f" The first {len(ids):,} photos; {cut:,} more are left out." if cut else ""
     data = _script("data", _data(measured, ids)) + _script("photos", pictures)
@@ -87,6 +97,7 @@ def _metric(measured: Measured, name: str, shown: bool) -> dict[str, Any]:
     return {
         "key": name,
         "title": column.title,
+        "short": SHORT.get(name, column.title),
         "better": column.better,
         "digits": digits,
         "shown": shown,

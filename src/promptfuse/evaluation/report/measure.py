@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from promptfuse.errors import ConfigError
-from promptfuse.evaluation.metrics import Column, Score, Scores, Unavailable, score
+from promptfuse.evaluation.metrics import METRICS, Column, Score, Unavailable, score
 from promptfuse.evaluation.metrics.base import Better, Floats, mean
-from promptfuse.evaluation.metrics.bootstrap import Interval, draw_counts, intervals
+from promptfuse.evaluation.metrics.bootstrap import Interval, draw_counts
 from promptfuse.evaluation.predictions import Prediction
+from promptfuse.evaluation.report.judges import Judges, warnings
 from promptfuse.evaluation.report.load import Comparison, Run
-
-if TYPE_CHECKING:
-    from promptfuse.models import Model
 
 OBJECTIVE = "objective"
 TERM = "terms."
@@ -26,38 +23,16 @@ TERM = "terms."
 SIMILARITY = "image_similarity"
 """One minus the loss of the term ``image``: the cosine."""
 
-LIKELY = "likely"
-"""How many captions the classifier that was searched with gives more than half to the label."""
+LIKELY = "likely."
+"""Before a term of a label: how many captions the model that was searched with gives it more than half."""
 
-_LIKELY_NOTE = "by the classifier that was searched with"
+JAVA = ("meteor", "spice")
+"""Groups of metrics that are Java programs, which take many times as long as all others."""
 
 RESAMPLES = 1000
+LEVEL = 0.95
 
-
-@dataclass(frozen=True)
-class Judges:
-    """Models that judge captions, beside those that were searched with.
-
-    Attributes:
-        clip: image-text model.
-        lm: causal language model.
-        classifier: classifier of texts.
-        label: which of its labels the captions should have.
-    """
-
-    clip: Model | None = None
-    lm: Model | None = None
-    classifier: Model | None = None
-    label: str | None = None
-
-    def given(self) -> dict[str, Model]:
-        """Those that there are, by what they are called in warnings."""
-        named = {
-            "CLIPScore's model": self.clip,
-            "perplexity's LM": self.lm,
-            "the classifier": self.classifier,
-        }
-        return {name: model for name, model in named.items() if model is not None}
+_JUDGED = {"clipscore": "--clip", "perplexity": "--lm", "sentiment": "--classifier and --label"}
 
 
 @dataclass(frozen=True)
@@ -94,15 +69,12 @@ class Measured:
     def difference(self, run: int, other: int, name: str) -> Interval | None:
         """A run's number less another's with its paired interval; None where there is none of it."""
         own, theirs = (self.drawn[number].get(name) for number in (run, other))
-        if own is None or theirs is None:
+        if own is None or theirs is None or len(own) != len(theirs):
             return None
-        found = own - theirs
-        found = found[np.isfinite(found)]
-        if not len(found):
+        low, high = _ends(own - theirs)
+        if not math.isfinite(low):
             return None
-        low, high = np.quantile(found, [0.025, 0.975])
-        value = self.columns[run][name].value - self.columns[other][name].value
-        return Interval(value, float(low), float(high))
+        return Interval(self.columns[run][name].value - self.columns[other][name].value, low, high)
 
     def to_dict(self) -> dict[str, Any]:
         """As in JSON; differences are from the first run."""
@@ -118,7 +90,7 @@ class Measured:
                     "photos": len(run.predictions),
                     "failed": len(run.failures),
                     "metrics": {
-                        name: {"unavailable": one.reason} if isinstance(one, Unavailable) else one.to_dict()
+                        name: {"unavailable": one.reason} if isinstance(one, Unavailable) else _plain(one)
                         for name, one in self.scores[number].items()
                     },
                     "differences": {
@@ -139,6 +111,7 @@ def measure_runs(
     judges: Judges | None = None,
     *,
     metrics: Sequence[str] | None = None,
+    java: bool = False,
     resamples: int = RESAMPLES,
 ) -> Measured:
     """Score each run on the photos that all of them captioned.
@@ -147,81 +120,116 @@ def measure_runs(
         comparison: the runs.
         judges: models for further columns.
         metrics: names of metrics or groups, as in `score`; None for all.
+        java: whether all metrics include those that are Java programs.
         resamples: of the bootstrap; 0 for no intervals.
 
     Raises:
         ConfigError: if a metric is not known.
+        ModelError: if a judge is of the wrong kind.
     """
     judges = judges or Judges()
     runs, ids = comparison.runs, comparison.ids
-    weights, about = _weights(runs, ids)
-    warnings = [*_same_models(runs), *_searched_judges(runs, judges)]
-    if not ids:
-        notes = [*about, "No photo has a caption by every run, so there are no numbers."]
-        none: list[dict[str, Any]] = [{} for _ in runs]
-        return Measured(comparison, none, none, none, weights, warnings, notes)
-    scores, columns = [], []
-    for run in runs:
-        found = _score(run, comparison, judges, metrics, resamples)
-        about += found.notices
-        cost = ("seconds", "exact_evaluations")
-        own = [*_terms(run, ids, weights)]
-        bounds = _bounds([one for one in own if isinstance(one, Column)], resamples)
-        metric_scores = {name: one for name, one in found.metrics.items() if name not in cost}
-        term_scores = {one.name: one if isinstance(one, Unavailable) else bounds[one.name] for one in own}
-        cost_scores = {name: found.metrics[name] for name in cost if name in found.metrics}
-        scores.append({**metric_scores, **term_scores, **cost_scores})
-        columns.append({**found.columns, **{one.name: one for one in own if isinstance(one, Column)}})
+    weights, notes = _weights(runs, ids)
+    found: list[dict[str, Column | Unavailable]] = [{} for _ in runs]
+    if ids:
+        chosen, left_out = _choose(judges, metrics, java)
+        photos = _photos(comparison, judges)
+        for number, run in enumerate(runs):
+            measured, about = _metrics(run, comparison, judges, chosen, photos)
+            notes += about
+            terms = {one.name: one for one in _terms(run, ids, weights)}
+            cost = {name: measured.pop(name) for name in ("seconds", "exact_evaluations")}
+            found[number] = {**_in_order(measured, left_out), **terms, **cost}
+    else:
+        notes.append("No photo has a caption by every run, so there are no numbers.")
+    columns = [{name: one for name, one in own.items() if isinstance(one, Column)} for own in found]
+    drawn = _draw(columns, len(ids), resamples)
+    scores = [
+        {name: _score(one, draws.get(name)) if isinstance(one, Column) else one for name, one in own.items()}
+        for own, draws in zip(found, drawn, strict=True)
+    ]
+    warned = warnings(runs, judges)
     if weights:
-        about.append(
-            "The objective is the same weighted sum for all runs, by the weights of "
-            f"{runs[0].name}: {', '.join(f'{name} {weight:g}' for name, weight in weights.items())}."
+        listed = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+        notes.append(
+            f"The objective is one weighted sum for all, with the weights of {runs[0].name}: {listed}."
         )
-        warnings.append(
+        warned.append(
             "The objective and its terms are by the models that were searched with: they tell how well "
             "a search did, not how good its captions are."
         )
-    drawn = _draw(columns, len(ids), resamples if len(runs) > 1 else 0)
-    return Measured(comparison, scores, columns, drawn, weights, warnings, list(dict.fromkeys(about)))
+    return Measured(comparison, scores, columns, drawn, weights, warned, list(dict.fromkeys(notes)))
 
 
-def _draw(columns: Sequence[Mapping[str, Column]], photos: int, resamples: int) -> list[dict[str, Floats]]:
-    """What each column of each run gives on the same resampled photos."""
-    found: list[dict[str, list[Floats]]] = [
-        {name: [] for name, column in own.items() if column.resamples} for own in columns
-    ]
-    for counts in draw_counts(photos, resamples, seed=0) if resamples else ():
-        for own, parts in zip(columns, found, strict=True):
-            for name, values in parts.items():
-                values.append(own[name].estimate(counts))
-    return [{name: np.concatenate(part) for name, part in parts.items() if part} for parts in found]
+def objective(prediction: Prediction, weights: Mapping[str, float]) -> float:
+    """A caption's losses, weighted and summed; NaN if it lacks one."""
+    return sum(weight * prediction.terms.get(name, math.nan) for name, weight in weights.items())
 
 
-def _score(
-    run: Run,
-    comparison: Comparison,
-    judges: Judges,
-    metrics: Sequence[str] | None,
-    resamples: int,
-) -> Scores:
-    """The run's metrics on the common photos."""
-    chosen = {id_: run.predictions[id_] for id_ in comparison.ids}
-    return score(
-        {id_: one.text or "" for id_, one in chosen.items()},
+def _choose(
+    judges: Judges, metrics: Sequence[str] | None, java: bool
+) -> tuple[Sequence[str], dict[str, Unavailable]]:
+    """The metrics to compute, and those that all metrics are without, by the names of their columns."""
+    if metrics is not None:
+        return metrics, {}
+    without = {
+        group: f"no model is given; {option} adds it"
+        for (group, option), model in zip(
+            _JUDGED.items(), (judges.clip, judges.lm, judges.classifier), strict=True
+        )
+        if model is None
+    }
+    if not java:
+        without |= dict.fromkeys(JAVA, "a Java program, which takes its time; --java adds it")
+    left_out = {
+        name: Unavailable(name, title, reason)
+        for group, reason in without.items()
+        for name, title in METRICS[group].items()
+    }
+    return [group for group in METRICS if group not in without], left_out
+
+
+def _photos(comparison: Comparison, judges: Judges) -> dict[str, Any] | None:
+    """What a CLIPScore's model sees of the photos, once for all runs."""
+    if judges.clip is None:
+        return None
+    from promptfuse.evaluation.metrics.clipscore import photo_features
+
+    features, _ = photo_features(judges.clip, [comparison.image(id_) for id_ in comparison.ids])
+    return dict(zip(comparison.ids, features, strict=True))
+
+
+def _metrics(
+    run: Run, comparison: Comparison, judges: Judges, chosen: Sequence[str], photos: dict[str, Any] | None
+) -> tuple[dict[str, Column | Unavailable], Sequence[str]]:
+    """The run's metrics on the common photos by name, and what there is to say about them."""
+    lines = {id_: run.predictions[id_] for id_ in comparison.ids}
+    found = score(
+        {id_: one.text or "" for id_, one in lines.items()},
         {id_: comparison.references[id_] for id_ in comparison.ids if id_ in comparison.references},
-        metrics=metrics,
-        images={id_: comparison.image(id_) for id_ in comparison.ids} if judges.clip else None,
+        metrics=chosen,
+        images=photos,
         clip=judges.clip,
         lm=judges.lm,
         classifier=judges.classifier,
         label=judges.label,
-        searched=[model["fingerprint"] for model in run.models.values()],
         costs={
-            "seconds": {id_: one.seconds for id_, one in chosen.items()},
-            "exact_evaluations": {id_: float(one.exact_evaluations) for id_, one in chosen.items()},
+            "seconds": {id_: one.seconds for id_, one in lines.items()},
+            "exact_evaluations": {id_: float(one.exact_evaluations) for id_, one in lines.items()},
         },
-        resamples=resamples,
+        resamples=0,
     )
+    missing = {name: one for name, one in found.metrics.items() if isinstance(one, Unavailable)}
+    return {name: missing.get(name) or found.columns[name] for name in found.metrics}, found.notices
+
+
+def _in_order(
+    measured: Mapping[str, Column | Unavailable], left_out: Mapping[str, Unavailable]
+) -> dict[str, Column | Unavailable]:
+    """Columns in the order of `METRICS`."""
+    both = {**measured, **left_out}
+    names = [name for columns in METRICS.values() for name in columns]
+    return {name: both[name] for name in [*names, *both] if name in both}
 
 
 def _terms(run: Run, ids: Sequence[str], weights: Mapping[str, float]) -> Iterator[Column | Unavailable]:
@@ -232,99 +240,61 @@ def _terms(run: Run, ids: Sequence[str], weights: Mapping[str, float]) -> Iterat
         reason = f"{run.name} has no term {', '.join(missing)}, which the objective is made of"
         yield Unavailable(OBJECTIVE, "objective", reason)
     elif weights:
-        values = [objective(one, weights) for one in chosen]
-        yield mean(OBJECTIVE, "objective", "lower", values)
+        yield mean(OBJECTIVE, "objective", "lower", [objective(one, weights) for one in chosen])
     if "image" in names:
         similar = [1 - one.terms.get("image", math.nan) for one in chosen]
         yield mean(SIMILARITY, "image similarity", "higher", similar)
-    if "sentiment" in names:
-        likely = [float(one.terms["sentiment"] < math.log(2)) for one in chosen if "sentiment" in one.terms]
-        if len(likely) == len(chosen):
-            yield mean(LIKELY, "label more likely than not", "higher", likely, note=_LIKELY_NOTE)
+    own = chosen[0].weights
     for name in names:
-        better: Better = "higher" if weights.get(name, 1.0) < 0 else "lower"
         values = [one.terms.get(name, math.nan) for one in chosen]
+        wanted = own.get(name, 1.0) >= 0
+        if name == "sentiment" or name.startswith("steer:"):
+            # Its loss is the negative log-probability of the label.
+            likely = [math.nan if math.isnan(value) else float(value < math.log(2)) for value in values]
+            title = f"{name.removeprefix('steer:')} likely"
+            note = "share of captions that the model searched with gives the label more than half"
+            yield mean(LIKELY + name, title, "higher" if wanted else "lower", likely, note=note)
+        better: Better = "lower" if wanted else "higher"
         yield mean(TERM + name, f"{name} loss", better, values)
-
-
-def objective(prediction: Prediction, weights: Mapping[str, float]) -> float:
-    """A caption's losses, weighted and summed; NaN if it lacks one."""
-    return sum(weight * prediction.terms.get(name, math.nan) for name, weight in weights.items())
-
-
-def _bounds(columns: Sequence[Column], resamples: int) -> dict[str, Score]:
-    found = intervals(columns, resamples=resamples)
-    return {
-        column.name: Score(
-            column.title,
-            column.better,
-            one.value,
-            one.low if math.isfinite(one.low) else None,
-            one.high if math.isfinite(one.high) else None,
-            column.n,
-        )
-        for column, one in zip(columns, found, strict=True)
-    }
 
 
 def _weights(runs: Sequence[Run], ids: Sequence[str]) -> tuple[dict[str, float], list[str]]:
     """The first run's weights, and a note where its captions do not have the same."""
     given = [runs[0].predictions[id_].weights for id_ in ids]
     if not given or not given[0]:
-        return {}, [f"{runs[0].name} does not tell its weights, so there is no objective."]
+        return {}, [f"{runs[0].name} does not tell its weights, so there is no objective."] if given else []
     others = sum(one != given[0] for one in given)
     notes = [f"{others} captions of {runs[0].name} were found with other weights."] if others else []
     return dict(given[0]), notes
 
 
-def _same_models(runs: Sequence[Run]) -> Iterator[str]:
-    """A line for each role that runs have different models in: their losses do not compare."""
-    for role in dict.fromkeys(role for run in runs for role in run.models):
-        found = {model["fingerprint"]: model["name"] for run in runs if (model := run.models.get(role))}
-        if len(found) > 1:
-            yield (
-                f"The runs have different models as {role} ({', '.join(found.values())}): "
-                "their losses by it do not compare."
-            )
+def _draw(columns: Sequence[Mapping[str, Column]], photos: int, resamples: int) -> list[dict[str, Floats]]:
+    """What each column of each run gives on the same resampled photos."""
+    found: list[dict[str, list[Floats]]] = [
+        {name: [] for name, column in own.items() if column.resamples} for own in columns
+    ]
+    for counts in draw_counts(photos, resamples, seed=0) if photos else ():
+        for own, parts in zip(columns, found, strict=True):
+            for name, values in parts.items():
+                values.append(own[name].estimate(counts))
+    return [{name: np.concatenate(part) for name, part in parts.items() if part} for parts in found]
 
 
-def _searched_judges(runs: Sequence[Run], judges: Judges) -> Iterator[str]:
-    """A line for each judge that captions were searched with."""
-    for title, model in judges.given().items():
-        names = [
-            run.name
-            for run in runs
-            if model.fingerprint in {found["fingerprint"] for found in run.models.values()}
-        ]
-        if names:
-            yield (
-                f"{title[0].upper()}{title[1:]} ({model.name}) is one that captions of "
-                f"{', '.join(names)} were searched with, which favours them; judge by another model."
-            )
+def _score(column: Column, drawn: Floats | None) -> Score:
+    ends = (math.nan, math.nan) if drawn is None else _ends(drawn)
+    low, high = (end if math.isfinite(end) else None for end in ends)
+    return Score(column.title, column.better, column.value, low, high, column.n, column.note)
 
 
-def load_judges(
-    clip: str | None = None,
-    lm: str | None = None,
-    classifier: str | None = None,
-    label: str | None = None,
-    device: str = "cpu",
-) -> Judges:
-    """Load models that judge.
+def _ends(drawn: Floats) -> tuple[float, float]:
+    """The middle share of what was drawn; resamples without a value do not count."""
+    finite = drawn[np.isfinite(drawn)]
+    if not len(finite):
+        return math.nan, math.nan
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
-    Raises:
-        ConfigError: if a classifier comes without a label or a label without a classifier.
-        ModelError: if a model cannot be loaded.
-    """
-    if classifier and not label:
-        raise ConfigError(f"--classifier {classifier}: give the label that captions should have by --label")
-    if label and not classifier:
-        raise ConfigError(f"--label {label}: give the model that knows the label by --classifier")
-    if not (clip or lm or classifier):
-        return Judges()
-    from promptfuse.models import load_model
 
-    def load(name: str | None) -> Model | None:
-        return None if name is None else load_model(name, device=device)
-
-    return Judges(load(clip), load(lm), load(classifier), label)
+def _plain(score: Score) -> dict[str, Any]:
+    """A number as in JSON, which has no NaN."""
+    return {name: None if value != value else value for name, value in score.to_dict().items()}

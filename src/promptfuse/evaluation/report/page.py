@@ -25,20 +25,26 @@ from promptfuse.evaluation.report.plots import (
 from promptfuse.evaluation.report.resources import resource
 from promptfuse.evaluation.report.sweeps import leaves, sweep_plots
 from promptfuse.evaluation.report.tables import run_head, tables, title_of
+from promptfuse.evaluation.report.thumbnails import Thumbnails
 from promptfuse.web.document import GREY, check_target, write_document
 from promptfuse.web.plots import Frame, Point, figure
+
+LIMIT = 2000
+"""The most photos in the gallery, unless more are asked for."""
 
 MOST_PAIRS = 3
 """Pairs of terms that have a plot."""
 
 
-def write_report(path: Path, measured: Measured, *, photos: bool = True, limit: int = 2000) -> None:
+def write_report(
+    path: Path, measured: Measured, *, photos: Thumbnails | None = None, limit: int = LIMIT
+) -> None:
     """Write the page, whole or not at all.
 
     Args:
         path: the file.
         measured: the runs with their numbers.
-        photos: whether the gallery has small photos.
+        photos: those of the gallery, see ``begin_thumbnails``; None for a gallery without photos.
         limit: the most photos in the gallery.
 
     Raises:
@@ -57,7 +63,7 @@ def write_report(path: Path, measured: Measured, *, photos: bool = True, limit: 
         for name, heading, inside in sections
         if inside
     )
-    pictures = gallery(measured, photos=photos, limit=limit)
+    pictures = gallery(measured, limit, photos)
     lost = failures(measured.comparison)
     shown = [(name, heading) for name, heading, inside in sections if inside]
     shown += [("gallery", "Gallery")] if pictures else []
@@ -116,7 +122,7 @@ def _marks(measured: Measured, across: str, up: str) -> list[Mark]:
 def cost_plots(measured: Measured) -> str:
     """Quality against seconds a photo."""
     plots = []
-    for name in ("cider_d", "clip_score", OBJECTIVE):
+    for name in ("cider_d", "clipscore", OBJECTIVE):
         marks = _marks(measured, "seconds", name)
         if marks:
             title = title_of(measured, name)

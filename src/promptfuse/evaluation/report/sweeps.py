@@ -15,8 +15,8 @@ from promptfuse.web.document import keys
 STEERING = ("sentiment", "steer")
 """What the settings that colour captions begin with."""
 
-ACCURACY = ("accuracy", "sentiment_accuracy", "label_accuracy")
-"""Columns of a classifier that judges, the first that there is; else what the search's own gives."""
+ACCURACY = "sentiment_accuracy"
+"""The column of a classifier that judges; without one, what the search's own gives is shown."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
     A run that has none of the settings that colour captions, and the others alike, is at weight zero of a
     sweep over such a weight.
     """
-    settings = [dict(leaves(run.settings)) for run in runs]
+    settings = [_settings(run) for run in runs]
     groups: dict[tuple[str, frozenset[tuple[str, Hashable]]], list[tuple[float, int]]] = {}
     for number, own in enumerate(settings):
         for key, value in own.items():
@@ -64,6 +64,22 @@ def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
         Sweep(key, _name(rest, [other for name, other, _ in found if name == key]), steps)
         for key, rest, steps in found
     ]
+
+
+def _settings(run: Run) -> dict[str, Hashable]:
+    """A run's settings; the weight of its sentiment even where it is the preset's."""
+    found: dict[str, Hashable] = {}
+    for key, value in leaves(run.settings):
+        name, equals, weight = str(value).rpartition("=") if key.startswith("steer.") else ("", "", "")
+        if equals:
+            # A steer is one text: MODEL:LABEL=WEIGHT.
+            found[f"steer.{name}"] = float(weight)
+        else:
+            found[key] = value
+    weights = next((one.weights for one in run.predictions.values() if one.weights), {})
+    if found.get("sentiment") is not None and "sentiment" in weights:
+        found.setdefault("sentiment_weight", weights["sentiment"])
+    return found
 
 
 def leaves(values: Any, key: str = "") -> Iterator[tuple[str, Hashable]]:
@@ -91,12 +107,23 @@ def sweep_plots(measured: Measured) -> str:
 def _steering(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
     """What the captions lose as more of them have the label."""
     names = measured.names()
-    judge = next((name for name in (*ACCURACY, LIKELY) if name in names), None)
+    own = LIKELY + (_label(sweeps[0].setting) or "sentiment")
+    judge = next((name for name in (ACCURACY, own) if _numbers(measured, sweeps, name)), None)
     if judge is None:
         return
     for against in (SIMILARITY, "cider_d"):
         if against in names:
             yield _curve(measured, sweeps, against, judge)
+
+
+def _label(setting: str) -> str:
+    """The term of a steer's weight."""
+    return f"steer:{setting.rpartition(':')[2]}" if setting.startswith("steer.") else ""
+
+
+def _numbers(measured: Measured, sweeps: Sequence[Sweep], name: str) -> int:
+    """How many runs of sweeps have a number."""
+    return sum(measured.score(run, name) is not None for sweep in sweeps for _, run in sweep.steps)
 
 
 def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:

@@ -13,12 +13,15 @@ from promptfuse.evaluation.report.plots import colour
 
 FAMILIES: Mapping[str, Sequence[str]] = {
     "Agreement with what people wrote": ("bleu", "rouge", "meteor", "cider", "spice"),
-    "Judged by models": ("clip", "ref_clip", "accuracy", "sentiment", "perplexity", "fluency", "label"),
+    "Judged by models": ("clipscore", "refclipscore", "perplexity", "sentiment"),
     "What was searched for": (OBJECTIVE, TERM, SIMILARITY, LIKELY),
-    "The captions by themselves": ("distinct", "self_cider", "length", "vocabulary", "words", "unique"),
+    "The captions by themselves": ("words", "distinct", "vocabulary", "unique", "self_cider", "pairwise"),
     "What it cost": ("seconds", "exact_evaluations"),
 }
 """Tables and what the names of their columns begin with; others are in a table at the end."""
+
+TITLES = {"seconds": "seconds a photo", "exact_evaluations": "exact evaluations"}
+"""What columns are called here."""
 
 OTHERS = "Other numbers"
 
@@ -65,11 +68,11 @@ def tables(measured: Measured) -> str:
     """All tables as HTML."""
     parts = []
     for family, names in families(measured.names()).items():
-        shown = [name for name in names if _has(measured, name)]
-        if shown:
-            parts.append(_table(measured, family, shown))
-        parts.append(_reasons(measured, names))
-    return "".join(parts)
+        shown = [name for name in names if _has(measured, name) and name != f"{TERM}image"]
+        inside = (_table(measured, family, shown) if shown else "") + _reasons(measured, names)
+        if inside:
+            parts.append(f'<div class="family"><h3>{escape(family)}</h3>{inside}</div>')
+    return f'<div class="families">{"".join(parts)}</div>'
 
 
 def failures(measured: Measured, run: int) -> int:
@@ -96,7 +99,7 @@ def _table(measured: Measured, family: str, names: Sequence[str]) -> str:
         rows.append(f"<tr>{run_head(measured, number)}{cells}</tr>")
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(family)}"><table class="numbers">'
-        f"<caption>{escape(family)}</caption>"
+        f'<caption class="hidden">{escape(family)}</caption>'
         f'<thead><tr><th scope="col">run</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
@@ -109,6 +112,8 @@ def run_head(measured: Measured, number: int) -> str:
 
 def title_of(measured: Measured, name: str) -> str:
     """What a column is called."""
+    if name in TITLES:
+        return TITLES[name]
     return next((found[name].title for found in measured.scores if name in found), name)
 
 
@@ -118,7 +123,7 @@ def _head(measured: Measured, name: str) -> str:
     words = {"higher": "higher is better", "lower": "lower is better", "neither": ""}[found.better]
     note = ". ".join(part for part in (words, found.note) if part)
     mark = f'<span class="arrow" aria-hidden="true">{arrow}</span>' if arrow else ""
-    return f'<th scope="col" title="{escape(note)}">{escape(found.title)}{mark}</th>'
+    return f'<th scope="col" title="{escape(note)}">{escape(title_of(measured, name))}{mark}</th>'
 
 
 def _cell(measured: Measured, run: int, name: str, standing: Standing, scale: _Scale) -> str:

@@ -18,16 +18,23 @@ from promptfuse.models.images import MAX_PIXELS
 QUALITY = 70
 
 
-def thumbnails(images: Sequence[str], side: int = 144) -> list[str]:
-    """Photos as base64 of small JPEGs, in their order; empty for those that cannot be read.
+class Thumbnails:
+    """Photos as base64 of small JPEGs, made while something else is done.
 
     Args:
         images: paths or addresses.
         side: the most pixels wide and high.
     """
-    # Pillow decodes without Python's lock, so threads share the work.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda image: _thumbnail(image, side), images))
+
+    def __init__(self, images: Sequence[str], side: int = 144) -> None:
+        # Pillow decodes without Python's lock, so threads share the work.
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        self._found = pool.map(lambda image: _thumbnail(image, side), images)
+        pool.shutdown(wait=False)
+
+    def all(self) -> list[str]:
+        """All of them, in the photos' order, once; empty for those that cannot be read."""
+        return list(self._found)
 
 
 def _thumbnail(image: str, side: int) -> str:
