@@ -14,6 +14,7 @@ from promptfuse.adapter_cli import adapter_app
 from promptfuse.datasets_cli import datasets_app
 from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
 from promptfuse.optimize_cli import optimize
+from promptfuse.report_cli import report
 from promptfuse.run_cli import run
 from promptfuse.version import __version__
 
@@ -32,6 +33,7 @@ app.add_typer(adapter_app, name="adapter")
 app.add_typer(datasets_app, name="datasets")
 app.command()(optimize)
 app.command()(run)
+app.command()(report)
 
 
 def _whole(value: str) -> int:
