@@ -1,10 +1,10 @@
 """Kills runs at random moments and starts them again; run by test_run.py, or by hand with 20 kills.
 
-    python tests/evaluation/runs/killing.py CONFIG.yaml FOLDER KILLS SEED
+    python tests/evaluation/runs/killing.py CONFIG.yaml FOLDER KILLS SEED   # 0 kills: only watch the memory
 
 The run in FOLDER/killed is one command, started again after each SIGKILL until it ends by itself. Kills come
 when a random number of lines is there, and a random moment later. Prints a JSON object: how many kills there
-were, behind how many lines, and the largest resident size of each process over time.
+were, behind how many lines, and for each process its resident size in MiB at numbers of lines.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
                 room = range(killed[-1] + 1, photos)
                 behind = sorted({*behind, *draw.sample(room, min(missed, len(room)))})
                 break
-            time.sleep(0.02)
+            time.sleep(0.05)
         sizes.append(samples)
         if process.returncode >= 0:
             break
