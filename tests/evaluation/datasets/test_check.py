@@ -178,6 +178,7 @@ def test_the_first_ten_are_named_and_json_has_all(promptfuse, write, tmp_path):
     assert [line.strip() for line in out.splitlines()[3:]] == [
         *(str(tmp_path / f"{number:02}.png") for number in range(10)),
         "and 15 more",
+        f"note: no photo was found in {tmp_path}; --images DIR says where they are",
     ]
     code, out, err = promptfuse("datasets", "check", path, "--json")
     assert (code, err) == (2, "")
@@ -225,7 +226,7 @@ def test_json_has_everything(promptfuse, mixed, tmp_path):
 def test_names_with_control_characters_stay_in_their_line(promptfuse, write):
     path = write("d.json", [{"image": "a\nb\u001b[31m.png"}])
     _, out, _ = promptfuse("datasets", "check", path)
-    assert out.splitlines()[-1].endswith("a\\nb\\x1b[31m.png")
+    assert out.splitlines()[3].endswith("a\\nb\\x1b[31m.png")
 
 
 @pytest.mark.parametrize(

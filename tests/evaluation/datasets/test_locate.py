@@ -85,6 +85,8 @@ def test_an_address_is_believed(tmp_path):
     for images in ("gs://b", "gs://b/val2014"):
         assert Locator("d.json", images).locate([both]) == (["gs://b/val2014/a.jpg"], [])
     assert Locator("gs://b/lists/d.json").locate([row("a.jpg")]) == (["gs://b/lists/a.jpg"], [])
+    zipped = Locator("zip://lists/d.json::s3://b/c.zip").locate([row("a.jpg")])
+    assert zipped == (["zip://lists/a.jpg::s3://b/c.zip"], [])
 
 
 def test_a_folder_that_is_not_there_or_shut_is_named(photo, tmp_path):

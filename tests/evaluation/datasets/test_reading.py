@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import zipfile
 from pathlib import Path
 
 import fsspec
@@ -148,6 +149,22 @@ def test_files_and_folders_behind_addresses(photo, tmp_path):
     with pytest.raises(ConfigError, match=r"nosuch://a: cannot be read"):
         read_dataset("nosuch://a")
     system.store.clear()
+
+
+@pytest.mark.parametrize("inside", ["", "deep/er/"])
+def test_photos_in_an_archive(photo, tmp_path, inside):
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("b.png", "x/a.png"):
+            archive.write(photo(tmp_path / "a.png"), inside + name)
+        archive.writestr(f"{inside}d.csv", "image\nx/a.png\n")
+    folder = read_dataset(f"zip://{inside}::{path}")
+    assert [found.id for found in folder.photos] == ["b.png", "x/a.png"]
+    assert folder.name == ("er" if inside else "photos")
+    table = read_dataset(f"zip://{inside}d.csv::{path}")
+    assert [found.image for found in table.photos] == [folder.photos[1].image]
+    for found in folder.photos:
+        assert open_photo(found.image).size == (16, 12)
 
 
 def test_the_garbage_collector_is_left_as_it_was(write):

@@ -12,7 +12,7 @@ from typing import Any
 
 from promptfuse.errors import PromptfuseError
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?:::[A-Za-z0-9+.-]+)*://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 """Two letters at least, so that ``C://photos`` is a path."""
 
 
@@ -22,14 +22,24 @@ def is_address(text: str) -> bool:
 
 
 def join(folder: str, relative: str) -> str:
-    """The address of a file in a folder."""
-    return f"{folder.rstrip('/')}/{relative.removeprefix('./').lstrip('/')}"
+    """The address of a file in a folder, which may be in an archive: ``zip://folder::s3://bucket/a.zip``."""
+    inner, chained, archive = folder.partition("::")
+    scheme, _, path = inner.partition("://")
+    path = "/".join(part for part in (path.rstrip("/"), relative.removeprefix("./").lstrip("/")) if part)
+    return f"{scheme}://{path}{chained}{archive}"
 
 
 def parent(address: str) -> str:
     """The address of the folder that a file is in."""
-    scheme, rest = address.split("://", 1)
-    return f"{scheme}://{rest.rstrip('/').rpartition('/')[0]}"
+    inner, chained, archive = address.partition("::")
+    scheme, _, path = inner.partition("://")
+    return f"{scheme}://{path.rstrip('/').rpartition('/')[0]}{chained}{archive}"
+
+
+def name_of(address: str) -> str:
+    """The last part of an address; of the archive if that is empty."""
+    inner, _, archive = address.rstrip("/").partition("::")
+    return inner.partition("://")[2].rstrip("/").rpartition("/")[2] or archive.rpartition("/")[2]
 
 
 def read_bytes(address: str, limit: int, error: type[PromptfuseError]) -> bytes:
@@ -86,7 +96,7 @@ def files_under(address: str, error: type[PromptfuseError]) -> list[str]:
     """
     with _explained(address, error):
         system, path = _open(address)
-        root = path.rstrip("/") + "/"
+        root = path.rstrip("/") + "/" if path else ""  # Nothing is the top of an archive.
         return [found[len(root) :] for found in system.find(path) if found.startswith(root)]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from promptfuse.errors import ImageError
 from promptfuse.evaluation.datasets.addresses import is_address
 from promptfuse.evaluation.datasets.images import open_photo
-from promptfuse.evaluation.datasets.reading import scan
+from promptfuse.evaluation.datasets.reading import Scan, scan
 from promptfuse.evaluation.datasets.records import Photo
 from promptfuse.evaluation.datasets.registry import locate_source, of_split, splits
 
@@ -186,7 +186,7 @@ def check_dataset(
         unreadable=_unreadable(there, workers or _cores(), progress),
         duplicate_ids=found.duplicate_ids,
         duplicate_images={file: ids for file, ids in by_file.items() if len(ids) > 1},
-        problems=found.problems,
+        problems=[*found.problems, *_nowhere(found, missing, photos)],
         seconds=time.perf_counter() - begin,
     )
 
@@ -226,6 +226,13 @@ def _reason(image: str) -> str | None:
 
 def _missing(photo: Photo) -> BadPhoto:
     return BadPhoto(photo.id, photo.image, "no such file")
+
+
+def _nowhere(found: Scan, missing: Sequence[BadPhoto], photos: Sequence[Photo]) -> list[str]:
+    """A remedy if not one photo was found."""
+    if len(missing) < len(photos):
+        return []
+    return [f"no photo was found in {', '.join(found.looked_in)}; --images DIR says where they are"]
 
 
 def _file(photo: Photo) -> str:

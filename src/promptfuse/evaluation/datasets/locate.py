@@ -116,7 +116,7 @@ class Locator:
         if is_address(root):
             # Nobody can be asked: the first form is taken, unless its folder is the root itself.
             folder = forward.rpartition("/")[0]
-            is_root = bool(folder) and root.rstrip("/").endswith(f"/{folder}")
+            is_root = bool(folder) and root.partition("::")[0].rstrip("/").endswith(f"/{folder}")
             return join(root, forward) if last or not is_root else None
         path = self._on_disk(_below(root, name))
         return path if path or forward == name else self._on_disk(_below(root, forward))

@@ -52,6 +52,7 @@ class Scan:
         problems: what is odd, a line each.
         missing: indices of photos whose files are not there; those behind addresses are believed to be.
         duplicate_ids: ids that several photos have, with the places of the first two.
+        looked_in: the folders where the photos may be.
     """
 
     format: str
@@ -59,6 +60,7 @@ class Scan:
     problems: list[str] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
     duplicate_ids: dict[str, tuple[str, str]] = field(default_factory=dict)
+    looked_in: list[str] = field(default_factory=list)
 
 
 def scan(source: str, *, format: str = "auto", images: str | None = None) -> Scan:
@@ -239,7 +241,7 @@ def _nothing(source: str, found: str) -> str:
 
 def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
     paths, missing = locator.locate(contents.rows)
-    result = Scan(found, [], list(contents.problems), missing)
+    result = Scan(found, [], list(contents.problems), missing, looked_in=locator.roots)
     places: dict[str, str] = {}
     empty = 0
     for row, path in zip(contents.rows, paths, strict=True):

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import is_address
+from promptfuse.evaluation.datasets.addresses import is_address, name_of
 from promptfuse.evaluation.datasets.karpathy import RESTVAL
 from promptfuse.evaluation.datasets.names import find_name
 from promptfuse.evaluation.datasets.reading import Scan, scan
@@ -112,8 +112,8 @@ def locate_source(
                 split or entry.split,
             )
         text = str(path)
-    stem = text.rstrip("/").rpartition("/")[2] if is_address(text) else Path(os.path.abspath(text)).name  # noqa: PTH100
-    return Place(text, name or Path(stem).stem or "dataset", format, folder, split)
+    last = name_of(text) if is_address(text) else Path(os.path.abspath(text)).name  # noqa: PTH100
+    return Place(text, name or Path(last).stem or "photos", format, folder, split)
 
 
 def of_split(found: Scan, split: str | None, source: str) -> Sequence[int]:
