@@ -16,6 +16,7 @@ from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextErro
 from promptfuse.optimize_cli import optimize
 from promptfuse.report_cli import report
 from promptfuse.run_cli import run
+from promptfuse.score_cli import score
 from promptfuse.version import __version__
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ app.add_typer(adapter_app, name="adapter")
 app.add_typer(datasets_app, name="datasets")
 app.command()(optimize)
 app.command()(run)
+app.command()(score)
 app.command()(report)
 
 

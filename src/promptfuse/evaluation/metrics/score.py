@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptfuse.errors import ConfigError
@@ -31,6 +31,7 @@ def score(
     tokenizer: Kind = "auto",
     seed: int = 0,
     resamples: int = 1000,
+    progress: Callable[[str], None] | None = None,
 ) -> Scores:
     """Score one caption a photo.
 
@@ -49,6 +50,7 @@ def score(
         tokenizer: ``stanford``, ``python``, or ``auto`` for the first where there is Java.
         seed: of the bootstrap and of what metrics draw.
         resamples: of the bootstrap; 0 for no intervals.
+        progress: is told the group of metrics that comes next.
 
     Raises:
         ConfigError: if a prediction has no references, a metric or label is not known, a metric was asked
@@ -62,6 +64,8 @@ def score(
     captions, notices = _collect(predictions, references, images, seed, tokenizer)
     found: list[Column | Unavailable] = []
     for group, metric in judges.items():
+        if progress is not None:
+            progress(group)
         measured = _measure(group, metric, captions, asked=metrics is not None)
         found += [column for column in measured if column.name in chosen[group]]
     for name, each in (costs or {}).items():

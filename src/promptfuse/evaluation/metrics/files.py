@@ -1,0 +1,286 @@
+"""Predictions and references of anybody's making, from files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets import read_dataset
+from promptfuse.evaluation.datasets.addresses import is_address
+from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list, as_text
+from promptfuse.evaluation.predictions import Prediction, read_predictions
+
+LINES = "predictions.jsonl"
+MANIFEST = "manifest.json"
+
+_PREDICTION_FORMATS = "give [{image_id, caption}] as JSON, lines of {id, text}, or the folder of a run"
+
+
+@dataclass
+class Predicted:
+    """Captions of one system.
+
+    Attributes:
+        texts: by the photos' ids, in the order of the file.
+        images: paths of the photos, of a run's predictions.
+        costs: what each photo took, by name and id, of a run's predictions.
+        failed: photos that have no caption, with the reason, by id.
+        searched: fingerprints of the models that a run searched with.
+    """
+
+    texts: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    searched: tuple[str, ...] = ()
+
+
+@dataclass
+class Referenced:
+    """What people wrote about photos.
+
+    Attributes:
+        texts: by the photos' ids.
+        images: paths or addresses of the photos, where the file names them.
+    """
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+
+
+def read_captions(path: Path) -> Predicted:
+    """Captions from COCO's result format, JSON lines or a run.
+
+    Args:
+        path: a JSON list of ``{image_id, caption}``, a JSON object of captions by id, JSON lines of
+            ``{id, text}``, a run's folder, or its ``predictions.jsonl``.
+
+    Raises:
+        ConfigError: if it cannot be read, is of none of these formats, has two captions for one photo, or
+            no caption at all.
+    """
+    if path.is_dir():
+        file = path / LINES
+        if not file.is_file():
+            raise ConfigError(f"{path}: no {LINES} in this folder; {_PREDICTION_FORMATS}")
+        found = _of_run(file)
+    else:
+        text = _read(path)
+        found = _of_run(path) if _is_run(text) else _of_others(path, text)
+    if not found.texts:
+        first = next(iter(found.failed.values()), None)
+        why = f"all {len(found.failed)} photos failed, the first: {first}" if first else "has no captions"
+        raise ConfigError(f"{path}: {why}; nothing can be scored")
+    return found
+
+
+def read_references(source: str, images: str | None = None) -> Referenced:
+    """What people wrote, from JSON lines of ``{id, references}`` or any data set.
+
+    Args:
+        source: JSON lines of ``{id, references}``, a JSON object of lists by id, COCO's captions also
+            without its list of images, or whatever ``read_dataset`` takes.
+        images: the folder of the photos.
+
+    Raises:
+        ConfigError: if it cannot be read, or a photo occurs twice.
+    """
+    path = Path(source)
+    if not is_address(source) and path.is_file() and path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+        groups = _own_references(path, _read(path))
+        if groups is not None:
+            return Referenced(groups, _files_by_id(Path(images), groups) if images is not None else {})
+    dataset = read_dataset(source, images=images)
+    texts = {photo.id: list(photo.references) for photo in dataset.photos}
+    return Referenced(texts, {photo.id: photo.image for photo in dataset.photos})
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of JSON lines with their places; empty lines are passed over."""
+    # Not splitlines: it also cuts at characters that JSON allows within a text.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            place = f"{path}: line {number}"
+            try:
+                yield place, as_fields(json.loads(line), place)
+            except (ValueError, RecursionError):
+                raise ConfigError(f"{place}: not valid JSON; correct it") from None
+
+
+def _document(path: Path, text: str) -> Any:
+    """The file as one JSON document, or None if it is JSON lines."""
+    first, _, rest = text.strip().partition("\n")
+    if rest and first.rstrip().endswith("}"):
+        try:
+            json.loads(first)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
+            return None
+        reason = (
+            f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "too deep"
+        )
+        raise ConfigError(f"{path}: not valid JSON ({reason}); {_PREDICTION_FORMATS}") from None
+
+
+def _is_run(text: str) -> bool:
+    """Whether these are the lines that a run writes."""
+    try:
+        first = json.loads(text.partition("\n")[0])
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and first.keys() >= {"id", "image", "text", "error", "exact_evaluations"}
+
+
+def _of_run(file: Path) -> Predicted:
+    found = Predicted(costs={"seconds": {}, "exact_evaluations": {}})
+    for number, line in enumerate(read_predictions(file), 1):
+        _add_line(found, line, f"{file}: line {number}")
+    found.searched = _fingerprints(file.parent / MANIFEST)
+    return found
+
+
+def _add_line(found: Predicted, line: Prediction, place: str) -> None:
+    if line.text is None:
+        found.failed[line.id] = line.error or "no reason is given"
+        return
+    _add(found.texts, line.id, line.text, place)
+    found.images[line.id] = line.image
+    found.costs["seconds"][line.id] = line.seconds
+    found.costs["exact_evaluations"][line.id] = float(line.exact_evaluations)
+
+
+def _fingerprints(manifest: Path) -> tuple[str, ...]:
+    """Of the models that a run's manifest names; none where it does not."""
+    try:
+        models = json.loads(manifest.read_text(encoding="utf-8"))["models"].values()
+        return tuple(str(model["fingerprint"]) for model in models)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()
+
+
+def _add(texts: dict[str, Any], id_: str, value: Any, place: str) -> None:
+    if id_ in texts:
+        raise ConfigError(f"{place}: {id_!r} occurs a second time; keep one entry a photo")
+    texts[id_] = value
+
+
+def _of_others(path: Path, text: str) -> Predicted:
+    document = _document(path, text)
+    found = Predicted()
+    if isinstance(document, dict) and not document.keys() & {*_IDS, *_TEXTS}:
+        for id_, caption in document.items():
+            found.texts[id_] = as_caption(caption, f"{path}: {id_}")
+        return found
+    for place, fields in _records(path, text, document):
+        id_ = _id(fields, place)
+        key = _key(fields, _TEXTS)
+        if key is None:
+            raise ConfigError(f"{place}: no caption (found {', '.join(fields)}); {_PREDICTION_FORMATS}")
+        if fields[key] is None:
+            found.failed[id_] = str(fields.get("error") or "no reason is given")
+        else:
+            _add(found.texts, id_, as_caption(fields[key], place), place)
+    return found
+
+
+def _records(path: Path, text: str, document: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    if document is None:
+        yield from _lines(path, text)
+    elif isinstance(document, dict):
+        yield f"{path}: line 1", document
+    else:
+        for number, row in enumerate(as_list(document, str(path)), 1):
+            yield f"{path}: entry {number}", as_fields(row, f"{path}: entry {number}")
+
+
+_IDS = ("id", "image_id", "image")
+_TEXTS = ("text", "caption")
+_GROUPS = ("references", "captions")
+_FILES = ("image", "file", "filename", "file_name", "path", "image_name")
+"""Columns by which a table names its photos: then it is a data set."""
+
+
+def _key(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in fields), None)
+
+
+def _id(fields: Mapping[str, Any], place: str) -> str:
+    # COCO's results may have both; the number of the photo is what its captions are found by.
+    key = "image_id" if "image_id" in fields else _key(fields, _IDS)
+    id_ = as_text(fields[key], place) if key is not None else ""
+    if not id_:
+        raise ConfigError(f"{place}: no id of the photo; {_PREDICTION_FORMATS}")
+    return id_
+
+
+def _own_references(path: Path, text: str) -> dict[str, list[str]] | None:
+    """References by id of the formats that name no photos; None if it is a data set."""
+    document = _document(path, text)
+    groups: dict[str, list[str]] = {}
+    if isinstance(document, dict):
+        if "annotations" in document and "images" not in document:
+            for number, row in enumerate(as_list(document["annotations"], f"{path}: annotations")):
+                place = f"{path}: annotations[{number}]"
+                fields = as_fields(row, place)
+                groups.setdefault(_id(fields, place), []).append(as_caption(fields.get("caption"), place))
+            return _without_empty(groups)
+        if document and all(isinstance(value, list) for value in document.values()) and not (
+            document.keys() & {"images", "annotations"}
+        ):  # fmt: skip
+            for id_, several in document.items():
+                groups[id_] = [as_caption(one, f"{path}: {id_}") for one in several]
+            return _without_empty(groups)
+        if document.keys().isdisjoint(_GROUPS):
+            return None
+    elif isinstance(document, list) and not document:
+        return None
+    records = list(_records(path, text, document))
+    if not records or any(_key(fields, _FILES) is not None or not fields.keys() & set(_GROUPS)
+                          for _, fields in records):  # fmt: skip
+        return None
+    for place, fields in records:
+        key = _key(fields, _GROUPS) or _GROUPS[0]
+        value = fields[key]
+        several = [value] if isinstance(value, str) else as_list(value, place)
+        _add(groups, _id(fields, place), [as_caption(one, place) for one in several], place)
+    return _without_empty(groups)
+
+
+def _without_empty(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Captions stripped, and empty ones left out, as data sets do."""
+    return {id_: [text.strip() for text in texts if text.strip()] for id_, texts in groups.items()}
+
+
+def _files_by_id(folder: Path, ids: Mapping[str, Any]) -> dict[str, str]:
+    """Photos of a folder whose name, with or without its ending, is an id.
+
+    Raises:
+        ConfigError: if it is no folder, or has no such photo.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; give the folder of the photos")
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    by_name = {file.stem: str(file) for file in files} | {file.name: str(file) for file in files}
+    found = {id_: by_name[id_] for id_ in ids if id_ in by_name}
+    if not found:
+        raise ConfigError(f"{folder}: no photo has the name of an id, such as {next(iter(ids), '')!r}")
+    return found

@@ -1,0 +1,181 @@
+"""``promptfuse score``: the field's metrics of anybody's captions.
+
+It parses, shows and reports; the work is done by the evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from promptfuse.errors import ConfigError
+
+if TYPE_CHECKING:
+    from promptfuse.evaluation.metrics import Scores
+    from promptfuse.evaluation.metrics.files import Predicted, Referenced
+
+
+def _whole(value: str) -> int:
+    """Parse a whole number; the message names what was given."""
+    try:
+        return int(value)
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is not a whole number") from None
+
+
+def score(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS",
+            help="JSON of [{image_id, caption}], JSON lines of {id, text}, or the folder of a run.",
+        ),
+    ],
+    references: Annotated[
+        str,
+        typer.Argument(
+            metavar="REFERENCES",
+            help="JSON lines of {id, references}, COCO's captions, or any data set by path or name.",
+        ),
+    ],
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metrics",
+            "--metric",
+            metavar="NAME,...",
+            help="Metrics or groups of them; repeatable; else all.",
+        ),
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The folder of the photos, for CLIPScore.")
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Image-text model that judges: CLIPScore.")
+    ] = None,
+    lm: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Language model that judges: perplexity.")
+    ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Classifier that judges, with --label.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The label that captions should have.")] = None,
+    tokenizer: Annotated[
+        str, typer.Option(help="stanford (needs Java) or python; auto: the first where there is Java.")
+    ] = "auto",
+    per_caption: Annotated[
+        Path | None,
+        typer.Option("--per-caption", metavar="FILE.jsonl", help="Write the values of each caption."),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(parser=_whole, metavar="N", help="Of the bootstrap; 0 for no intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Of the bootstrap.")] = 0,
+    device: Annotated[str, typer.Option(help="Of the models that judge: cpu, cuda, cuda:1, mps.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Score captions: BLEU, ROUGE-L, METEOR, CIDEr-D, SPICE, CLIPScore and more, with intervals."""
+    if resamples < 0 or seed < 0:
+        raise ConfigError(f"--resamples {resamples} --seed {seed}: give 0 or more")
+    if tokenizer not in ("auto", "stanford", "python"):
+        raise ConfigError(f"--tokenizer {tokenizer}: choose from: auto, stanford, python")
+    if (label is None) != (classifier is None):
+        raise ConfigError("--classifier MODEL and --label LABEL belong together; give both")
+    if images is not None and clip is None:
+        raise ConfigError(f"--images {images}: no metric reads photos without --clip MODEL; give both")
+    names = None
+    if metrics:
+        names = [name.strip() for part in metrics for name in part.split(",") if name.strip()]
+
+    from promptfuse.evaluation.metrics.files import read_captions, read_references
+    from promptfuse.evaluation.metrics.selection import choose
+
+    choose(names)
+    if per_caption is not None and not per_caption.absolute().parent.is_dir():
+        raise ConfigError(f"{per_caption}: the folder does not exist; create it first")
+    predicted = read_captions(predictions)
+    written = read_references(references, images)
+    settings = _judges(clip, lm, classifier, device) | {
+        "metrics": names,
+        "label": label,
+        "resamples": resamples,
+        "seed": seed,
+        "tokenizer": tokenizer,
+    }
+    if clip is not None:
+        settings["images"] = _photos(predicted, written)
+    found = _score(predictions, references, predicted, written, settings)
+    if per_caption is not None:
+        from promptfuse.whole_files import write_whole
+
+        rows = [{**row, "text": predicted.texts[row["id"]]} for row in found.per_caption()]
+        write_whole(per_caption, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else found.table())
+
+
+def _judges(clip: str | None, lm: str | None, classifier: str | None, device: str) -> dict[str, Any]:
+    """The models that judge, by role."""
+    names = {"clip": clip, "lm": lm, "classifier": classifier}
+    if not any(names.values()):
+        return {}
+    from promptfuse.models import load_model
+
+    return {role: load_model(name, device=device) for role, name in names.items() if name is not None}
+
+
+def _photos(predicted: Predicted, written: Referenced) -> dict[str, str]:
+    """Where the photos are: where the data set has them, else where the run had them."""
+    return {**predicted.images, **written.images}
+
+
+def _score(
+    predictions: Path,
+    references: str,
+    predicted: Predicted,
+    written: Referenced,
+    settings: dict[str, Any],
+) -> Scores:
+    """Score, with what a run's files tell besides."""
+    from promptfuse.evaluation.metrics import score as score_captions
+
+    strange = next((id_ for id_ in predicted.texts if id_ not in written.texts), None)
+    if strange is not None:
+        known = next(iter(written.texts), None)
+        raise ConfigError(
+            f"{predictions}: {strange!r} is no id of {references}, whose ids are like {known!r}; "
+            "give the data set that was captioned"
+        )
+    with _display() as show:
+        found = score_captions(
+            predicted.texts,
+            written.texts,
+            searched=predicted.searched,
+            costs=predicted.costs,
+            progress=show,
+            **settings,
+        )
+    if not predicted.failed:
+        return found
+    id_, reason = next(iter(predicted.failed.items()))
+    total = len(predicted.failed) + len(predicted.texts)
+    failed = f"{len(predicted.failed)} of {total} photos failed and are left out, e.g. {id_!r}: {reason}"
+    return replace(found, notices=(failed, *found.notices))
+
+
+@contextmanager
+def _display() -> Iterator[Callable[[str], None] | None]:
+    """What shows which metric is being computed: a line on a terminal, nothing elsewhere."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading") as status:
+        yield lambda group: status.update(f"computing {group}")
