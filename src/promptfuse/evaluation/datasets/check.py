@@ -119,7 +119,7 @@ class CheckReport:
 
     def _lines(self) -> Iterator[str]:
         of = f" in the split {self.split}" if self.split is not None else ""
-        yield f"{self.source}: {self.format}, {self.photos:,} photos{of}"
+        yield f"{self.source}: {self.format}, {self.photos:,} photo{'s' * (self.photos != 1)}{of}"
         if self.splits:
             counts = (f"{name or '(none)'} {count:,}" for name, count in self.splits.items())
             yield f"  splits            {', '.join(counts)}"

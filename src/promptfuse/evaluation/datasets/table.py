@@ -151,7 +151,7 @@ def _delimiter(text: str) -> str:
             return delimiter
     raise ConfigError(
         f"line 1: no column names the photos in the header {shown(header.strip())}; "
-        f"call it one of {', '.join(IMAGE_COLUMNS)}"
+        f"let the first line call it one of {', '.join(IMAGE_COLUMNS)}"
     )
 
 
