@@ -101,7 +101,7 @@ def read_or_refused(path: Path, **settings: str) -> None:
 
 
 @given(st.binary(max_size=200) | st.text('{}[]",:\n\tabimage0 ', max_size=120).map(str.encode))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=120)
 def test_any_bytes_are_read_or_refused(tmp_path, data):
     path = tmp_path / "any"
     path.write_bytes(data)
@@ -119,7 +119,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=120)
 def test_any_json_is_read_or_refused(tmp_path, value):
     path = tmp_path / "any.json"
     path.write_text(json.dumps(value), encoding="utf-8")

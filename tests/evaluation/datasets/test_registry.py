@@ -81,14 +81,14 @@ def test_the_home_folder_is_known(ten, monkeypatch):
 
 
 def test_time_grows_with_the_photos_and_not_with_their_square(write):
-    rows = [{"image": f"{number}.jpg", "split": "train"} for number in range(60_000)]
+    rows = [{"image": f"{number}.jpg", "split": "train"} for number in range(30_000)]
     path = write("many.jsonl", "\n".join(map(json.dumps, rows)))
-    begin = time.perf_counter()
+    begin = time.process_time()
     dataset = read_dataset(path, split="train", start=1)
-    # Under a second; a set or a list gone through for each photo would take minutes.
-    assert time.perf_counter() - begin < 20
-    assert len(dataset.photos) == 59_999
-    assert dataset.problems[0].startswith("59,999 of 59,999 photos are missing")
+    # Half a second; a list gone through for each photo would take many.
+    assert time.process_time() - begin < 5
+    assert len(dataset.photos) == 29_999
+    assert dataset.problems[0].startswith("29,999 of 29,999 photos are missing")
 
 
 # ---------------------------------------------------------------------------------------------- names
