@@ -117,6 +117,10 @@ def compare(runs: Sequence[Run], references: str | None = None) -> Comparison:
             )
     if notes:
         notes.insert(0, f"The runs are not on the same photos; the {len(common)} common ones are compared.")
+    for run in runs:
+        planned = run.manifest.get("photos")
+        if isinstance(planned, int) and planned > len(run.predictions):
+            notes.append(f"{run.name} is not at its end: {len(run.predictions):,} of {planned:,} photos.")
     written, about = _references(runs, references)
     notes += about
     # In the order of the data set: photos in flight end in any order.

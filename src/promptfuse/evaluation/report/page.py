@@ -29,6 +29,8 @@ from promptfuse.evaluation.report.thumbnails import Thumbnails
 from promptfuse.web.document import GREY, check_target, write_document
 from promptfuse.web.plots import Frame, Point, figure
 
+_CLOUD = "Runs that are hidden in the gallery are hidden here, too."
+
 LIMIT = 2000
 """The most photos in the gallery, unless more are asked for."""
 
@@ -69,8 +71,9 @@ def write_report(
     shown += [("gallery", "Gallery")] if pictures else []
     shown += [("failures", "Failures")] if lost else []
     shown += [("runs", "Runs")]
-    script = f"<script>{resource('gallery.js')}</script><script>{resource('points.js')}</script>"
-    body = _remarks(measured) + body + pictures + lost + _runs(measured) + (script if pictures else "")
+    names = ("tables.js", "gallery.js", "points.js") if pictures else ("tables.js",)
+    scripts = "".join(f"<script>{resource(name)}</script>" for name in names)
+    body = _remarks(measured) + body + pictures + lost + _runs(measured) + scripts
     comparison = measured.comparison
     runs = comparison.runs
     title = f"{len(runs)} runs" if len(runs) > 1 else runs[0].name
@@ -173,7 +176,7 @@ def _pareto(measured: Measured, across: str, up: str, marks: Sequence[Mark]) -> 
     svg = frame.svg(f'<g class="cloud"></g>{draw_marks(frame, marks)}', f"{heading}, each photo")
     return (
         f'<div class="pareto">{means}<details class="each" {_data_of(frame, across, up)}>'
-        f"<summary>Each photo</summary>{figure(f'{heading}, each photo', svg, '')}</details></div>"
+        f"<summary>Each photo</summary>{figure(f'{heading}, each photo', svg, _CLOUD)}</details></div>"
     )
 
 

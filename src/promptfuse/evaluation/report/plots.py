@@ -10,7 +10,9 @@ from promptfuse.evaluation.metrics import Score
 from promptfuse.web.document import GREY, keys
 from promptfuse.web.plots import Frame, LogFrame, Point, figure, title
 
-COLOURS = ("#3b6fb6", "#d9822b", "#3f8f5b", "#a65aa0", "#c2504d", "#2f9c9c", "#8a7a1f", "#7a6a58")
+COLOURS = tuple(
+    "#3b6fb6 #d9822b #3f8f5b #a65aa0 #c2504d #2f9c9c #9a8a1f #8a6f5c #6a8fd8 #e0a35f #7fb069 #c98bc4".split()
+)
 """Of the runs, in their order."""
 
 _CHARACTER = 6.3

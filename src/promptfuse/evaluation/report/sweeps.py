@@ -15,6 +15,9 @@ from promptfuse.web.document import keys
 STEERING = ("sentiment", "steer")
 """What the settings that colour captions begin with."""
 
+FEWEST = 3
+"""Runs that make a curve; with fewer the tables say it all."""
+
 ACCURACY = "sentiment_accuracy"
 """The column of a classifier that judges; without one, what the search's own gives is shown."""
 
@@ -129,9 +132,10 @@ def _numbers(measured: Measured, sweeps: Sequence[Sweep], name: str) -> int:
 def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
     """What a setting does to the captions."""
     names = measured.names()
+    curves = [sweep for sweep in sweeps if len(sweep.steps) >= FEWEST]
     for name in ("cider_d", OBJECTIVE):
-        if name in names:
-            yield _curve(measured, sweeps, None, name)
+        if name in names and curves:
+            yield _curve(measured, curves, None, name)
 
 
 def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, up: str) -> str:

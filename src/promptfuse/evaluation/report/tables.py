@@ -90,12 +90,13 @@ def _table(measured: Measured, family: str, names: Sequence[str]) -> str:
               for name in names}  # fmt: skip
     cost = family == "What it cost"
     heads = "".join(_head(measured, name) for name in names)
-    heads += '<th scope="col">photos failed</th>' if cost else ""
+    heads += '<th scope="col" data-better="lower">photos failed</th>' if cost else ""
     rows = []
     for number, run in enumerate(measured.comparison.runs):
         cells = "".join(_cell(measured, number, name, standings[name], scales[name]) for name in names)
         if cost:
-            cells += f"<td>{failures(measured, number)}<small>of {len(run.predictions):,}</small></td>"
+            lost = failures(measured, number)
+            cells += f'<td data-value="{lost}"><b>{lost:,}</b><small>of {len(run.predictions):,}</small></td>'
         rows.append(f"<tr>{run_head(measured, number)}{cells}</tr>")
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(family)}"><table class="numbers">'
@@ -123,7 +124,8 @@ def _head(measured: Measured, name: str) -> str:
     words = {"higher": "higher is better", "lower": "lower is better", "neither": ""}[found.better]
     note = ". ".join(part for part in (words, found.note) if part)
     mark = f'<span class="arrow" aria-hidden="true">{arrow}</span>' if arrow else ""
-    return f'<th scope="col" title="{escape(note)}">{escape(title_of(measured, name))}{mark}</th>'
+    start = f'<th scope="col" data-better="{found.better}" title="{escape(note)}">'
+    return f"{start}{escape(title_of(measured, name))}{mark}</th>"
 
 
 def _cell(measured: Measured, run: int, name: str, standing: Standing, scale: _Scale) -> str:
@@ -148,7 +150,7 @@ def _cell(measured: Measured, run: int, name: str, standing: Standing, scale: _S
         interval = (
             f"<small>{number(score.low, digits)} – {number(score.high, digits)}</small>{scale.whisker(score)}"
         )
-    return f'<td{kind} title="{escape(hover)}"><b>{text}</b>{interval}</td>'
+    return f'<td{kind} data-value="{score.value!r}" title="{escape(hover)}"><b>{text}</b>{interval}</td>'
 
 
 def number(value: float, digits: int) -> str:

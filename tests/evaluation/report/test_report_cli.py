@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def test_a_page_and_a_line(promptfuse, make_run, tmp_path):
+    page = tmp_path / "page.html"
+    code, out, err = promptfuse("report", make_run("one"), make_run("two", off=3), "--out", page)
+    assert code == 0
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert out.startswith(f"{page}: 2 runs, 12 photos, ")
+    assert "warning: The objective" in err
+
+
+def test_the_usual_page(promptfuse, make_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert promptfuse("report", make_run("one"), "--no-photos")[0] == 0
+    assert [path.name for path in tmp_path.glob("*.html")] == ["report.html"]
+    assert '<script type="application/json" id="photos">[]' in (tmp_path / "report.html").read_text()
+
+
+def test_json_writes_no_page(promptfuse, make_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = promptfuse("report", make_run("one"), "--json", "--metric", "cider_d")
+    assert code == 0
+    found = json.loads(out)
+    assert found["photos"] == 12
+    assert found["runs"][0]["name"] == "one"
+    assert set(found["runs"][0]["metrics"]["cider_d"]) == {"value", "low", "high", "n"}
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_json_and_a_page(promptfuse, make_run, tmp_path):
+    page = tmp_path / "page.html"
+    code, out, _ = promptfuse("report", make_run("one"), "--json", "--out", page, "--limit-gallery", 3)
+    assert code == 0
+    assert json.loads(out)["dataset"] == "toys"
+    assert "The first 3 photos" in page.read_text()
+
+
+def test_judges(promptfuse, make_run, checkpoint):
+    options = ["--classifier", checkpoint("bert"), "--label", "positive", "--metric", "sentiment"]
+    code, out, err = promptfuse("report", make_run("one"), "--json", *options)
+    assert code == 0, err
+    assert 0 <= json.loads(out)["runs"][0]["metrics"]["sentiment_accuracy"]["value"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--label", "positive"], "--classifier"),
+        (["--classifier", "mini-tone"], "--label"),
+        (["--limit-gallery", "-1"], "--limit-gallery -1"),
+        (["--metric", "cidr"], "cider_d"),
+        (["--references", "nowhere.json"], "nowhere.json"),
+        (["--out", "nowhere/page.html"], "nowhere/page.html"),
+    ],
+)
+def test_what_cannot_be_done(promptfuse, make_run, options, said):
+    code, out, err = promptfuse("report", make_run("one"), *options)
+    assert code == 2
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_a_folder_that_is_no_run(promptfuse, tmp_path):
+    code, _, err = promptfuse("report", tmp_path)
+    assert code == 2
+    assert "no predictions.jsonl" in err

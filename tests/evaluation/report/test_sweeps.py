@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from promptfuse.evaluation.report import compare, load_runs, measure_runs
+from promptfuse.evaluation.report.sweeps import Sweep, find_sweeps, sweep_plots
+
+BASE = {"kind": "search", "beams": 4}
+
+
+@pytest.fixture
+def runs_of(make_run):
+    """Runs with these recipes."""
+
+    def make(*recipes, **options):
+        folders = [
+            make_run(f"run{number}", manifest={"recipe": recipe}, **options)
+            for number, recipe in enumerate(recipes)
+        ]
+        return load_runs(folders)
+
+    return make
+
+
+def test_runs_that_differ_in_one_number(runs_of):
+    runs = runs_of({**BASE, "beams": 8}, {**BASE, "beams": 2}, {**BASE, "beams": 4, "prefix": "A"})
+    assert find_sweeps(runs) == [Sweep("beams", "runs that differ in nothing else", [(2.0, 1), (8.0, 0)])]
+
+
+def test_sweeps_over_one_setting_have_names(runs_of):
+    recipes = [
+        {**BASE, "sentiment": label, "sentiment_weight": weight}
+        for label in ("positive", "negative")
+        for weight in (1, 3)
+    ]
+    found = find_sweeps(runs_of(*recipes))
+    assert [(one.setting, one.name) for one in found] == [
+        ("sentiment_weight", "positive"),
+        ("sentiment_weight", "negative"),
+    ]
+    assert found[1].steps == [(1.0, 2), (3.0, 3)]
+
+
+def test_a_plain_run_is_at_weight_zero(runs_of):
+    recipes = [{**BASE, "sentiment": "positive", "sentiment_weight": weight} for weight in (1, 3)]
+    (found,) = find_sweeps(runs_of(*recipes, BASE, {**BASE, "prefix": "A"}))
+    assert found.steps == [(0.0, 2), (1.0, 0), (3.0, 1)]
+
+
+def test_steers_and_weights_of_presets(runs_of):
+    steers = [{**BASE, "steer": [f"mini-tone:positive={weight}"]} for weight in (0.5, 2)]
+    (found,) = find_sweeps(runs_of(*steers, BASE))
+    assert found.setting == "steer.mini-tone:positive"
+    assert found.steps == [(0.0, 2), (0.5, 0), (2.0, 1)]
+
+
+def test_the_weight_that_a_preset_gives(make_run):
+    coloured = {**BASE, "sentiment": "positive"}
+    own = {"fluency": 1.0, "image": 10.0, "sentiment": 7.0}
+    folders = [
+        make_run("preset", manifest={"recipe": coloured}, weights=own),
+        make_run("given", manifest={"recipe": {**coloured, "sentiment_weight": 2.0}}),
+    ]
+    (found,) = find_sweeps(load_runs(folders))
+    assert found.steps == [(2.0, 1), (7.0, 0)]
+
+
+def test_runs_that_differ_in_more_are_no_sweep(runs_of):
+    runs = runs_of({**BASE, "beams": 8, "steps": 3}, {**BASE, "beams": 2, "steps": 4}, {"kind": "samples"})
+    assert find_sweeps(runs) == []
+    assert sweep_plots(measure_runs(compare(runs))) == ""
+
+
+def test_curves_of_a_weight(make_run):
+    folders = []
+    for weight in (1, 2, 4):
+        recipe = {**BASE, "sentiment": "positive", "sentiment_weight": weight}
+        weights = {"fluency": 1.0, "image": 10.0, "sentiment": float(weight)}
+        folders.append(
+            make_run(f"w{weight}", off=weight, manifest={"recipe": recipe}, weights=weights, sentiment=0.3)
+        )
+    html = sweep_plots(measure_runs(compare(load_runs(folders))))
+    assert html.count("<svg") == 2
+    assert "sentiment likely against image similarity as sentiment_weight grows" in html
+    assert "sentiment likely against CIDEr-D as sentiment_weight grows" in html
+    for weight in ("1", "2", "4"):
+        assert html.count(f">{weight}</text></g>") == 2
+    assert html.count("stroke-dasharray") == 2
+
+
+def test_curves_of_another_setting(make_run):
+    folders = [make_run(f"b{n}", off=n, manifest={"recipe": {**BASE, "beams": n}}) for n in (1, 4, 9)]
+    html = sweep_plots(measure_runs(compare(load_runs(folders))))
+    assert "CIDEr-D as beams grows" in html
+    assert "objective as beams grows" in html
+    # Two runs are two points, not a curve.
+    assert sweep_plots(measure_runs(compare(load_runs(folders[:2])))) == ""
