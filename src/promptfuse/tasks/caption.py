@@ -54,13 +54,12 @@ class Captioner:
             ConfigError: if the model has no such label; the message lists those there are.
             ModelError: if the model cannot be loaded or is no classifier.
         """
-        own = steer.model in ("sentiment", self.preset.sentiment)
-        name = "sentiment" if own else steer.model
+        meant = steer.under(self.preset)
+        name = "sentiment" if meant.model == self.preset.sentiment else meant.model
         if name not in self._loaded:
-            self._loaded[name] = load_model(self.preset.sentiment if own else steer.model, device=self.device)
+            self._loaded[name] = load_model(meant.model, device=self.device)
         model = cast(SequenceClassifier, expect(self._loaded[name], "a steer", SequenceClassifier))
-        label = self.preset.labels.get(steer.label, steer.label) if own else steer.label
-        return model, model.labels[model.label_index(label)]
+        return model, model.labels[model.label_index(meant.label)]
 
     def load(self, sentiment: str | None = None, steer: Steers = ()) -> None:
         """Load now what captions will need, so that errors come before any work."""

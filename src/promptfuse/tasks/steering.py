@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from promptfuse.errors import ConfigError
+from promptfuse.models import Preset
 
 _EXAMPLE = "write MODEL:LABEL=WEIGHT, e.g. sentiment:positive=1.5"
 
@@ -45,6 +46,12 @@ class Steer:
             return cls(model, label, float(number))
         except ValueError:
             raise ConfigError(f"steer {text!r}: {number!r} is not a number; {_EXAMPLE}") from None
+
+    def under(self, preset: Preset) -> Steer:
+        """The steer with the preset's classifier for ``sentiment``, and its label for ``positive``."""
+        if self.model not in ("sentiment", preset.sentiment):
+            return self
+        return replace(self, model=preset.sentiment, label=preset.labels.get(self.label, self.label))
 
     def __str__(self) -> str:
         """What ``parse`` reads."""

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.addresses import is_address
 from promptfuse.evaluation.runs.config import RunConfig
 from promptfuse.models.sketch import Sketch, sketch_model
+from promptfuse.tasks.steering import read_steers
 
 
 @dataclass(frozen=True)
@@ -43,4 +45,10 @@ def check_run(config: RunConfig) -> RunCheck:
     local = [photo.image for photo in photos if not is_address(photo.image)]
     roles = ["lm", "image_text"] + (["sentiment"] if recipe.sentiment else [])
     models = {role: sketch_model(getattr(preset, role), config.device) for role in roles}
+    for steer in read_steers(recipe.steer or ()).values():
+        meant = steer.under(preset)
+        models[meant.model] = sketch = sketch_model(meant.model, config.device)
+        if not sketch.has_label(meant.label):
+            remedy = f"choose from: {', '.join(sketch.labels)}" if sketch.labels else "give a classifier"
+            raise ConfigError(f"{meant.model} has no label {meant.label!r}; {remedy}")
     return RunCheck(len(photos), tuple(path for path in local if not Path(path).is_file()), models)
