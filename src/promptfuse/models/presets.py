@@ -65,7 +65,7 @@ PRESETS = {
         sentiment_weight=1.5,
         steps=20,
         beams=4,
-        candidates=16,
+        candidates=8,
     ),
     # The paper's image-captioning setting: Williams & Kolter (2024), section 4.
     "paper": Preset(
