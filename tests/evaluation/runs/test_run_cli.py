@@ -1,0 +1,148 @@
+"""``promptfuse run`` as it is typed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from promptfuse import cli, run_cli
+from tests.evaluation.runs.conftest import contents, write_config
+
+
+@pytest.fixture
+def promptfuse(capsys, monkeypatch):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["promptfuse", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return run
+
+
+def test_a_run_and_the_same_command_again(promptfuse, place, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_cli, "EVERY", 0.0)
+    command = ("run", place / "run.yaml", "--out", tmp_path / "run")
+    code, out, err = promptfuse(*command)
+    assert code == 0
+    assert out.startswith(f"{tmp_path / 'run'}: 6 captions, 2 photos failed, ")
+    assert out.endswith(" photos a minute\n")
+    assert len(err.splitlines()) == 8
+    assert err.splitlines()[-1].startswith(f"{tmp_path / 'run'}: 8/8, ")
+    assert "2 failed; " in err.splitlines()[-1]
+    assert contents(tmp_path / "run") == contents(undisturbed)
+    code, out, err = promptfuse(*command)
+    assert (code, err) == (0, "")
+    assert out == f"{tmp_path / 'run'}: 6 captions, 2 photos failed, nothing left to do\n"
+    code, out, err = promptfuse(*command, "--json")
+    found = json.loads(out)
+    assert (found["photos"], found["captions"], found["failed"], found["fresh"]) == (8, 6, 2, 0)
+    code, out, err = promptfuse(*command, "--in-flight", 2)
+    assert (code, out) == (2, "")
+    assert "holds a run with in_flight 3, not 2" in err
+
+
+def test_options_replace_what_the_file_says(promptfuse, place):
+    code, out, err = promptfuse(
+        "run", place / "run.yaml", "--print-config", "--limit", 5, "--in-flight", 2, "--engine", "ray",
+        "--workers", 3, "--set", "recipe.image_weight=7", "--set", "sentiment=positive",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    values = yaml.safe_load(out)
+    assert (values["limit"], values["in_flight"], values["engine"]["kind"]) == (5, 2, "ray")
+    assert (values["engine"]["workers"], values["recipe"]["image_weight"]) == (3, 7)
+    assert values["recipe"]["sentiment"] == "positive"
+
+
+def test_validate_says_what_is_there(promptfuse, place):
+    code, out, err = promptfuse("run", place / "run.yaml", "--validate")
+    assert (code, err) == (0, "")
+    assert "valid; 8 photos; models: lm (mini-lm, embedded), image_text (mini-clip, embedded)" in out
+    code, out, err = promptfuse("run", place / "run.yaml", "--validate", "--json")
+    found = json.loads(out)
+    assert (found["photos"], found["missing"], found["models"]["lm"]["name"]) == (8, [], "mini-lm")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ((), "--out is missing; give a folder"),
+        (("--out", "run", "--set", "recipe"), "--set 'recipe' is not KEY=VALUE"),
+        (("--out", "run", "--set", "recipe.stepz=3"), "no field 'stepz'; did you mean 'steps'"),
+        (("--out", "run", "--limit", "x"), "'x' is not a whole number"),
+        (("--out", "run", "--workers", "2"), "2 workers need the engine ray"),
+        (("--out", "run", "--set", "data=nowhere"), "nowhere"),
+    ],
+)
+def test_wrong_commands_are_one_line_and_leave_nothing(
+    promptfuse, place, options, problem, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = promptfuse("run", place / "run.yaml", *options)
+    assert (code, out) == (2, "")
+    assert err.startswith("promptfuse: ")
+    assert err.count("\n") == 1
+    assert problem in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_says_how_to_go_on(place, undisturbed, tmp_path, promptfuse):
+    command = [sys.executable, "-m", "promptfuse.cli", "run", place / "run.yaml", "--out", tmp_path / "run"]
+    lines = tmp_path / "run" / "predictions.jsonl"
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as process:
+        while process.poll() is None and not (lines.exists() and lines.stat().st_size):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 130
+    assert "promptfuse: interrupted, " in err
+    assert f" of 8 photos done; the same command goes on in {tmp_path / 'run'}" in err
+    assert "Traceback" not in err
+    assert 1 <= len(contents(tmp_path / "run")) < 8
+    assert promptfuse("run", place / "run.yaml", "--out", tmp_path / "run")[0] == 0
+    assert contents(tmp_path / "run") == contents(undisturbed)
+
+
+def test_a_terminal_gets_a_bar(place, tmp_path, undisturbed):
+    import pty
+
+    write_config(tmp_path / "run.yaml", data=str(place / "photos"), limit=3)
+    command = [
+        sys.executable,
+        "-m",
+        "promptfuse.cli",
+        "run",
+        tmp_path / "run.yaml",
+        "--out",
+        tmp_path / "run",
+    ]
+    main, terminal = pty.openpty()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=terminal, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TERM": "xterm"},
+    ) as process:  # fmt: skip
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                part = os.read(main, 1 << 16)
+            except OSError:  # All who had the terminal are gone.
+                break
+            if not part:
+                break
+            shown += part
+    os.close(main)
+    assert process.returncode == 0
+    text = shown.decode("utf-8", "replace")
+    assert "3/3" in text
+    assert "a minute" in text
+    assert "1 failed" in text
+    assert contents(undisturbed)["02.jpg"]["text"].split()[0] in text
