@@ -110,7 +110,9 @@ def score(
         "tokenizer": tokenizer,
     }
     if clip is not None:
-        settings["images"] = _photos(predicted, written)
+        # The folder that was given, else where the run had the photos, else where the data set has them.
+        where = (predicted.images, written.images) if images else (written.images, predicted.images)
+        settings["images"] = where[0] | where[1]
     found = _score(predictions, references, predicted, written, settings)
     if per_caption is not None:
         from promptfuse.whole_files import write_whole
@@ -128,11 +130,6 @@ def _judges(clip: str | None, lm: str | None, classifier: str | None, device: st
     from promptfuse.models import load_model
 
     return {role: load_model(name, device=device) for role, name in names.items() if name is not None}
-
-
-def _photos(predicted: Predicted, written: Referenced) -> dict[str, str]:
-    """Where the photos are: where the data set has them, else where the run had them."""
-    return {**predicted.images, **written.images}
 
 
 def _score(

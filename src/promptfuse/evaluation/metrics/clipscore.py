@@ -104,6 +104,9 @@ def photo_features(
     judge = cast(ImageTextModel, expect(model, "CLIPScore", ImageTextModel))
     found: list[Tensor | None] = [image if isinstance(image, Tensor) else None for image in images]
     reasons: list[str] = []
+    if judge.device.type == "cpu":
+        # Many photos at once do not fit the processor's caches: 32 take MobileNetV2 twice the time of 8 by 8.
+        batch_size = min(batch_size, 8)
     wanted = [index for index, image in enumerate(images) if not isinstance(image, Tensor)]
     for first in range(0, len(wanted), batch_size):
         opened = []

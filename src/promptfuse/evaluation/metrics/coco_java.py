@@ -27,7 +27,7 @@ class Meteor(Metric):
     The corpus's number comes from summed counts and is no mean of the captions' own.
 
     Args:
-        seconds: after so long Java is stopped; None for a minute and a second for every 20 captions.
+        seconds: after so long Java is stopped; None for five minutes and a second for every ten captions.
     """
 
     titles: ClassVar[Mapping[str, str]] = {"meteor": "METEOR"}
@@ -42,7 +42,7 @@ class Meteor(Metric):
         if find_java() is None:
             return self.unavailable(NO_JAVA)
         tokens = captions.tokens
-        seconds = self.seconds if self.seconds is not None else 60 + len(tokens.texts) / 20
+        seconds = self.seconds if self.seconds is not None else 300 + len(tokens.texts) / 10
         rows = []
         try:
             with _meteor(seconds) as scorer:

@@ -63,7 +63,7 @@ _RULES = {
     "joined": r"""\b(?: can(?=not\b) | gon(?=na\b) | wan(?=na\b) | got(?=ta\b) | gim(?=me\b) | lem(?=me\b) )
         | 't(?=is(?:\b|n't) | was(?:\b|n't))""",
     # Words that an apostrophe begins or ends.
-    "clipped": r"""(?<!\d)'(?: n'? | em | till? | cause | \d0s | \d\d )(?!\w)
+    "clipped": r"""'n' | (?<!\d)'(?: n | em | till? | cause | \d0s | \d\d )(?!\w)
         | \b(?: ol | dunkin | somethin | [ydlj] )'(?!\w) | \by'(?=(?:all|know)\b)""",
     "suffix": rf"'{_SHORT} | n't\b",
     "ampersand": r"(?-i: \b[A-Z]+ (?:&[A-Z]+)+ \b ) | \br&b\b",
@@ -101,7 +101,9 @@ def ptb_tokens(text: str) -> list[str]:
     for found in _PATTERN.finditer(text):
         token, kind = found.group().lower(), found.lastgroup
         if kind == "quote":
-            token = _quote(token, text[found.end() : found.end() + 1])
+            token = _quote(
+                token, text[found.start() - 1 : found.start()], text[found.end() : found.end() + 1]
+            )
         elif kind in ("bracket", "smiley"):
             token = "".join(_BRACKETS.get(character, character) for character in token)
         elif kind == "ellipsis":
@@ -112,10 +114,10 @@ def ptb_tokens(text: str) -> list[str]:
     return tokens
 
 
-def _quote(token: str, following: str) -> str:
+def _quote(token: str, before: str, behind: str) -> str:
     """A quote as opening or closing: it opens where a letter or digit follows."""
     if token == '"':
-        return "``" if following.isalnum() else "''"
+        return "``" if behind.isalnum() else "''"
     if token == "'":
-        return "`" if following.isalnum() else "'"
+        return "`" if behind.isalnum() and not before.isalnum() else "'"
     return token

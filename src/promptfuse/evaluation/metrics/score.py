@@ -84,9 +84,7 @@ def score(
         )
     tokens = captions.tokens if "tokens" in captions.__dict__ else None
     if tokens is not None and tokens.reason:
-        notices.append(
-            f"words are cut without Java ({tokens.reason}); see docs/metrics.md for how near that is"
-        )
+        notices.append(f"words are cut by rules that come near to Java's tokenizer ({tokens.reason})")
     return Scores(
         ids=tuple(captions.ids),
         metrics=with_intervals(found, resamples, seed),

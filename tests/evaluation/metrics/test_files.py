@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.metrics.files import read_captions, read_references
+from promptfuse.evaluation.predictions import Prediction
+
+COCO = {
+    "images": [{"id": 7, "file_name": "7.jpg"}, {"id": 8, "file_name": "8.jpg"}],
+    "annotations": [
+        {"id": 1, "image_id": 7, "caption": "A dog."},
+        {"id": 2, "image_id": 8, "caption": "A cat."},
+        {"id": 3, "image_id": 7, "caption": " The dog "},
+    ],
+}
+
+
+def write(path: Path, value: object) -> Path:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def lines(*rows: object) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+CAPTIONS = [
+    [{"image_id": 7, "caption": "a dog"}, {"image_id": 8, "caption": "ein Café"}],
+    [{"image_id": 7, "id": 1, "caption": "a dog"}, {"image_id": "8", "id": 2, "caption": "ein Café"}],
+    lines({"id": "7", "text": "a dog"}, {"id": 8, "text": "ein Café"}),
+    lines({"id": "7", "text": "a dog", "x": 1}, {"id": 8, "text": "ein Café"}).strip(),
+    lines({"image": "7", "text": "a dog"}, {"image": "8", "text": "ein Café"}),
+    "\ufeff\n" + lines({"id": "7", "caption": "a dog"}) + "\n\n" + lines({"id": "8", "caption": "ein Café"}),
+    {"7": "a dog", "8": "ein Café"},
+]
+
+
+@pytest.mark.parametrize("content", CAPTIONS)
+def test_formats_of_captions(tmp_path, content):
+    found = read_captions(write(tmp_path / "captions.json", content))
+    assert found.texts == {"7": "a dog", "8": "ein Café"}
+    assert found.failed == {}
+
+
+def test_one_line_of_json_lines(tmp_path):
+    assert read_captions(write(tmp_path / "x", lines({"id": "7", "text": "a dog"}))).texts == {"7": "a dog"}
+
+
+def run_folder(folder: Path, *, cut: bool = False) -> Path:
+    rows = [
+        Prediction("7", "photos/7.jpg", "a dog", seconds=1.5, exact_evaluations=32),
+        Prediction("8", "photos/8.jpg", error="photos/8.jpg: is damaged"),
+        Prediction("9", "photos/9.jpg", "", seconds=2.0),
+    ]
+    folder.mkdir()
+    text = "".join(row.to_line() for row in rows)
+    write(folder / "predictions.jsonl", text + ('{"id": "10", "ima' if cut else ""))
+    write(folder / "manifest.json", {"models": {"lm": {"name": "a", "fingerprint": "01"},
+                                                "image": {"name": "b", "fingerprint": "23"}}})  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("file", ["", "predictions.jsonl"])
+def test_a_run(tmp_path, cut, file):
+    found = read_captions(run_folder(tmp_path / "run", cut=cut) / file)
+    assert found.texts == {"7": "a dog", "9": ""}
+    assert found.images == {"7": "photos/7.jpg", "9": "photos/9.jpg"}
+    assert found.costs == {"seconds": {"7": 1.5, "9": 2.0}, "exact_evaluations": {"7": 32.0, "9": 0.0}}
+    assert found.failed == {"8": "photos/8.jpg: is damaged"}
+    assert found.searched == ("01", "23")
+
+
+def test_a_run_without_its_manifest(tmp_path):
+    folder = run_folder(tmp_path / "run")
+    (folder / "manifest.json").unlink()
+    assert read_captions(folder).searched == ()
+
+
+BAD = [
+    ([], "has no captions"),
+    ("", "not valid JSON"),
+    ("{", "not valid JSON"),
+    ("hello", "not valid JSON"),
+    (
+        [{"image_id": 7, "caption": "a"}, {"image_id": "7", "caption": "b"}],
+        "entry 2: '7' occurs a second time",
+    ),
+    ([{"caption": "a"}], "entry 1: no id of the photo"),
+    ([{"image_id": 7}], "entry 1: no caption"),
+    ([{"image_id": 7, "caption": ["a"]}], "entry 1: expected a caption in quotes"),
+    ([{"image_id": {}, "caption": "a"}], "entry 1: expected a text or a whole number"),
+    ([7], "entry 1: expected fields"),
+    ("7", "expected a list"),
+    (lines({"id": 1, "text": "a"}, [2]), "line 2: expected fields"),
+    (lines({"id": 1, "text": "a"}) + "oops\n", "line 2: not valid JSON"),
+    (lines({"id": 1, "text": None, "error": "it is dark"}), "all 1 photos failed, the first: it is dark"),
+    ("[" * 100_000, "not valid JSON"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), BAD)
+def test_bad_captions(tmp_path, content, said):
+    file = write(tmp_path / "captions.json", content)
+    with pytest.raises(ConfigError) as error:
+        read_captions(file)
+    assert str(error.value).startswith(str(file))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_captions_that_are_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_captions(tmp_path / "nothing.json")
+    with pytest.raises(ConfigError, match=r"no predictions\.jsonl in this folder"):
+        read_captions(tmp_path)
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        read_captions(tmp_path / "bytes")
+
+
+REFERENCES = [
+    lines({"id": "7", "references": ["A dog.", " The dog "]}, {"id": 8, "references": ["A cat.", ""]}),
+    lines({"image_id": 7, "captions": ["A dog.", "The dog"]}, {"image_id": 8, "captions": "A cat."}),
+    [{"id": "7", "references": ["A dog.", "The dog"]}, {"id": 8, "references": ["A cat."]}],
+    {"7": ["A dog.", "The dog"], "8": ["A cat."]},
+    {"annotations": COCO["annotations"]},
+    COCO,
+    lines({"id": "7", "image": "7.jpg", "captions": ["A dog.", "The dog"]},
+          {"id": "8", "image": "8.jpg", "captions": ["A cat."]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", REFERENCES)
+def test_formats_of_references(tmp_path, content):
+    name = "references.jsonl" if isinstance(content, str) else "references.json"
+    found = read_references(str(write(tmp_path / name, content)))
+    assert found.texts == {"7": ["A dog.", "The dog"], "8": ["A cat."]}
+
+
+@pytest.mark.parametrize("content", REFERENCES)
+def test_photos_of_a_folder(tmp_path, content):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("7.jpg", "8.jpg", "9.jpg"):
+        (photos / name).touch()
+    name = "references.jsonl" if isinstance(content, str) else "references.json"
+    found = read_references(str(write(tmp_path / name, content)), str(photos))
+    assert {id_: Path(image) for id_, image in found.images.items()} == {
+        "7": photos / "7.jpg",
+        "8": photos / "8.jpg",
+    }
+
+
+def test_a_table_and_a_folder_are_references_too(tmp_path):
+    table = write(tmp_path / "table.csv", "image,caption\n7.jpg,A dog.\n7.jpg,The dog\n")
+    assert read_references(str(table)).texts == {"7.jpg": ["A dog.", "The dog"]}
+
+
+def test_bad_references(tmp_path):
+    twice = lines({"id": 1, "references": ["a"]}, {"id": "1", "references": ["b"]})
+    with pytest.raises(ConfigError, match="line 2: '1' occurs a second time"):
+        read_references(str(write(tmp_path / "twice.jsonl", twice)))
+    wrong = lines({"id": 1, "references": 5})
+    with pytest.raises(ConfigError, match="line 1: expected a list"):
+        read_references(str(write(tmp_path / "wrong.jsonl", wrong)))
+    good = str(write(tmp_path / "good.jsonl", lines({"id": 1, "references": ["a"]})))
+    with pytest.raises(ConfigError, match="no such folder"):
+        read_references(good, str(tmp_path / "nowhere"))
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ConfigError, match="no photo has the name of an id, such as '1'"):
+        read_references(good, str(tmp_path / "photos"))
+    with pytest.raises(ConfigError):
+        read_references(str(tmp_path / "nothing.json"))

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from promptfuse import cli, load_model
+from promptfuse.evaluation.metrics import score
+from promptfuse.evaluation.predictions import Prediction
+
+PHOTOS = sorted((Path(__file__).parents[3] / "examples" / "photos").glob("*.jpg"))[:6]
+QUICK = ["--metrics", "bleu,cider_d", "--metrics", "words", "--tokenizer", "python"]
+
+
+@pytest.fixture
+def promptfuse(capsys, monkeypatch):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["promptfuse", "score", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path, system, written):
+    """Predictions in COCO's result format and captions in COCO's."""
+    numbers = {id_: number for number, id_ in enumerate(system)}
+    (tmp_path / "system.json").write_text(
+        json.dumps([{"image_id": numbers[id_], "caption": text} for id_, text in system.items()])
+    )
+    images = [
+        {"id": numbers[id_], "file_name": photo.name} for id_, photo in zip(system, PHOTOS, strict=True)
+    ]
+    annotations = [
+        {"id": 10 * numbers[id_] + index, "image_id": numbers[id_], "caption": text}
+        for id_, texts in written.items()
+        for index, text in enumerate(texts)
+    ]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    return tmp_path / "system.json", tmp_path / "captions.json"
+
+
+def test_json_is_what_score_finds(promptfuse, files, system, written):
+    code, out, err = promptfuse(*files, *QUICK, "--json")
+    assert (code, err) == (0, "")
+    expected = score(system, written, metrics=["bleu", "cider_d", "words"], tokenizer="python")
+    assert json.loads(out) == expected.to_dict()
+
+
+def test_the_table_has_the_same_numbers(promptfuse, files, system, written):
+    code, out, _ = promptfuse(*files, *QUICK)
+    expected = score(system, written, metrics=["bleu", "cider_d", "words"], tokenizer="python")
+    assert code == 0
+    assert out == expected.table() + "\n"
+
+
+def test_values_of_captions_are_written(promptfuse, files, tmp_path, system):
+    code, _, _ = promptfuse(*files, *QUICK, "--per-caption", tmp_path / "each.jsonl")
+    assert code == 0
+    rows = [json.loads(line) for line in (tmp_path / "each.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == list(system.values())
+    assert set(rows[0]) == {"id", "text", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "cider_d", "words"}
+
+
+def test_models_judge(promptfuse, files):
+    code, out, _ = promptfuse(
+        *files, "--metrics", "clipscore,perplexity,sentiment", "--clip", "mini-clip", "--images",
+        PHOTOS[0].parent, "--lm", "mini-lm", "--classifier", "mini-tone", "--label", "positive", "--json",
+    )  # fmt: skip
+    assert code == 0
+    found = json.loads(out)
+    assert found["metrics"]["clipscore"]["n"] == 6
+    assert found["metrics"]["perplexity_word"]["value"] > 1
+    assert 0 <= found["metrics"]["sentiment_accuracy"]["value"] <= 1
+    assert found["models"]["judge"]["name"] == "mini-clip"
+
+
+def test_a_run_brings_its_costs_photos_and_models(promptfuse, tmp_path, files):
+    lines = [
+        Prediction(str(number), str(photo), f"a photo of {photo.stem}", seconds=0.5, exact_evaluations=10)
+        for number, photo in enumerate(PHOTOS[:5])
+    ]
+    lines.append(Prediction("5", "gone.jpg", error="gone.jpg: no such file"))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "predictions.jsonl").write_text("".join(line.to_line() for line in lines))
+    fingerprint = load_model("mini-clip").fingerprint
+    (run / "manifest.json").write_text(
+        json.dumps({"models": {"image_text": {"name": "x", "fingerprint": fingerprint}}})
+    )
+    code, out, _ = promptfuse(run, files[1], "--metrics", "clipscore", "--clip", "mini-clip", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["photos"] == 5
+    assert found["metrics"]["seconds"]["value"] == 0.5
+    assert found["metrics"]["exact_evaluations"]["value"] == 10
+    assert found["metrics"]["clipscore"]["n"] == 5
+    assert found["judge_is_searched"]
+    assert found["notices"][0] == ("1 of 6 photos failed and are left out, e.g. '5': gone.jpg: no such file")
+    assert "1 of 6 photos have no prediction" in found["notices"][1]
+
+
+def refused(outcome, *words):
+    code, out, err = outcome
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("promptfuse: ")
+    for word in words:
+        assert word in err
+
+
+def test_an_id_that_is_not_known(promptfuse, files, tmp_path):
+    (tmp_path / "other.jsonl").write_text('{"id": "dog.jpg", "text": "a dog"}\n')
+    refused(promptfuse(tmp_path / "other.jsonl", files[1]), "'dog.jpg' is no id of", "like '0'")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--metrics", "cider"], ["'cider'", "cider_d"]),
+        (["--metrics", ","], ["no metric is asked for"]),
+        (["--tokenizer", "spacy"], ["spacy", "stanford, python"]),
+        (["--resamples", "-1"], ["--resamples -1"]),
+        (["--resamples", "many"], ["many"]),
+        (["--label", "positive"], ["--classifier", "--label"]),
+        (["--classifier", "mini-tone"], ["--classifier", "--label"]),
+        (["--images", "photos"], ["--images photos", "--clip"]),
+        (["--per-caption", "no/such/folder/x.jsonl"], ["no/such/folder/x.jsonl", "does not exist"]),
+        (["--metrics", "sentiment", "--classifier", "mini-tone", "--label", "joy"], ["no label 'joy'"]),
+        (["--metrics", "clipscore", "--clip", "mini-lm"], ["CLIPScore needs", "mini-lm"]),
+    ],
+)
+def test_bad_options(promptfuse, files, options, words):
+    refused(promptfuse(*files, *options), *words)
+
+
+def test_files_that_are_not_there(promptfuse, files, tmp_path):
+    refused(promptfuse(tmp_path / "none.json", files[1]), "none.json", "cannot be read")
+    refused(promptfuse(files[0], tmp_path / "none.json"), "none.json")
+
+
+def test_java_can_be_insisted_on(promptfuse, files, monkeypatch):
+    monkeypatch.setattr("promptfuse.evaluation.metrics.java.find_java", lambda: None)
+    refused(promptfuse(*files, "--metrics", "cider_d", "--tokenizer", "stanford"), "no java command found")
