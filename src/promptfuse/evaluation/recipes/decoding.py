@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import torch
@@ -76,12 +77,10 @@ def _read_together(asked: Sequence[tuple[CausalLM, Tensor, Layers]]) -> list[Rea
     ids = torch.cat([one for _, one, _ in asked])
     with fast_products(lm.device):
         found = forward(lm, ids, join([past for _, _, past in asked]))
-    bounds = torch.tensor([len(one) for _, one, _ in asked]).cumsum(0).tolist()
-    starts = [0, *bounds[:-1]]
-    return [
-        found.of(torch.arange(start, stop, device=ids.device))
-        for start, stop in zip(starts, bounds, strict=True)
-    ]
+    if len(asked) == 1:
+        return [found]
+    bounds = torch.tensor([0] + [len(one) for _, one, _ in asked]).cumsum(0).tolist()
+    return [found.of(torch.arange(*ends, device=ids.device)) for ends in pairwise(bounds)]
 
 
 def join(parts: Sequence[Layers]) -> Layers:

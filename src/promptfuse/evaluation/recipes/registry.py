@@ -10,12 +10,16 @@ from pydantic import ValidationError
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.recipes.base import Recipe
+from promptfuse.evaluation.recipes.cache_gradient import CacheGradientRecipe
+from promptfuse.evaluation.recipes.gibbs import GibbsRecipe
+from promptfuse.evaluation.recipes.guided import GuidedDecodingRecipe
 from promptfuse.evaluation.recipes.samples import SamplesRecipe
 from promptfuse.evaluation.recipes.search import SearchRecipe
 from promptfuse.yaml_files import explain, nearest, read_yaml
 
 KINDS: dict[str, type[Recipe]] = {
-    str(get_args(kind.model_fields["kind"].annotation)[0]): kind for kind in (SearchRecipe, SamplesRecipe)
+    str(get_args(kind.model_fields["kind"].annotation)[0]): kind
+    for kind in (SearchRecipe, SamplesRecipe, GuidedDecodingRecipe, GibbsRecipe, CacheGradientRecipe)
 }
 """The classes of recipes by their ``kind``."""
 
