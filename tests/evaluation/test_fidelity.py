@@ -36,7 +36,7 @@ def adapters(model):
 @pytest.fixture(scope="module")
 def report(model, adapters):
     cases = make_cases(model("gpt2"), model("roberta"), 2)
-    return measure(model("gpt2"), model("roberta"), cases, adapters, candidates=40)
+    return measure(model("gpt2"), model("roberta"), cases, adapters, candidates=30)
 
 
 def test_every_transport_has_its_row(report):
@@ -44,7 +44,7 @@ def test_every_transport_has_its_row(report):
     assert list(plain) == TRANSPORTS
     for row in plain.values():
         assert row.keys() >= {"spearman", "recall_10_at_64", "recall_10_at_256"}
-        assert -1 <= row["spearman"] <= 1
+        assert abs(row["spearman"]) <= 1 + 1e-9
         assert row["recall_10_at_64"] == 1, "fewer candidates than are looked at"
         assert row["by_words"]
     for name in TRANSPORTS[2:6]:
@@ -56,7 +56,7 @@ def test_every_transport_has_its_row(report):
 
 def test_the_table_shows_what_the_json_has(report):
     lines = str(report).splitlines()
-    assert f"{report.texts} texts x 40 candidates" in lines[0]
+    assert f"{report.texts} texts x 30 candidates" in lines[0]
     assert len(lines) == 2 + 3 + 4 * 4
     (oracle,) = [line for line in lines if line.startswith("oracle")]
     assert oracle.split()[2:] == ["1.000", "1.000", "1.000"]
@@ -76,9 +76,9 @@ def test_means_are_over_texts_and_lengths(report):
 
 def test_the_same_seed_gives_the_same(model, adapters, report):
     cases = make_cases(model("gpt2"), model("roberta"), 2)
-    again = measure(model("gpt2"), model("roberta"), cases, adapters, candidates=40)
+    again = measure(model("gpt2"), model("roberta"), cases, adapters, candidates=30)
     assert again == report
-    other = measure(model("gpt2"), model("roberta"), cases, adapters, candidates=40, seed=1)
+    other = measure(model("gpt2"), model("roberta"), cases, adapters, candidates=30, seed=1)
     assert other != report
 
 

@@ -157,15 +157,20 @@ def _bare(role: type[Model], config: Any) -> dict[str, bool]:
 
 def _tokenizer(source: str, name: str, options: dict[str, Any]) -> Any:
     """The checkpoint's tokenizer; from tokenizer.json where transformers prefers a slow one (SigLIP's)."""
+    tokenizer, problem = None, None
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except ImportError:  # The slow one needs packages that the fast one does not.
-        tokenizer = None
+        pass
+    except ValueError as error:  # Or, where they are installed, a file that the fast one does not.
+        problem = error
     if tokenizer is not None and tokenizer.is_fast:
         return tokenizer
     try:
         transformers.utils.cached_file(source, "tokenizer.json")
     except OSError:
+        if problem is not None:
+            raise problem from None
         raise ModelError(
             f"{name}: the tokenizer has no fast version, which gives the spans of tokens; "
             "convert it to a tokenizer.json"
