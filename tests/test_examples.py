@@ -49,3 +49,20 @@ def test_every_example_photo_has_a_licence():
     assert len(photos) >= 6
     for photo in photos:
         assert photo.name in listed
+
+
+def test_the_example_photos_are_a_data_set(tmp_path, monkeypatch, capsys):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["promptfuse", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    config, out, page = EXAMPLES / "runs" / "photos.yaml", tmp_path / "run", tmp_path / "report.html"
+    call("run", config, "--out", out, "--limit", 2, "--set", "recipe.steps=8")
+    call("report", out, "--out", page)
+    lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    assert len(texts) == 2
+    assert all(text in page.read_text(encoding="utf-8") for text in texts)
