@@ -1,37 +1,24 @@
-"""Caption metrics through pycocoevalcap: BLEU-4 and CIDEr-D."""
+"""BLEU-4 and CIDEr-D of lists of captions."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
-import shutil
-
-from pycocoevalcap.bleu.bleu import Bleu
-from pycocoevalcap.cider.cider import Cider
-
-PUNCTUATION = re.compile(r"""[.,!?;:"`]|''|--|\.\.\.""")
-
-
-def _tokenise(texts: dict[int, list[str]]) -> tuple[dict[int, list[str]], str]:
-    """Penn-Treebank tokens by the Java tokenizer; without Java, words in lower case."""
-    if shutil.which("java"):
-        from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-
-        wrapped = {key: [{"caption": text} for text in group] for key, group in texts.items()}
-        return PTBTokenizer().tokenize(wrapped), "ptb"
-    plain = {
-        key: [" ".join(PUNCTUATION.sub(" ", text.lower()).split()) for text in group]
-        for key, group in texts.items()
-    }
-    return plain, "plain"
+from promptfuse.evaluation.metrics import Score, score
 
 
 def caption_metrics(texts: list[str], references: list[list[str]]) -> dict[str, float | str]:
-    """BLEU-4 and CIDEr-D of one caption a photo against several references."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        found, kind = _tokenise({index: [text] for index, text in enumerate(texts)})
-        truth, _ = _tokenise(dict(enumerate(references)))
-        bleu, _ = Bleu(4).compute_score(truth, found, verbose=0)
-        cider, _ = Cider().compute_score(truth, found)
-    return {"bleu4": float(bleu[3]), "cider_d": float(cider), "tokenizer": kind}
+    """BLEU-4 and CIDEr-D of one caption a photo against several references, and what cut the words.
+
+    Raises:
+        ConfigError: if pycocoevalcap is not installed.
+    """
+    scores = score(
+        {str(index): text for index, text in enumerate(texts)},
+        {str(index): several for index, several in enumerate(references)},
+        metrics=["bleu_4", "cider_d"],
+        resamples=0,
+    )
+    found: dict[str, float | str] = {"tokenizer": scores.tokenizer}
+    for key, name in (("bleu4", "bleu_4"), ("cider_d", "cider_d")):
+        column = scores.metrics[name]
+        found[key] = column.value if isinstance(column, Score) else float("nan")
+    return found
