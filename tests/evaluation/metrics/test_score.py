@@ -71,6 +71,17 @@ def test_a_judge_that_was_searched_with_is_told(system, written, searched):
     assert found.to_dict()["judge_is_searched"] is searched
 
 
+def test_other_models_that_were_searched_with_are_told_too(system, written):
+    lm, tone = (load_model(f"mini-{name}") for name in ("lm", "tone"))
+    found = score(
+        system, written, metrics=["perplexity", "sentiment"], lm=lm, classifier=tone, label="positive",
+        searched=[lm.fingerprint],
+    )  # fmt: skip
+    (notice,) = found.notices
+    assert notice.startswith("perplexity is by mini-lm, which the captions were searched with")
+    assert not found.judge_is_searched
+
+
 def test_groups_and_columns_can_be_asked_for(system, written):
     found = python(system, written, metrics=["words", "bleu_4", "diversity", "bleu_1"])
     assert list(found.metrics) == ["bleu_1", "bleu_4", *METRICS["diversity"], "words"]

@@ -76,12 +76,9 @@ def score(
         for role, model in (("judge", clip), ("lm", lm), ("classifier", classifier))
         if model is not None
     }
-    same = "judge" in models and models["judge"]["fingerprint"] in set(searched)
-    if same:
-        notices.append(
-            f"CLIPScore's model {models['judge']['name']} is one that the captions were searched with: "
-            "its CLIPScore favours them; judge by another model"
-        )
+    known = set(searched)
+    favoured = [role for role, model in models.items() if model["fingerprint"] in known]
+    notices += [_favoured(role, models[role]["name"]) for role in favoured]
     tokens = captions.tokens if "tokens" in captions.__dict__ else None
     if tokens is not None and tokens.reason:
         notices.append(f"words are cut by rules that come near to Java's tokenizer ({tokens.reason})")
@@ -91,10 +88,19 @@ def score(
         columns={column.name: column for column in found if isinstance(column, Column)},
         tokenizer=tokens.kind if tokens is not None else "",
         models=models,
-        judge_is_searched=same,
+        judge_is_searched="judge" in favoured,
         notices=tuple(notices),
         resamples=resamples,
         seed=seed,
+    )
+
+
+def _favoured(role: str, name: str) -> str:
+    """A line about a model that is to judge what was found with it."""
+    column = {"judge": "CLIPScore", "lm": "perplexity", "classifier": "sentiment accuracy"}[role]
+    return (
+        f"{column} is by {name}, which the captions were searched with: it favours them; "
+        "judge by another model"
     )
 
 
