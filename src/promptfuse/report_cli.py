@@ -46,9 +46,12 @@ def report(
         str | None, typer.Option(metavar="MODEL", help="Language model that judges: perplexity.")
     ] = None,
     classifier: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Classifier that judges, with --label.")
+        str | None, typer.Option(metavar="MODEL", help="Classifier that judges: accuracy.")
     ] = None,
-    label: Annotated[str | None, typer.Option(help="The label that captions should have.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="A label that captions should have; repeatable; else those of the runs."),
+    ] = None,
     photos: Annotated[bool, typer.Option("--photos/--no-photos", help="Small photos in the gallery.")] = True,
     limit_gallery: Annotated[
         int, typer.Option(parser=_whole, metavar="N", help="The most photos in the gallery.")
@@ -76,7 +79,7 @@ def report(
     comparison = compare(load_runs(folders), references)
     # Other threads make them while the metrics are computed.
     pictures = begin_thumbnails(comparison, limit_gallery) if page is not None and photos else None
-    judges = load_judges(clip, lm, classifier, label, device)
+    judges = load_judges(clip, lm, classifier, label or (), device)
     measured = measure_runs(comparison, judges, metrics=metric or None, java=java, resamples=resamples)
     if page is not None:
         write_report(page, measured, photos=pictures, limit=limit_gallery)
@@ -86,7 +89,8 @@ def report(
     for warning in measured.warnings:
         typer.echo(f"warning: {warning}", err=True)
     size = page.stat().st_size / 1e6 if page is not None else 0.0
+    runs = len(comparison.runs)
     typer.echo(
-        f"{page}: {len(comparison.runs)} runs, {len(comparison.ids):,} photos, {size:.1f} MB "
+        f"{page}: {runs} run{'s' if runs > 1 else ''}, {len(comparison.ids):,} photos, {size:.1f} MB "
         f"in {time.perf_counter() - start:.1f} s"
     )

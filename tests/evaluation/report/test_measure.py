@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from promptfuse.errors import ConfigError
 from promptfuse.evaluation.metrics import Score, Unavailable, score
 from promptfuse.evaluation.metrics.bootstrap import difference
 from promptfuse.evaluation.report import Judges, compare, load_runs, measure_runs
@@ -123,8 +124,9 @@ def test_judges_that_were_searched_with_are_told(make_run, checkpoint):
     models = {"image": {"name": clip.name, "fingerprint": clip.fingerprint}}
     runs = [make_run("one", manifest={"models": models}), make_run("two", off=1)]
     comparison = compare(load_runs(runs))
-    measured = measure_runs(comparison, Judges(clip, lm, tone, tone.labels[0]))
-    for name in ("clipscore", "refclipscore", "perplexity_word", "sentiment_accuracy"):
+    label = tone.labels[0]
+    measured = measure_runs(comparison, Judges(clip, lm, tone, (label,)))
+    for name in ("clipscore", "refclipscore", "perplexity_word", f"sentiment_accuracy.{label}"):
         assert math.isfinite(measured.score(1, name).value)
     told = [warning for warning in measured.warnings if "judge by another" in warning]
     assert len(told) == 1
@@ -134,6 +136,25 @@ def test_judges_that_were_searched_with_are_told(make_run, checkpoint):
     images = {id_: comparison.image(id_) for id_ in comparison.ids}
     wanted = score(texts, comparison.references, metrics=["clipscore"], images=images, clip=clip)
     assert measured.score(1, "clipscore").value == pytest.approx(wanted.metrics["clipscore"].value, abs=1e-5)
+
+
+def test_labels_are_those_of_the_runs(make_run, checkpoint):
+    tone = load_model(checkpoint("bert"))
+    first, second = tone.labels[:2]
+    plain = make_run("plain")
+    coloured = make_run("coloured", manifest={"recipe": {"sentiment": second.lower()}})
+    steered = make_run("steered", manifest={"recipe": {"steer": [f"tone:{first}=2.0", "other:loud=1.0"]}})
+    runs = load_runs([plain, coloured, steered])
+    measured = measure_runs(compare(runs), Judges(classifier=tone), metrics=["cider_d", "sentiment"])
+    # Every run is asked for every label, so that the plain one is where the curves begin.
+    names = [f"sentiment_accuracy.{label}" for label in (second, first)]
+    assert [name for name in measured.names() if name.startswith("sentiment")] == names
+    texts = {id_: runs[0].predictions[id_].text for id_ in measured.comparison.ids}
+    for label, name in zip((second, first), names, strict=True):
+        wanted = score(texts, {}, metrics=["sentiment"], classifier=tone, label=label)
+        assert measured.score(0, name) == wanted.metrics["sentiment_accuracy"]
+    with pytest.raises(ConfigError, match="give one by --label"):
+        measure_runs(compare(runs[:1]), Judges(classifier=tone))
 
 
 def test_runs_with_different_models_are_told(make_run):

@@ -41,10 +41,11 @@ def test_json_and_a_page(promptfuse, make_run, tmp_path):
 
 
 def test_judges(promptfuse, make_run, checkpoint):
-    options = ["--classifier", checkpoint("bert"), "--label", "positive", "--metric", "sentiment"]
+    options = ["--classifier", checkpoint("bert"), "--label", "POSITIVE", "--metric", "sentiment"]
     code, out, err = promptfuse("report", make_run("one"), "--json", *options)
     assert code == 0, err
-    assert 0 <= json.loads(out)["runs"][0]["metrics"]["sentiment_accuracy"]["value"] <= 1
+    found = {name.casefold(): one for name, one in json.loads(out)["runs"][0]["metrics"].items()}
+    assert 0 <= found["sentiment_accuracy.positive"]["value"] <= 1
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,8 @@ def test_judges(promptfuse, make_run, checkpoint):
     [
         (["--label", "positive"], "--classifier"),
         (["--classifier", "mini-tone"], "--label"),
+        (["--classifier", "mini-tone", "--label", "loud"], "positive"),
+        (["--classifier", "mini-clip"], "mini-clip"),
         (["--limit-gallery", "-1"], "--limit-gallery -1"),
         (["--metric", "cidr"], "cider_d"),
         (["--references", "nowhere.json"], "nowhere.json"),

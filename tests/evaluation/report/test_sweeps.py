@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from promptfuse.evaluation.report import compare, load_runs, measure_runs
+from promptfuse.evaluation.report import Judges, compare, load_runs, measure_runs
 from promptfuse.evaluation.report.sweeps import Sweep, find_sweeps, sweep_plots
+from promptfuse.models import load_model
 
 BASE = {"kind": "search", "beams": 4}
 
@@ -24,7 +25,7 @@ def runs_of(make_run):
 
 def test_runs_that_differ_in_one_number(runs_of):
     runs = runs_of({**BASE, "beams": 8}, {**BASE, "beams": 2}, {**BASE, "beams": 4, "prefix": "A"})
-    assert find_sweeps(runs) == [Sweep("beams", "runs that differ in nothing else", [(2.0, 1), (8.0, 0)])]
+    assert find_sweeps(runs) == [Sweep("beams", "runs that differ in nothing else", "", [(2.0, 1), (8.0, 0)])]
 
 
 def test_sweeps_over_one_setting_have_names(runs_of):
@@ -51,6 +52,7 @@ def test_steers_and_weights_of_presets(runs_of):
     steers = [{**BASE, "steer": [f"mini-tone:positive={weight}"]} for weight in (0.5, 2)]
     (found,) = find_sweeps(runs_of(*steers, BASE))
     assert found.setting == "steer.mini-tone:positive"
+    assert found.label == "positive"
     assert found.steps == [(0.0, 2), (0.5, 0), (2.0, 1)]
 
 
@@ -86,6 +88,21 @@ def test_curves_of_a_weight(make_run):
     for weight in ("1", "2", "4"):
         assert html.count(f">{weight}</text></g>") == 2
     assert html.count("stroke-dasharray") == 2
+
+
+def test_curves_of_two_labels_by_a_judge(make_run, checkpoint):
+    tone = load_model(checkpoint("bert"))
+    labels = tone.labels[:2]
+    folders = [make_run("plain", manifest={"recipe": BASE})]
+    for label in labels:
+        for weight in (1, 2):
+            recipe = {**BASE, "sentiment": label.lower(), "sentiment_weight": weight}
+            folders.append(make_run(f"{label}{weight}", off=weight, manifest={"recipe": recipe}))
+    html = sweep_plots(measure_runs(compare(load_runs(folders)), Judges(classifier=tone)))
+    assert "share with the label against image similarity as sentiment_weight grows" in html
+    # Both curves begin at the plain run.
+    assert html.count(">0</text></g>") == 4
+    assert all(f"</i>{label.lower()}</span>" in html for label in labels)
 
 
 def test_curves_of_another_setting(make_run):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.report.load import Run
 
 if TYPE_CHECKING:
-    from promptfuse.models import Model
+    from promptfuse.models import Model, SequenceClassifier
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class Judges:
         clip: image-text model.
         lm: causal language model.
         classifier: classifier of texts.
-        label: which of its labels the captions should have.
+        labels: which of its labels are looked for; none for those that the runs were steered to.
     """
 
     clip: Model | None = None
     lm: Model | None = None
-    classifier: Model | None = None
-    label: str | None = None
+    classifier: SequenceClassifier | None = None
+    labels: tuple[str, ...] = ()
 
     def given(self) -> list[tuple[str, Model]]:
         """Those that there are, with what they are called in warnings."""
-        named = [("CLIPScore's model", self.clip), ("Perplexity's model", self.lm)]
-        named.append(("The classifier", self.classifier))
+        named: list[tuple[str, Model | None]] = [("CLIPScore's model", self.clip)]
+        named += [("Perplexity's model", self.lm), ("The classifier", self.classifier)]
         return [(title, model) for title, model in named if model is not None]
 
 
@@ -40,27 +40,53 @@ def load_judges(
     clip: str | None = None,
     lm: str | None = None,
     classifier: str | None = None,
-    label: str | None = None,
+    labels: Sequence[str] = (),
     device: str = "cpu",
 ) -> Judges:
     """Load models that judge.
 
     Raises:
-        ConfigError: if a classifier comes without a label or a label without a classifier.
-        ModelError: if a model cannot be loaded.
+        ConfigError: if the classifier has no such label, or there is a label without a classifier.
+        ModelError: if a model cannot be loaded, or is of the wrong kind.
     """
-    if classifier and not label:
-        raise ConfigError(f"--classifier {classifier}: give the label that captions should have by --label")
-    if label and not classifier:
-        raise ConfigError(f"--label {label}: give the model that knows the label by --classifier")
+    if labels and not classifier:
+        raise ConfigError(f"--label {labels[0]}: give the model that knows the label by --classifier")
     if not (clip or lm or classifier):
         return Judges()
-    from promptfuse.models import load_model
+    from promptfuse.models import SequenceClassifier, load_model
+    from promptfuse.objectives.checks import expect
 
     def load(name: str | None) -> Model | None:
         return None if name is None else load_model(name, device=device)
 
-    return Judges(load(clip), load(lm), load(classifier), label)
+    judges = Judges(load(clip), load(lm))
+    if classifier is None:
+        return judges
+    model = cast(
+        SequenceClassifier, expect(load_model(classifier, device=device), "--classifier", SequenceClassifier)
+    )
+    known = [model.labels[model.label_index(label)] for label in labels]
+    return replace(judges, classifier=model, labels=tuple(dict.fromkeys(known)))
+
+
+def labels_of(runs: Sequence[Run], judges: Judges) -> tuple[str, ...]:
+    """The labels that a classifier looks for in all captions, as it spells them.
+
+    Raises:
+        ConfigError: if there is a classifier, and neither it nor a run says for which.
+    """
+    model = judges.classifier
+    if model is None or judges.labels:
+        return judges.labels
+    spelled = {label.casefold(): label for label in model.labels}
+    wanted = [label.casefold() for run in runs for label in run.labels]
+    found = tuple(dict.fromkeys(spelled[label] for label in wanted if label in spelled))
+    if not found:
+        raise ConfigError(
+            f"--classifier {model.name}: no run was steered to a label of it; give one by --label: "
+            f"{', '.join(model.labels)}"
+        )
+    return found
 
 
 def warnings(runs: Sequence[Run], judges: Judges) -> list[str]:

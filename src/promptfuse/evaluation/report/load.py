@@ -48,6 +48,15 @@ class Run:
         }
 
     @property
+    def labels(self) -> list[str]:
+        """The labels that its captions were drawn to."""
+        steers = self.settings.get("steer")
+        given = [str(steer) for steer in steers] if isinstance(steers, list) else []
+        labels = [steer_parts(steer)[0].rpartition(":")[2] for steer in given]
+        sentiment = self.settings.get("sentiment")
+        return [str(sentiment), *labels] if sentiment else labels
+
+    @property
     def data(self) -> Mapping[str, Any]:
         """The data set that the photos are from."""
         return _mapping(self.manifest.get("data"))
@@ -78,6 +87,15 @@ class Comparison:
         return self.runs[0].predictions[photo].image
 
 
+def steer_parts(steer: str) -> tuple[str, float | None]:
+    """``MODEL:LABEL`` of a steer, and its weight if it has one."""
+    name, _, weight = steer.rpartition("=")
+    try:
+        return (name, float(weight)) if name else (steer, None)
+    except ValueError:
+        return steer, None
+
+
 def load_runs(folders: Sequence[Path]) -> list[Run]:
     """Read run folders.
 
@@ -88,9 +106,10 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
     for index, place in enumerate(places):
         if place in places[:index]:
             raise ConfigError(f"{folders[index]}: given twice; give each run once")
+    predictions = [_predictions(folder) for folder in folders]
     return [
-        Run(name, folder, _manifest(folder), _predictions(folder))
-        for name, folder in zip(_names(places), folders, strict=True)
+        Run(name, folder, _manifest(folder), lines)
+        for name, folder, lines in zip(_names(places), folders, predictions, strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from promptfuse.evaluation.metrics import METRICS, Column, Score, Unavailable, s
 from promptfuse.evaluation.metrics.base import Better, Floats, mean
 from promptfuse.evaluation.metrics.bootstrap import Interval, draw_counts
 from promptfuse.evaluation.predictions import Prediction
-from promptfuse.evaluation.report.judges import Judges, warnings
+from promptfuse.evaluation.report.judges import Judges, labels_of, warnings
 from promptfuse.evaluation.report.load import Comparison, Run
 
 OBJECTIVE = "objective"
@@ -32,7 +32,10 @@ JAVA = ("meteor", "spice")
 RESAMPLES = 1000
 LEVEL = 0.95
 
-_JUDGED = {"clipscore": "--clip", "perplexity": "--lm", "sentiment": "--classifier and --label"}
+ACCURACY = "sentiment_accuracy"
+"""Before a point and a label: how many captions a classifier that judges gives the label."""
+
+_JUDGED = {"clipscore": "--clip", "perplexity": "--lm", "sentiment": "--classifier"}
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,12 @@ def measure_runs(
         resamples: of the bootstrap; 0 for no intervals.
 
     Raises:
-        ConfigError: if a metric is not known.
+        ConfigError: if a metric is not known, or there is no label for a classifier to look for.
         ModelError: if a judge is of the wrong kind.
     """
     judges = judges or Judges()
     runs, ids = comparison.runs, comparison.ids
+    labels = labels_of(runs, judges)
     weights, notes = _weights(runs, ids)
     found: list[dict[str, Column | Unavailable]] = [{} for _ in runs]
     if ids:
@@ -137,9 +141,10 @@ def measure_runs(
         for number, run in enumerate(runs):
             measured, about = _metrics(run, comparison, judges, chosen, photos)
             notes += about
-            terms = {one.name: one for one in _terms(run, ids, weights)}
-            cost = {name: measured.pop(name) for name in ("seconds", "exact_evaluations")}
-            found[number] = {**_in_order(measured, left_out), **terms, **cost}
+            if set(chosen) & {ACCURACY, "sentiment"}:
+                measured |= _accuracies(run, ids, judges, labels)
+            own = [*_terms(run, ids, weights), *_costs(run, ids)]
+            found[number] = {**_in_order({**measured, **left_out}), **{one.name: one for one in own}}
     else:
         notes.append("No photo has a caption by every run, so there are no numbers.")
     columns = [{name: one for name, one in own.items() if isinstance(one, Column)} for own in found]
@@ -203,33 +208,51 @@ def _metrics(
     run: Run, comparison: Comparison, judges: Judges, chosen: Sequence[str], photos: dict[str, Any] | None
 ) -> tuple[dict[str, Column | Unavailable], Sequence[str]]:
     """The run's metrics on the common photos by name, and what there is to say about them."""
-    lines = {id_: run.predictions[id_] for id_ in comparison.ids}
+    metrics = [name for name in chosen if name not in (ACCURACY, "sentiment")]
+    if not metrics:
+        return {}, ()
     found = score(
-        {id_: one.text or "" for id_, one in lines.items()},
+        _texts(run, comparison.ids),
         {id_: comparison.references[id_] for id_ in comparison.ids if id_ in comparison.references},
-        metrics=chosen,
+        metrics=metrics,
         images=photos,
         clip=judges.clip,
         lm=judges.lm,
-        classifier=judges.classifier,
-        label=judges.label,
-        costs={
-            "seconds": {id_: one.seconds for id_, one in lines.items()},
-            "exact_evaluations": {id_: float(one.exact_evaluations) for id_, one in lines.items()},
-        },
         resamples=0,
     )
     missing = {name: one for name, one in found.metrics.items() if isinstance(one, Unavailable)}
     return {name: missing.get(name) or found.columns[name] for name in found.metrics}, found.notices
 
 
-def _in_order(
-    measured: Mapping[str, Column | Unavailable], left_out: Mapping[str, Unavailable]
+def _texts(run: Run, ids: Sequence[str]) -> dict[str, str]:
+    return {id_: run.predictions[id_].text or "" for id_ in ids}
+
+
+def _accuracies(
+    run: Run, ids: Sequence[str], judges: Judges, labels: Sequence[str]
 ) -> dict[str, Column | Unavailable]:
+    """How many captions a classifier gives each label; every run is asked for all of them."""
+    found: dict[str, Column | Unavailable] = {}
+    for label in labels:
+        one = score(
+            _texts(run, ids), {}, metrics=[ACCURACY], classifier=judges.classifier, label=label, resamples=0
+        )
+        name = f"{ACCURACY}.{label}"
+        found[name] = replace(one.columns[ACCURACY], name=name)
+    return found
+
+
+def _costs(run: Run, ids: Sequence[str]) -> Iterator[Column]:
+    """What the photos took."""
+    chosen = [run.predictions[id_] for id_ in ids]
+    yield mean("seconds", "seconds a photo", "lower", [one.seconds for one in chosen])
+    yield mean("exact_evaluations", "exact evaluations", "lower", [one.exact_evaluations for one in chosen])
+
+
+def _in_order(columns: Mapping[str, Column | Unavailable]) -> dict[str, Column | Unavailable]:
     """Columns in the order of `METRICS`."""
-    both = {**measured, **left_out}
-    names = [name for columns in METRICS.values() for name in columns]
-    return {name: both[name] for name in [*names, *both] if name in both}
+    names = [name for group in METRICS.values() for name in group]
+    return dict(sorted(columns.items(), key=lambda item: names.index(item[0].partition(".")[0])))
 
 
 def _terms(run: Run, ids: Sequence[str], weights: Mapping[str, float]) -> Iterator[Column | Unavailable]:

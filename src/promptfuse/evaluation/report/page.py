@@ -54,8 +54,9 @@ def write_report(
         OSError: if it cannot be written.
     """
     check_target(path)
+    numbers = tables(measured)
     sections = [
-        ("results", "Results", tables(measured)),
+        ("results", "Results", numbers and f"{_legend(measured)}{numbers}"),
         ("cost", "Quality and time", cost_plots(measured)),
         ("terms", "What is traded for what", pareto_plots(measured)),
         ("sweeps", "As a setting grows", _figures(sweep_plots(measured))),
@@ -80,11 +81,7 @@ def write_report(
     title += f" on {comparison.dataset}" if comparison.dataset else ""
     links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading in shown)
     header = f"<p>{_summary(measured)}</p><nav>{links}</nav>"
-    footer = (
-        "Small numbers are 95% bootstrap intervals over the photos. Bold is best in its column; underlined "
-        "is what cannot be told from it: the interval of the paired difference holds zero."
-    )
-    write_document(path, title, header, body, footer, style=resource("report.css"))
+    write_document(path, title, header, body, escape(_when(runs)), style=resource("report.css"))
 
 
 def _summary(measured: Measured) -> str:
@@ -98,6 +95,27 @@ def _summary(measured: Measured) -> str:
     if lost:
         parts.append(f"{lost:,} failed")
     return escape(" · ".join(parts))
+
+
+def _legend(measured: Measured) -> str:
+    """How to read the tables."""
+    text = "Small: 95% bootstrap intervals over the photos."
+    if len(measured.comparison.runs) > 1:
+        text += (
+            " Bold: the best in its column; underlined: cannot be told from it, as the interval of the "
+            "paired difference holds zero. A column's head sorts by it."
+        )
+    return f'<p class="soft">{text}</p>'
+
+
+def _when(runs: Sequence[Run]) -> str:
+    """From when to when the runs were made, as far as they tell."""
+    days = sorted(
+        str(run.manifest[key])[:10] for run in runs for key in ("started", "updated") if run.manifest.get(key)
+    )
+    if not days:
+        return ""
+    return f"Runs of {days[0]}." if days[0] == days[-1] else f"Runs of {days[0]} to {days[-1]}."
 
 
 def _remarks(measured: Measured) -> str:
@@ -123,7 +141,9 @@ def _marks(measured: Measured, across: str, up: str) -> list[Mark]:
 
 
 def cost_plots(measured: Measured) -> str:
-    """Quality against seconds a photo."""
+    """Quality against seconds a photo; of one run alone there is nothing to compare."""
+    if len(measured.comparison.runs) < 2:
+        return ""
     plots = []
     for name in ("cider_d", "clipscore", OBJECTIVE):
         marks = _marks(measured, "seconds", name)
@@ -162,9 +182,9 @@ def _pareto(measured: Measured, across: str, up: str, marks: Sequence[Mark]) -> 
     line = front(marks)
     heading = f"{title_of(measured, up)} and {title_of(measured, across)}"
     legend = front_legend() if len(line) > 1 else ""
-    means = scatter(
-        heading, marks, _axis(marks[0].x), _axis(marks[0].y), lines=[(GREY, line)], legend=legend, log_x=False
-    )
+    axes = _axis(marks[0].x), _axis(marks[0].y)
+    alone = len(measured.comparison.runs) == 1
+    means = "" if alone else scatter(heading, marks, *axes, lines=[(GREY, line)], legend=legend, log_x=False)
     points = [
         Point(x, y)
         for columns in measured.columns
@@ -172,10 +192,11 @@ def _pareto(measured: Measured, across: str, up: str, marks: Sequence[Mark]) -> 
         for x, y in zip(columns[across].values.tolist(), columns[up].values.tolist(), strict=True)
         if x == x and y == y
     ]
-    frame = make_frame(marks, _axis(marks[0].x), _axis(marks[0].y), False, points)
+    frame = make_frame(marks, *axes, False, points)
     svg = frame.svg(f'<g class="cloud"></g>{draw_marks(frame, marks)}', f"{heading}, each photo")
+    opened = " open" if alone else ""
     return (
-        f'<div class="pareto">{means}<details class="each" {_data_of(frame, across, up)}>'
+        f'<div class="pareto">{means}<details class="each"{opened} {_data_of(frame, across, up)}>'
         f"<summary>Each photo</summary>{figure(f'{heading}, each photo', svg, _CLOUD)}</details></div>"
     )
 

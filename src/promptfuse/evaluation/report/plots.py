@@ -118,7 +118,10 @@ def make_frame(
     if log_x is None:
         log_x = least > 0 and most > _SPREAD * least
     kind = LogFrame if log_x and least > 0 else Frame
-    return kind(points, x_label, y_label, width=560, height=340, whole_x=False)
+    frame = kind(points, x_label, y_label, width=560, height=340, whole_x=False)
+    # Room for ticks of five digits beside the axis's name.
+    frame.left = 64
+    return frame
 
 
 def draw_marks(frame: Frame, marks: Sequence[Mark]) -> str:

@@ -29,6 +29,7 @@ function drawCloud(details) {
 
 for (const details of document.querySelectorAll("details.each")) {
   details.addEventListener("toggle", () => details.open && drawCloud(details));
+  if (details.open) drawCloud(details);
 }
 // Runs are shown and hidden by the gallery's form, whose own listener came first.
 form.addEventListener("change", (event) => {

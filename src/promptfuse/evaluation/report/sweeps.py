@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptfuse.evaluation.metrics import Score
-from promptfuse.evaluation.report.load import Run
-from promptfuse.evaluation.report.measure import LIKELY, OBJECTIVE, SIMILARITY, Measured
+from promptfuse.evaluation.report.load import Run, steer_parts
+from promptfuse.evaluation.report.measure import ACCURACY, LIKELY, OBJECTIVE, SIMILARITY, Measured
 from promptfuse.evaluation.report.plots import Mark, colour, scatter
 from promptfuse.web.document import keys
 
@@ -18,9 +18,6 @@ STEERING = ("sentiment", "steer")
 FEWEST = 3
 """Runs that make a curve; with fewer the tables say it all."""
 
-ACCURACY = "sentiment_accuracy"
-"""The column of a classifier that judges; without one, what the search's own gives is shown."""
-
 
 @dataclass(frozen=True)
 class Sweep:
@@ -29,11 +26,13 @@ class Sweep:
     Attributes:
         setting: which, by dotted keys.
         name: what tells this sweep from others over the same setting.
+        label: that captions are drawn to; empty if the number is no weight of a label.
         steps: the number and the run's place, by growing number.
     """
 
     setting: str
     name: str
+    label: str
     steps: Sequence[tuple[float, int]]
 
     @property
@@ -64,7 +63,7 @@ def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
             steps += [(0.0, number) for number, own in enumerate(settings) if set(own.items()) == plain]
         found.append((key, dict(rest), sorted(steps)))
     return [
-        Sweep(key, _name(rest, [other for name, other, _ in found if name == key]), steps)
+        Sweep(key, _name(rest, [other for name, other, _ in found if name == key]), _label(key, rest), steps)
         for key, rest, steps in found
     ]
 
@@ -73,12 +72,12 @@ def _settings(run: Run) -> dict[str, Hashable]:
     """A run's settings; the weight of its sentiment even where it is the preset's."""
     found: dict[str, Hashable] = {}
     for key, value in leaves(run.settings):
-        name, equals, weight = str(value).rpartition("=") if key.startswith("steer.") else ("", "", "")
-        if equals:
-            # A steer is one text: MODEL:LABEL=WEIGHT.
-            found[f"steer.{name}"] = float(weight)
-        else:
+        # A steer is one text: MODEL:LABEL=WEIGHT.
+        name, weight = steer_parts(str(value)) if key.startswith("steer.") else ("", None)
+        if weight is None:
             found[key] = value
+        else:
+            found[f"steer.{name}"] = weight
     weights = next((one.weights for one in run.predictions.values() if one.weights), {})
     if found.get("sentiment") is not None and "sentiment" in weights:
         found.setdefault("sentiment_weight", weights["sentiment"])
@@ -110,23 +109,22 @@ def sweep_plots(measured: Measured) -> str:
 def _steering(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
     """What the captions lose as more of them have the label."""
     names = measured.names()
-    own = LIKELY + (_label(sweeps[0].setting) or "sentiment")
-    judge = next((name for name in (ACCURACY, own) if _numbers(measured, sweeps, name)), None)
-    if judge is None:
-        return
+    judges = [_judge(measured, sweep) for sweep in sweeps]
     for against in (SIMILARITY, "cider_d"):
         if against in names:
-            yield _curve(measured, sweeps, against, judge)
+            yield _curve(measured, sweeps, against, judges)
 
 
-def _label(setting: str) -> str:
-    """The term of a steer's weight."""
-    return f"steer:{setting.rpartition(':')[2]}" if setting.startswith("steer.") else ""
+def _label(setting: str, rest: Mapping[str, Hashable]) -> str:
+    """The label that a setting is the weight of."""
+    return setting.rpartition(":")[2] if setting.startswith("steer.") else str(rest.get("sentiment", ""))
 
 
-def _numbers(measured: Measured, sweeps: Sequence[Sweep], name: str) -> int:
-    """How many runs of sweeps have a number."""
-    return sum(measured.score(run, name) is not None for sweep in sweeps for _, run in sweep.steps)
+def _judge(measured: Measured, sweep: Sweep) -> str:
+    """The column that tells how many captions have the sweep's label."""
+    accuracy = f"{ACCURACY}.{sweep.label}".casefold()
+    found = next((name for name in measured.names() if name.casefold() == accuracy), None)
+    return found or LIKELY + (f"steer:{sweep.label}" if sweep.setting.startswith("steer.") else "sentiment")
 
 
 def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
@@ -135,41 +133,42 @@ def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
     curves = [sweep for sweep in sweeps if len(sweep.steps) >= FEWEST]
     for name in ("cider_d", OBJECTIVE):
         if name in names and curves:
-            yield _curve(measured, curves, None, name)
+            yield _curve(measured, curves, None, [name] * len(curves))
 
 
-def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, up: str) -> str:
+def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups: Sequence[str]) -> str:
     """A curve for each sweep.
 
     Args:
         measured: the runs.
         sweeps: over the same setting.
         across: the column to the right; None for the setting itself.
-        up: the column upwards.
+        ups: the column upwards, of each.
     """
     marks: list[Mark] = []
     lines = []
-    titles = {"x": sweeps[0].setting, "y": up}
-    for place, sweep in enumerate(sweeps):
+    right, upwards = sweeps[0].setting, ""
+    for place, (sweep, up) in enumerate(zip(sweeps, ups, strict=True)):
         line = []
         for value, run in sweep.steps:
             setting = Score(sweep.setting, "neither", value, None, None, 1)
             x = setting if across is None else measured.score(run, across)
             y = measured.score(run, up)
             if x is not None and y is not None:
-                titles = {"x": x.title, "y": y.title}
+                right = x.title
+                # Curves of two labels share an axis that is named after none of them.
+                upwards = y.title if upwards in ("", y.title) else "share with the label"
                 line.append(Mark(f"{value:g}", colour(place), x, y))
         marks += line
         lines.append((colour(place), line))
     if len(marks) < 2:
         return ""
-    heading = f"{titles['y']} against {titles['x']} as {sweeps[0].setting} grows"
-    if across is None:
-        heading = f"{titles['y']} as {sweeps[0].setting} grows"
+    against = "" if across is None else f" against {right}"
+    heading = f"{upwards}{against} as {sweeps[0].setting} grows"
     legend = keys((sweep.name, colour(place)) for place, sweep in enumerate(sweeps))
     if across is not None:
         legend += f" The numbers at the points are {sweeps[0].setting}."
-    return scatter(heading, marks, titles["x"], titles["y"], lines=lines, legend=legend)
+    return scatter(heading, marks, right, upwards, lines=lines, legend=legend)
 
 
 def _name(rest: Mapping[str, Hashable], others: Sequence[Mapping[str, Hashable]]) -> str:

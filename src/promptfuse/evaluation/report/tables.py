@@ -20,9 +20,6 @@ FAMILIES: Mapping[str, Sequence[str]] = {
 }
 """Tables and what the names of their columns begin with; others are in a table at the end."""
 
-TITLES = {"seconds": "seconds a photo", "exact_evaluations": "exact evaluations"}
-"""What columns are called here."""
-
 OTHERS = "Other numbers"
 
 
@@ -65,14 +62,17 @@ def families(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def tables(measured: Measured) -> str:
-    """All tables as HTML."""
-    parts = []
+    """All tables as HTML; what is missing without a table of its own comes last."""
+    parts, missing = [], []
     for family, names in families(measured.names()).items():
         shown = [name for name in names if _has(measured, name) and name != f"{TERM}image"]
-        inside = (_table(measured, family, shown) if shown else "") + _reasons(measured, names)
-        if inside:
-            parts.append(f'<div class="family"><h3>{escape(family)}</h3>{inside}</div>')
-    return f'<div class="families">{"".join(parts)}</div>'
+        reasons = _reasons(measured, names)
+        heading = f'<div class="family"><h3>{escape(family)}</h3>'
+        if shown:
+            parts.append(f"{heading}{_table(measured, family, shown)}{reasons}</div>")
+        elif reasons:
+            missing.append(f"{heading}{reasons}</div>")
+    return f'<div class="families">{"".join([*parts, *missing])}</div>' if parts or missing else ""
 
 
 def failures(measured: Measured, run: int) -> int:
@@ -113,8 +113,6 @@ def run_head(measured: Measured, number: int) -> str:
 
 def title_of(measured: Measured, name: str) -> str:
     """What a column is called."""
-    if name in TITLES:
-        return TITLES[name]
     return next((found[name].title for found in measured.scores if name in found), name)
 
 
@@ -147,9 +145,9 @@ def _cell(measured: Measured, run: int, name: str, standing: Standing, scale: _S
         )
     interval = ""
     if score.low is not None and score.high is not None:
-        interval = (
-            f"<small>{number(score.low, digits)} – {number(score.high, digits)}</small>{scale.whisker(score)}"
-        )
+        interval = f"<small>{number(score.low, digits)} – {number(score.high, digits)}</small>"
+        # One interval alone has nothing to stand beside.
+        interval += scale.whisker(score) if len(measured.scores) > 1 else ""
     return f'<td{kind} data-value="{score.value!r}" title="{escape(hover)}"><b>{text}</b>{interval}</td>'
 
 
