@@ -6,7 +6,7 @@ from torch import nn
 from torch.profiler import profile
 from transformers.pytorch_utils import Conv1D
 
-from promptfuse.models.products import fast_products, has_onednn, linear
+from promptfuse.models.products import fast_layers, fast_products, has_onednn, linear
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="no oneDNN for float32 here")
@@ -40,6 +40,8 @@ def test_the_same_numbers(kind, shape):
         found = layer(inputs)
     assert found.shape == expected.shape
     assert torch.allclose(found, expected, atol=1e-5)
+    with fast_layers(nn.Sequential(layer)):
+        assert torch.allclose(layer(inputs), expected, atol=1e-5)
     if inputs.dim() == 2:
         assert torch.allclose(linear(layer, inputs), expected, atol=1e-5)
 
@@ -56,6 +58,38 @@ def test_onednn_is_asked(kind):
     layer = layers()[kind].requires_grad_(False)
     with torch.no_grad():
         assert "mkldnn::_linear_pointwise" in libraries(layer, torch.randn(4, 24))
+
+
+@needs_onednn
+@pytest.mark.parametrize("kind", layers())
+@torch.no_grad()
+def test_layers_of_a_module_ask_onednn_within_the_block_only(kind):
+    layer, inputs = layers()[kind], torch.randn(4, 24)
+    with fast_layers(nn.Sequential(layer)), profile() as inside:
+        layer(inputs)
+    with profile() as outside:
+        layer(inputs)
+    keys = [{event.key for event in profiled.key_averages()} for profiled in (inside, outside)]
+    assert ["mkldnn::_linear_pointwise" in found for found in keys] == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["linear", "no bias"])
+def test_gradients_behind_frozen_weights_are_the_same(kind):
+    layer = layers()[kind].requires_grad_(False)
+    inputs = torch.randn(4, 24, requires_grad=True)
+    (expected,) = torch.autograd.grad(layer(inputs).square().sum(), inputs)
+    (found,) = torch.autograd.grad(linear(layer, inputs).square().sum(), inputs)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", layers())
+def test_gradients_of_weights_that_move_are_kept(kind):
+    layer, inputs = layers()[kind], torch.randn(4, 24)
+    for apply in (lambda: linear(layer, inputs), lambda: layer(inputs)):
+        with fast_layers(nn.Sequential(layer)):
+            (found,) = torch.autograd.grad(apply().square().sum(), layer.weight)
+        (expected,) = torch.autograd.grad(layer(inputs).square().sum(), layer.weight)
+        assert torch.allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", layers())

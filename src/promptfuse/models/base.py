@@ -91,7 +91,7 @@ class Model(ABC):
         """
         for reader in (self.__dict__.get("reader"), self.__dict__.get("tower")):
             if reader is not None:
-                reader.cache.held.clear()
+                reader.cache.clear()
 
     @property
     def device(self) -> torch.device:

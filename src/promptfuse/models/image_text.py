@@ -79,7 +79,7 @@ class ImageTextModel(Model):
         features = _pooled(self.module.get_text_features(input_ids=batch.ids, attention_mask=batch.mask))
         prefixes = tower.prefixes([trunk[:3], trunk])
         found = tower.features(rows, Branches(tuple(prefixes), (1, 1, 0), (4, 4, 2)))
-        tower.cache.held.clear()
+        tower.cache.clear()
         coarse = torch.finfo(features.dtype).eps > 1e-4
         expected = functional.normalize(at_least_float32(features), dim=-1)
         found = functional.normalize(at_least_float32(found), dim=-1)

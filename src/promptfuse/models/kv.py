@@ -29,7 +29,7 @@ from promptfuse.models.prefix import (
     embeddings_replaced,
     stack_keys,
 )
-from promptfuse.models.products import fast_products
+from promptfuse.models.products import fast_layers
 
 Mode = Literal["tree", "rows"]
 
@@ -168,7 +168,7 @@ class CausalReader:
         def usable(prefix: Prefix) -> bool:
             return not nll or prefix.nll is not None
 
-        made = {row: self.cache.longest(row, usable) for row in rows}
+        made = dict(zip(rows, self.cache.beginnings(rows, usable), strict=True))
         missing = sorted(
             (row for row, prefix in made.items() if len(prefix) < len(row)),
             key=lambda row: len(row) - len(made[row]),
@@ -351,7 +351,7 @@ class CausalReader:
             chosen = torch.tensor(at, device=device).unbind(1)
         head = self.module.get_output_embeddings()  # type: ignore[operator]
         # The vocabulary is the larger half of a small model's work.
-        with looked_up, fast_products(device), chosen_only(head, chosen, len(packed), width) as taken:
+        with looked_up, fast_layers(self.module), chosen_only(head, chosen, len(packed), width) as taken:
             output = self.module(
                 input_ids=torch.tensor(ids, device=device),
                 attention_mask=mask,

@@ -11,13 +11,15 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from transformers.pytorch_utils import Conv1D
 
 
 @cache
@@ -35,23 +37,74 @@ def has_onednn() -> bool:
 
 
 def linear(module: nn.Module, inputs: Tensor) -> Tensor:
-    """``module(inputs)``, faster where the module is a plain linear one and no gradient is taken.
+    """``module(inputs)``, faster where the module is a plain linear one whose weights take no gradient.
 
     Args:
         module: what is to be applied.
         inputs: (rows, d).
     """
-    if (
-        type(module) is nn.Linear
-        and inputs.device.type == "cpu"
-        and inputs.dtype == module.weight.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and torch.backends.mkldnn.enabled
-        and has_onednn()
-    ):
-        return _multiply(inputs, module.weight, module.bias)
+    if type(module) is nn.Linear and _asked(inputs, module.weight):
+        if not (torch.is_grad_enabled() and inputs.requires_grad):
+            return _multiply(inputs, module.weight, module.bias)
+        if inputs.dim() == 2 and not module.weight.requires_grad:
+            return _Product.apply(inputs, module.weight, module.bias)  # type: ignore[no-untyped-call,no-any-return]
     found: Tensor = module(inputs)
     return found
+
+
+def _asked(inputs: Tensor, weight: Tensor) -> bool:
+    """Whether a product of a layer can be asked of oneDNN, and its weights take no gradient now."""
+    return (
+        inputs.dtype == weight.dtype == torch.float32
+        and inputs.device.type == "cpu"
+        and inputs.numel() > 0
+        and not (weight.requires_grad and torch.is_grad_enabled())
+        and bool(torch.backends.mkldnn.enabled)
+        and has_onednn()
+    )
+
+
+class _Product(torch.autograd.Function):
+    """A product with weights that take no gradient, forwards and backwards by oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return _multiply(inputs, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return _multiply(gradient, weight.t(), None), None, None
+
+
+@contextmanager
+def fast_layers(module: nn.Module) -> Iterator[None]:
+    """A block in which a module's linear layers, and GPT-2's transposed ones, multiply as ``linear`` does.
+
+    ``fast_products`` does the same for whatever is called in its block, but looks at every call of torch.
+    """
+    layers = [part for part in module.modules() if type(part) in (nn.Linear, Conv1D)]
+    if not torch.backends.mkldnn.enabled or not has_onednn():
+        layers = []
+    for layer in layers:
+        layer.__dict__["forward"] = partial(_apply, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def _apply(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """What a layer's ``forward`` gives."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    bias: Tensor | None = layer.bias  # type: ignore[assignment]
+    if torch.is_grad_enabled() or not _asked(inputs, weight):
+        found: Tensor = type(layer).forward(layer, inputs)
+        return found
+    return _multiply(inputs, weight if type(layer) is nn.Linear else weight.t(), bias)
 
 
 _FAST: ContextVar[bool] = ContextVar("fast", default=False)

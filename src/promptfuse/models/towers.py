@@ -164,7 +164,7 @@ class TextTower:
     @torch.no_grad()
     def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[Prefix]:
         """Keys and values of rows, through what is remembered of their beginnings."""
-        held = [self.cache.longest(row) for row in rows]
+        held = self.cache.beginnings(rows)
         missing = {row: prefix for row, prefix in zip(rows, held, strict=True) if len(prefix) < len(row)}
         made = dict(zip(rows, held, strict=True))
         made.update(self._grow(missing))
@@ -187,8 +187,7 @@ class TextTower:
             pool=True,
         )
         place = torch.tensor(order, device=hidden.device).argsort()
-        features: Tensor = self.projection(self.module.final_layer_norm(hidden))[place]
-        return features
+        return linear(self.projection, self.module.final_layer_norm(hidden))[place]
 
     # -------------------------------------------------------------------------------- how it is done
 

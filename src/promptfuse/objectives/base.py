@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -181,7 +182,8 @@ class Term(ABC):
             batch = model.collate([rows[index] for index in part], [content[index] for index in part])
             if branches is not None:
                 batch = replace(batch, branches=branches.part(part))
-            with fast_products(model.device):
+            # What reads branches asks for fast products itself, where that is cheap.
+            with fast_products(model.device) if branches is None else nullcontext():
                 return outputs(batch)
 
         found: list[Tensor] = []
