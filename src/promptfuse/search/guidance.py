@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Transport
+from promptfuse.errors import ConfigError
 from promptfuse.models import CausalLM, Model
 from promptfuse.objectives import Fluency, Objective, Term
 from promptfuse.search.hypothesis import Proposal
@@ -64,6 +65,7 @@ class Guidance:
         self.gains: dict[str, Gain] = {}
         self.slots = method.subtokens
         self.temperature = method.probe_temperature
+        self.probe = None if method.probe is None else word_token(primary, method.probe)
         if method.transport == "none":
             return
         for name, term in objective.terms.items():
@@ -84,6 +86,9 @@ class Guidance:
         """
         found = {}
         expected = (log_probabilities / self.temperature).softmax(1)
+        if self.probe is not None:
+            expected = torch.zeros_like(expected)
+            expected[:, self.probe] = 1
         for name, term in self.terms.items():
             carrier = self.transports[name]
             probe = carrier.expected_embedding(expected)
@@ -133,6 +138,18 @@ class Guidance:
                 estimated = torch.tensor([proposals[index].estimates[name] for index in indices])
                 true = losses[name][torch.tensor(indices)].float()
                 gain.observe(estimated - estimated.mean(), true - true.mean())
+
+
+def word_token(primary: CausalLM, word: str) -> int:
+    """The token that is a word with its blank.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    before, behind = primary.plain_ids(["word", f"word {word.strip()}"])
+    if len(behind) != len(before) + 1 or behind[: len(before)] != before:
+        raise ConfigError(f"probe: {word!r} is no single token of {primary.name}; give a more common word")
+    return behind[-1]
 
 
 _TRANSPORTS: WeakKeyDictionary[CausalLM, dict[tuple[int, str, int], tuple[Model, Transport]]] = (

@@ -53,6 +53,8 @@ class AutoDAN:
         subtokens: the longest word in secondary tokens whose positions have gradients of their own.
         probe_temperature: the placeholder is the expected next word under the language model's
             distribution at this temperature; flatter estimates better than 1.
+        probe: a word to stand there instead, such as ``the``, which estimates worse; it has to be a single
+            token of the language model.
     """
 
     candidates: int = 256
@@ -61,6 +63,7 @@ class AutoDAN:
     adapt_gain: bool = True
     subtokens: int = 2
     probe_temperature: float = 3.0
+    probe: str | None = None
 
     def __post_init__(self) -> None:
         _at_least("candidates", self.candidates)

@@ -1,11 +1,13 @@
 """The search as a recipe: what the caption task finds, scored from scratch, whoever is in flight."""
 
 import pytest
+import torch
 
 import promptfuse as pf
 from promptfuse.errors import ConfigError, ImageError
 from promptfuse.models.together import Meeting
 from promptfuse.search import AutoDAN, Chain, Polish
+from promptfuse.search.guidance import Guidance, word_token
 from tests.evaluation.recipes.conftest import quick
 
 FEW = {"steps": 4, "beams": 2, "candidates": 5}
@@ -43,10 +45,10 @@ def test_score_and_finish_agree(photos):
 
 def test_every_setting_reaches_the_search():
     describer = quick(
-        "ours", candidates=7, gain=0.5, adapt_gain=False, subtokens=3, probe_temperature=2.0,
+        "ours", candidates=7, gain=0.5, adapt_gain=False, subtokens=3, probe_temperature=2.0, probe="the",
         polish_steps=2, polish_candidates=9, transport="none", steps=6,
     )  # fmt: skip
-    expected = AutoDAN(7, "none", gain=0.5, adapt_gain=False, subtokens=3, probe_temperature=2.0)
+    expected = AutoDAN(7, "none", gain=0.5, adapt_gain=False, subtokens=3, probe_temperature=2.0, probe="the")
     assert describer.method == Chain(expected, Polish(9), steps=(6, 2))
     assert quick("ours").method == AutoDAN(candidates=quick("ours").captioner.preset.candidates)
 
@@ -71,6 +73,25 @@ def test_the_papers_transport_is_fitted_on_load(photos, tmp_path, monkeypatch):
     describer.load()
     assert list(tmp_path.glob("adapters/*paper*"))
     assert describer(photos[0]).text
+
+
+def test_a_probe_is_a_word_of_the_language_model(photos):
+    describer = quick("ours", probe="the", **FEW)
+    lm = describer.captioner.model("lm")
+    assert lm.tokenizer.decode([word_token(lm, "the")]) == " the"
+    objective = describer.objective(photos[0])
+    fixed, usual = (
+        Guidance(objective, lm, method) for method in (describer.method, quick("ours", **FEW).method)
+    )
+    scores = lm.next_log_probabilities([[], []])
+    texts = ["A cat", "Two dogs"]
+    found = fixed.estimate(texts, scores)["image"]
+    assert not torch.allclose(found, usual.estimate(texts, scores)["image"], equal_nan=True)
+    # The estimate at the probe itself is its true loss, which no other word's is.
+    exact = torch.tensor([objective.exact(f"{text} the").terms["image"] for text in texts])
+    assert torch.allclose(found[:, word_token(lm, "the")], exact, atol=1e-4)
+    with pytest.raises(ConfigError, match="'xylograph' is no single token of mini-lm"):
+        quick("ours", probe="xylograph")
 
 
 def test_sentiment_is_a_term(photos):

@@ -13,7 +13,7 @@ from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Recipe
 from promptfuse.models import CausalLM
 from promptfuse.models.images import ImageLike
 from promptfuse.search import AutoDAN, Chain, Method, Polish
-from promptfuse.search.guidance import transport
+from promptfuse.search.guidance import transport, word_token
 
 
 class SearchRecipe(Recipe):
@@ -30,6 +30,7 @@ class SearchRecipe(Recipe):
         adapt_gain: see ``AutoDAN``.
         subtokens: see ``AutoDAN``.
         probe_temperature: see ``AutoDAN``.
+        probe: see ``AutoDAN``.
         polish_steps: steps of ``Polish`` behind the last token; 0 for none.
         polish_candidates: exact evaluations per beam and step of ``Polish``.
     """
@@ -44,6 +45,7 @@ class SearchRecipe(Recipe):
     adapt_gain: bool = True
     subtokens: Annotated[int, Field(ge=1, le=8)] = 2
     probe_temperature: Annotated[float, Field(gt=0, le=100)] = 3.0
+    probe: str | None = None
     polish_steps: Annotated[int, Field(ge=0)] = 0
     polish_candidates: Count = 64
 
@@ -68,6 +70,7 @@ class SearchDescriber(Describer):
             recipe.adapt_gain,
             recipe.subtokens,
             recipe.probe_temperature,
+            recipe.probe,
         )
         if not recipe.polish_steps:
             return append
@@ -80,6 +83,8 @@ class SearchDescriber(Describer):
         if self.recipe.transport == "none":
             return
         primary = cast(CausalLM, self.captioner.model("lm"))
+        if self.recipe.probe is not None:
+            word_token(primary, self.recipe.probe)
         for role, model in self.captioner.loaded().items():
             if role != "lm":
                 transport(primary, model, self.recipe.transport, self.recipe.subtokens)
