@@ -45,6 +45,8 @@ class Meteor(Metric):
         seconds = self.seconds if self.seconds is not None else 300 + len(tokens.texts) / 10
         rows = []
         try:
+            # A java command may be there and not work: tell its own reason.
+            run_java(["-version"], seconds=60)
             with _meteor(seconds) as scorer:
                 for text, references in zip(tokens.texts, tokens.references, strict=True):
                     # The bars part the fields of a line; pycocoevalcap takes them out of captions only.

@@ -94,4 +94,4 @@ def stanford_tokens(texts: Sequence[str]) -> list[list[str]]:
     lines += [""] * (len(texts) - len(lines))
     if any(line.strip() for line in lines[len(texts) :]):
         raise JavaError(f"the tokenizer gave {len(lines)} lines for {len(texts)} captions")
-    return [line.split() for line in lines[: len(texts)]]
+    return [line.rstrip().split(" ") for line in lines[: len(texts)]]

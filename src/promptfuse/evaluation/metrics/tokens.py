@@ -48,21 +48,29 @@ def tokenise(texts: Sequence[str], references: Sequence[Sequence[str]], kind: Ki
     Raises:
         ConfigError: if Java's is asked for and cannot be had, or pycocoevalcap is not installed.
     """
-    # The tokenizer takes each of a dozen characters as a line's end, after which lines and captions differ.
-    every = [" ".join(text.split()) for text in texts]
-    every += [" ".join(text.split()) for several in references for text in several]
-    reason = ""
+    flat = [text for several in references for text in several]
+    # Java's takes each of a dozen characters as a line's end, after which lines and captions differ. It is
+    # run for captions and references apart, as pycocoevalcap does: it looks beyond the ends of lines.
+    parts = [[" ".join(_unicode(text).split()) for text in part] for part in (texts, flat)]
+    words: list[list[list[str]]] = []
     used: Literal["stanford", "python"] = "python"
+    reason = ""
     if kind != "python":
         try:
-            words, used = stanford_tokens(every), "stanford"
+            words, used = [stanford_tokens(part) for part in parts], "stanford"
         except (JavaError, ConfigError) as error:
             if kind == "stanford":
                 raise ConfigError(f"the Stanford tokenizer: {error}; or use the python one") from None
             reason = str(error)
     if used == "python":
-        words = [ptb_tokens(text) for text in every]
-    lines = iter([" ".join(word for word in line if word not in PUNCTUATION) for line in words])
-    return Tokens(
-        [next(lines) for _ in texts], [[next(lines) for _ in several] for several in references], used, reason
+        words = [[ptb_tokens(text) for text in part] for part in parts]
+    own, theirs = (
+        [" ".join(word for word in line if word not in PUNCTUATION) for line in part] for part in words
     )
+    lines = iter(theirs)
+    return Tokens(own, [[next(lines) for _ in several] for several in references], used, reason)
+
+
+def _unicode(text: str) -> str:
+    """The text with question marks for halves of surrogate pairs, which no file can hold."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
