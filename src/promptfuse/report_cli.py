@@ -24,7 +24,7 @@ def _whole(value: str) -> int:
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of `promptfuse run`.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders of `promptfuse run`.")],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="The page; report.html, or none with --json.")
     ] = None,

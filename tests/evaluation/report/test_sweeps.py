@@ -48,6 +48,11 @@ def test_a_plain_run_is_at_weight_zero(runs_of):
     assert found.steps == [(0.0, 2), (1.0, 0), (3.0, 1)]
 
 
+def test_one_weight_and_a_plain_run(runs_of):
+    (found,) = find_sweeps(runs_of({**BASE, "sentiment": "positive", "sentiment_weight": 1}, BASE))
+    assert found.steps == [(0.0, 1), (1.0, 0)]
+
+
 def test_steers_and_weights_of_presets(runs_of):
     steers = [{**BASE, "steer": [f"mini-tone:positive={weight}"]} for weight in (0.5, 2)]
     (found,) = find_sweeps(runs_of(*steers, BASE))

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptfuse.evaluation.metrics import Column
 from promptfuse.evaluation.predictions import Prediction
-from promptfuse.evaluation.report.load import Comparison
+from promptfuse.evaluation.report.comparison import Comparison
 from promptfuse.evaluation.report.measure import OBJECTIVE, SIMILARITY, TERM, Measured, objective
 from promptfuse.evaluation.report.plots import colour
 from promptfuse.evaluation.report.resources import resource

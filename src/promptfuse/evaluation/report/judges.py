@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.report.load import Run
+from promptfuse.evaluation.report.folders import Run
 
 if TYPE_CHECKING:
     from promptfuse.models import Model, SequenceClassifier

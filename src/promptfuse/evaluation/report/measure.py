@@ -13,8 +13,9 @@ from promptfuse.evaluation.metrics import METRICS, Column, Score, Unavailable, s
 from promptfuse.evaluation.metrics.base import Better, Floats, mean
 from promptfuse.evaluation.metrics.bootstrap import Interval, draw_counts
 from promptfuse.evaluation.predictions import Prediction
+from promptfuse.evaluation.report.comparison import Comparison
+from promptfuse.evaluation.report.folders import Run
 from promptfuse.evaluation.report.judges import Judges, labels_of, warnings
-from promptfuse.evaluation.report.load import Comparison, Run
 
 OBJECTIVE = "objective"
 TERM = "terms."
@@ -89,7 +90,7 @@ class Measured:
             "runs": [
                 {
                     "name": run.name,
-                    "folder": str(run.folder),
+                    "folder": run.folder,
                     "photos": len(run.predictions),
                     "failed": len(run.failures),
                     "metrics": {

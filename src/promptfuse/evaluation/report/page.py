@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from promptfuse.evaluation.metrics import Score
+from promptfuse.evaluation.report.folders import Run
 from promptfuse.evaluation.report.gallery import failures, gallery
-from promptfuse.evaluation.report.load import Run
 from promptfuse.evaluation.report.measure import OBJECTIVE, SIMILARITY, TERM, Measured
 from promptfuse.evaluation.report.plots import (
     Mark,

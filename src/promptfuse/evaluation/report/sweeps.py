@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptfuse.evaluation.metrics import Score
-from promptfuse.evaluation.report.load import Run, steer_parts
+from promptfuse.evaluation.report.folders import Run, steer_parts
 from promptfuse.evaluation.report.measure import ACCURACY, LIKELY, OBJECTIVE, SIMILARITY, Measured
 from promptfuse.evaluation.report.plots import Mark, colour, scatter
 from promptfuse.web.document import keys
@@ -56,12 +56,11 @@ def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
                 groups.setdefault((key, rest), []).append((float(value), number))
     found = []
     for (key, rest), steps in groups.items():
-        if len({value for value, _ in steps}) < 2:
-            continue
         if key.startswith(STEERING):
             plain = {item for item in rest if not item[0].startswith(STEERING)}
             steps += [(0.0, number) for number, own in enumerate(settings) if set(own.items()) == plain]
-        found.append((key, dict(rest), sorted(steps)))
+        if len({value for value, _ in steps}) > 1:
+            found.append((key, dict(rest), sorted(steps)))
     return [
         Sweep(key, _name(rest, [other for name, other, _ in found if name == key]), _label(key, rest), steps)
         for key, rest, steps in found

@@ -179,7 +179,8 @@ class _Scale:
         low = min([*values, *(bound[0] for bound in bounds)])
         high = max([*values, *(bound[1] for bound in bounds)])
         half = max((bound[1] - bound[0] for bound in bounds), default=0.0) / 2
-        size = half or max(abs(value) for value in values) / 100
+        whole = not half and all(value == round(value) for value in values)
+        size = 10.0 if whole else half or max(abs(value) for value in values) / 100
         digits = 1 - math.floor(math.log10(size)) if size > 0 else 0
         return cls(low, high, min(4, max(0, digits)))
 

@@ -1,65 +1,13 @@
-"""Reading runs over a data set, and finding what of them can be compared."""
+"""Finding what of several runs can be compared."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.predictions import Prediction, read_predictions
-
-
-@dataclass(frozen=True)
-class Run:
-    """A folder that a run over a data set filled.
-
-    Attributes:
-        name: of the folder, with those above it where two have the same.
-        folder: where it is.
-        manifest: what its ``manifest.json`` says; empty if there is none.
-        predictions: by the photos' ids, in the order of the file.
-    """
-
-    name: str
-    folder: Path
-    manifest: Mapping[str, Any] = field(repr=False)
-    predictions: Mapping[str, Prediction] = field(repr=False)
-
-    @property
-    def failures(self) -> list[Prediction]:
-        """The photos without a caption."""
-        return [one for one in self.predictions.values() if one.text is None]
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What the captions were made by."""
-        return _mapping(self.manifest.get("recipe"))
-
-    @property
-    def models(self) -> dict[str, dict[str, str]]:
-        """Name and fingerprint of each model that was searched with, by role."""
-        found = {role: _mapping(model) for role, model in _mapping(self.manifest.get("models")).items()}
-        return {
-            role: {key: str(model.get(key, "")) for key in ("name", "fingerprint")}
-            for role, model in found.items()
-        }
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels that its captions were drawn to."""
-        steers = self.settings.get("steer")
-        given = [str(steer) for steer in steers] if isinstance(steers, list) else []
-        labels = [steer_parts(steer)[0].rpartition(":")[2] for steer in given]
-        sentiment = self.settings.get("sentiment")
-        return [str(sentiment), *labels] if sentiment else labels
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """The data set that the photos are from."""
-        return _mapping(self.manifest.get("data"))
+from promptfuse.evaluation.report.folders import Run
 
 
 @dataclass(frozen=True)
@@ -85,32 +33,6 @@ class Comparison:
     def image(self, photo: str) -> str:
         """Path or address of a photo."""
         return self.runs[0].predictions[photo].image
-
-
-def steer_parts(steer: str) -> tuple[str, float | None]:
-    """``MODEL:LABEL`` of a steer, and its weight if it has one."""
-    name, _, weight = steer.rpartition("=")
-    try:
-        return (name, float(weight)) if name else (steer, None)
-    except ValueError:
-        return steer, None
-
-
-def load_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read run folders.
-
-    Raises:
-        ConfigError: if a folder has no predictions, or is given twice, or a file cannot be read.
-    """
-    places = [folder.resolve() for folder in folders]
-    for index, place in enumerate(places):
-        if place in places[:index]:
-            raise ConfigError(f"{folders[index]}: given twice; give each run once")
-    predictions = [_predictions(folder) for folder in folders]
-    return [
-        Run(name, folder, _manifest(folder), lines)
-        for name, folder, lines in zip(_names(places), folders, predictions, strict=True)
-    ]
 
 
 def compare(runs: Sequence[Run], references: str | None = None) -> Comparison:
@@ -194,50 +116,19 @@ def _references(runs: Sequence[Run], given: str | None) -> tuple[dict[str, tuple
         if not any(photo.references for photo in photos):
             raise ConfigError(f"{given}: no captions in it; give a data set with references")
         return {photo.id: photo.references for photo in photos}, []
-    sources = dict.fromkeys(str(run.data["source"]) for run in runs if run.data.get("source"))
+    # The split alone, since a data set may be a hundred times as large.
+    sources = dict.fromkeys(
+        (str(run.data["source"]), run.data.get("split")) for run in runs if run.data.get("source")
+    )
     if not sources:
         return {}, ["The runs do not say which data set they are on; give its captions by --references."]
     reason = "it has no captions"
-    for source in sources:
+    for source, split in sources:
         try:
-            photos = read_dataset(source).photos
+            photos = read_dataset(source, split=split if isinstance(split, str) else None).photos
         except ConfigError as error:
             reason = str(error)
             continue
         if any(photo.references for photo in photos):
             return {photo.id: photo.references for photo in photos}, []
     return {}, [f"No references: {reason}. Another file can be given by --references."]
-
-
-def _manifest(folder: Path) -> Mapping[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        raise ConfigError(f"{path}: damaged; remove it, and the report says less about the run") from None
-    return _mapping(values)
-
-
-def _predictions(folder: Path) -> dict[str, Prediction]:
-    path = folder / "predictions.jsonl"
-    if not path.is_file():
-        raise ConfigError(f"{folder}: no predictions.jsonl in it; give the folder of a run")
-    found = {one.id: one for one in read_predictions(path)}
-    if not found:
-        raise ConfigError(f"{path}: no prediction in it; let the run finish a photo first")
-    return found
-
-
-def _names(places: Sequence[Path]) -> list[str]:
-    """The last part of each path, with as many of those above as tell them apart."""
-    for depth in range(1, max(len(place.parts) for place in places) + 1):
-        names = ["/".join(place.parts[-depth:]) for place in places]
-        if len(set(names)) == len(names):
-            break
-    return names
-
-
-def _mapping(values: Any) -> Mapping[str, Any]:
-    return values if isinstance(values, dict) else {}

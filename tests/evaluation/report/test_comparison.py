@@ -112,12 +112,32 @@ def test_manifests_may_say_little(make_run):
         load_runs([folder])
 
 
+def test_folders_behind_addresses(make_run):
+    fsspec = pytest.importorskip("fsspec")
+    folder = make_run("one")
+    system = fsspec.filesystem("memory")
+    for name in ("predictions.jsonl", "manifest.json"):
+        system.pipe(f"/runs/one/{name}", (folder / name).read_bytes())
+    system.pipe("/runs/two/predictions.jsonl", b"{}\n")
+    local, remote = load_runs([folder, "memory://runs/one/"])
+    assert (remote.name, remote.folder) == ("runs/one", "memory://runs/one/")
+    assert (remote.predictions, remote.manifest) == (local.predictions, local.manifest)
+    with pytest.raises(ConfigError, match=re.escape("memory://runs/two/predictions.jsonl: line 1")):
+        load_runs(["memory://runs/two"])
+    with pytest.raises(ConfigError, match=re.escape("memory://runs/none: no predictions.jsonl")):
+        load_runs(["memory://runs/none"])
+
+
 def test_folders_that_are_no_runs(tmp_path, make_run):
     folder = make_run("one")
     with pytest.raises(ConfigError, match=r"no predictions\.jsonl"):
         load_runs([tmp_path])
     with pytest.raises(ConfigError, match="given twice"):
         load_runs([folder, folder / ".." / "one"])
+    for field, value in {"text": 5, "image": None, "seconds": "1", "terms": {"fluency": "low"}}.items():
+        wrong = make_run(f"wrong-{field}", lines={3: {field: value}})
+        with pytest.raises(ConfigError, match="the line of 'p3' has a field of a wrong kind"):
+            load_runs([wrong])
     (folder / "predictions.jsonl").write_text("")
     with pytest.raises(ConfigError, match="no prediction in it"):
         load_runs([folder])

@@ -1,0 +1,166 @@
+"""Reading the folders that runs over data sets filled."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.addresses import exists, is_address, join, read_bytes
+from promptfuse.evaluation.predictions import Prediction, read_predictions
+
+LINES, MANIFEST = "predictions.jsonl", "manifest.json"
+
+MAX_BYTES = 8 << 30
+"""The most that a file behind an address may have."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that a run over a data set filled.
+
+    Attributes:
+        name: of the folder, with those above it where two have the same.
+        folder: its path or address.
+        manifest: what its ``manifest.json`` says; empty if there is none.
+        predictions: by the photos' ids, in the order of the file.
+    """
+
+    name: str
+    folder: str
+    manifest: Mapping[str, Any] = field(repr=False)
+    predictions: Mapping[str, Prediction] = field(repr=False)
+
+    @property
+    def failures(self) -> list[Prediction]:
+        """The photos without a caption."""
+        return [one for one in self.predictions.values() if one.text is None]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the captions were made by."""
+        return mapping(self.manifest.get("recipe"))
+
+    @property
+    def models(self) -> dict[str, dict[str, str]]:
+        """Name and fingerprint of each model that was searched with, by role."""
+        found = {role: mapping(model) for role, model in mapping(self.manifest.get("models")).items()}
+        return {
+            role: {key: str(model.get(key, "")) for key in ("name", "fingerprint")}
+            for role, model in found.items()
+        }
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that its captions were drawn to."""
+        steers = self.settings.get("steer")
+        given = [str(steer) for steer in steers] if isinstance(steers, list) else []
+        labels = [steer_parts(steer)[0].rpartition(":")[2] for steer in given]
+        sentiment = self.settings.get("sentiment")
+        return [str(sentiment), *labels] if sentiment else labels
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The data set that the photos are from."""
+        return mapping(self.manifest.get("data"))
+
+
+def steer_parts(steer: str) -> tuple[str, float | None]:
+    """``MODEL:LABEL`` of a steer, and its weight if it has one."""
+    name, _, weight = steer.rpartition("=")
+    try:
+        return (name, float(weight)) if name else (steer, None)
+    except ValueError:
+        return steer, None
+
+
+def load_runs(folders: Sequence[str | PathLike[str]]) -> list[Run]:
+    """Read run folders.
+
+    Args:
+        folders: their paths, or addresses such as ``s3://bucket/runs/first``.
+
+    Raises:
+        ConfigError: if a folder has no predictions, or is given twice, or a file cannot be read.
+    """
+    given = [str(folder) for folder in folders]
+    places = [_place(folder) for folder in given]
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            raise ConfigError(f"{given[index]}: given twice; give each run once")
+    return [_read(name, folder) for name, folder in zip(_names(places), given, strict=True)]
+
+
+def _place(folder: str) -> PurePosixPath:
+    """Where a folder is, in one spelling."""
+    return PurePosixPath(folder) if is_address(folder) else PurePosixPath(Path(folder).resolve().as_posix())
+
+
+def _read(name: str, folder: str) -> Run:
+    with _local(folder) as local:
+        predictions = _predictions(local)
+        return Run(name, folder, _manifest(local), predictions)
+
+
+@contextmanager
+def _local(folder: str) -> Iterator[Path]:
+    """The folder itself, or a copy of what is behind an address; errors name what was given."""
+    if not is_address(folder):
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="promptfuse-") as copy:
+        for file in (LINES, MANIFEST):
+            if exists(join(folder, file), ConfigError):
+                Path(copy, file).write_bytes(read_bytes(join(folder, file), MAX_BYTES, ConfigError))
+        try:
+            yield Path(copy)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(copy, folder.rstrip("/"))) from None
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    path = folder / MANIFEST
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        raise ConfigError(f"{path}: damaged; remove it, and the report says less about the run") from None
+    return mapping(values)
+
+
+def _predictions(folder: Path) -> dict[str, Prediction]:
+    path = folder / LINES
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no {LINES} in it; give the folder of a run")
+    found = {one.id: one for one in read_predictions(path)}
+    for one in found.values():
+        numbers = [*one.terms.values(), *one.weights.values(), one.seconds, one.exact_evaluations]
+        texts = [text for text in (one.text, one.error) if text is not None]
+        if not all(isinstance(number, int | float) for number in numbers) or not all(
+            isinstance(text, str) for text in (one.image, *texts)
+        ):
+            raise ConfigError(f"{path}: the line of {one.id!r} has a field of a wrong kind; remove the line")
+    if not found:
+        raise ConfigError(f"{path}: no prediction in it; let the run finish a photo first")
+    return found
+
+
+def _names(places: Sequence[PurePosixPath]) -> list[str]:
+    """The last part of each path, with as many of those above as tell them apart."""
+    for depth in range(1, max(len(place.parts) for place in places) + 1):
+        names = ["/".join(place.parts[-depth:]) for place in places]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def mapping(values: Any) -> Mapping[str, Any]:
+    """A JSON object; an empty one for anything else."""
+    return values if isinstance(values, dict) else {}
