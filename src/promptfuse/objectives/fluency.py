@@ -60,7 +60,7 @@ class Fluency(Term):
 
     def per_nat(self, tokens: Tensor) -> Tensor:
         """What one nat of a text's NLL adds to its loss, by the number of predicted tokens."""
-        return tokens**-self.length_exponent * TYPICAL_LENGTH ** (self.length_exponent - 1)
+        return tokens.pow(-self.length_exponent) * float(TYPICAL_LENGTH ** (self.length_exponent - 1))
 
     @property
     def lm(self) -> CausalLM:
