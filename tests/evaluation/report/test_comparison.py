@@ -72,6 +72,11 @@ def test_a_data_set_that_is_gone_is_told(make_run, references):
     assert "captions.jsonl" in comparison.notes[0]
 
 
+def test_a_split_that_the_file_no_longer_has(make_run, references):
+    data = {"name": "toys", "source": str(references), "split": "dev"}
+    assert len(compare(load_runs([make_run("one", manifest={"data": data})])).references) == 12
+
+
 def test_references_without_captions(make_run, tmp_path, photos):
     folder = make_run("one")
     empty = tmp_path / "empty.jsonl"

@@ -116,9 +116,12 @@ def _references(runs: Sequence[Run], given: str | None) -> tuple[dict[str, tuple
         if not any(photo.references for photo in photos):
             raise ConfigError(f"{given}: no captions in it; give a data set with references")
         return {photo.id: photo.references for photo in photos}, []
-    # The split alone, since a data set may be a hundred times as large.
+    # First the split alone, since a data set may be a hundred times as large.
     sources = dict.fromkeys(
-        (str(run.data["source"]), run.data.get("split")) for run in runs if run.data.get("source")
+        (str(run.data["source"]), split)
+        for run in runs
+        if run.data.get("source")
+        for split in (run.data.get("split"), None)
     )
     if not sources:
         return {}, ["The runs do not say which data set they are on; give its captions by --references."]
