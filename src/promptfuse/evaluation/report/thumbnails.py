@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,9 +56,10 @@ def _reduced(image: str, side: int) -> Image.Image | None:
         return None
     try:
         with Image.open(path, formats=("JPEG",)) as photo:
-            # At twice the size, so that the second step has something to average over.
             large = photo.width * photo.height > MAX_PIXELS
-            if large or photo.mode != "RGB" or photo.draft("RGB", (2 * side, 2 * side)) is None:
+            shrink = side / max(photo.size)
+            wanted = (math.ceil(photo.width * shrink), math.ceil(photo.height * shrink))
+            if large or photo.mode != "RGB" or photo.draft("RGB", wanted) is None:
                 return None
             return ImageOps.exif_transpose(photo)
     except Exception:  # Decoders raise whatever a damaged file leads them to; the careful way tells why.
