@@ -8,7 +8,13 @@ from typing import Protocol
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.recipes import Recipe
 from promptfuse.evaluation.runs.config import EngineSettings
-from promptfuse.evaluation.runs.groups import Group, Work, describe_group, torch_threads
+from promptfuse.evaluation.runs.groups import (
+    Group,
+    Work,
+    describe_group,
+    keep_memory_flat,
+    torch_threads,
+)
 
 OnLine = Callable[[Prediction], None]
 OnGroup = Callable[[Work], None]
@@ -45,6 +51,7 @@ class LocalEngine:
 
     def load(self) -> dict[str, dict[str, str]]:
         """See ``Engine``."""
+        keep_memory_flat()
         self.describer.load()
         return self.describer.models()
 

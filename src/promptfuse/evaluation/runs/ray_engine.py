@@ -22,7 +22,13 @@ from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.recipes import Describer, Recipe, describe, load_recipe
 from promptfuse.evaluation.runs.config import EngineSettings
 from promptfuse.evaluation.runs.engines import OnGroup, OnLine
-from promptfuse.evaluation.runs.groups import Group, Work, describe_group, torch_threads
+from promptfuse.evaluation.runs.groups import (
+    Group,
+    Work,
+    describe_group,
+    keep_memory_flat,
+    torch_threads,
+)
 
 MOST_BLOCKS = 10_000
 """Ray Data takes this many blocks of work without effort; with more groups, a block has several."""
@@ -44,6 +50,7 @@ class GroupWorker:
     """
 
     def __init__(self, recipe: dict[str, Any], device: str, threads: int, models: Models) -> None:
+        keep_memory_flat()
         self.recipe = load_recipe(recipe)
         self.device, self.threads, self.models = device, threads, models
         self._describer: Describer | None = None
@@ -134,6 +141,8 @@ class RayEngine:
             try:
                 for answer in answers.iter_rows():
                     _take(answer, on_line, on_group)
+            except ray.exceptions.RayTaskError:
+                raise  # A fault of the program, with its traceback.
             except ray.exceptions.RayError as error:
                 said = " ".join(str(error).split())[:300]
                 raise ConfigError(f"engine ray: {said}; see Ray's logs, the same command goes on") from None

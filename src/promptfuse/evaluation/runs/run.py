@@ -198,6 +198,9 @@ class _Run:
 
     def _group(self, work: Work) -> None:
         session = self.session
+        if not session.work_seconds:
+            # Workers elsewhere load their models after the engine was started.
+            self.began = max(self.began, time.monotonic() - work.seconds)
         session.work_seconds += work.seconds
         session.peak_memory_bytes = max(session.peak_memory_bytes, work.peak_memory_bytes)
         session.peak_device_bytes = max(session.peak_device_bytes, work.peak_device_bytes)
