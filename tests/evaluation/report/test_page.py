@@ -297,6 +297,8 @@ def test_views_in_a_browser(make_run, page, tmp_path):
             f"{(tmp_path / 'report.html').as_uri()}#{view}",
         ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            pytest.skip(f"Chromium does not run here: {done.stderr[-200:]}")
         rows = done.stdout.partition('id="rows"')[2].partition('<div class="pager"')[0]
         return re.findall(r'class="photo-id">(p\d+)', rows), rows
 

@@ -54,8 +54,7 @@ function write() {
   if (state.hide.size) given.set("hide", [...state.hide].join(","));
   if (!state.refs) given.set("refs", "0");
   const text = given.toString();
-  // An address that leads to a part of the page stays until a view is chosen.
-  if (text || location.hash.includes("=")) history.replaceState(null, "", text ? `#${text}` : location.pathname);
+  history.replaceState(null, "", text ? `#${text}` : "#gallery");
 }
 
 function isMetric() {
