@@ -50,7 +50,9 @@ def report(
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="A label that captions should have; repeatable; else those of the runs."),
+        typer.Option(
+            metavar="LABEL", help="A label that captions should have; repeatable; else those of the runs."
+        ),
     ] = None,
     photos: Annotated[bool, typer.Option("--photos/--no-photos", help="Small photos in the gallery.")] = True,
     limit_gallery: Annotated[
@@ -60,7 +62,9 @@ def report(
         int, typer.Option(parser=_whole, metavar="N", help="Of the bootstrap; 0 for no intervals.")
     ] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as a JSON object.")] = False,
-    device: Annotated[str, typer.Option(help="Of the models that judge: cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the models that judge: cpu, cuda, cuda:1, mps.")
+    ] = "cpu",
 ) -> None:
     """Compare runs: tables with intervals, plots, and a gallery of their captions, as one page."""
     for name, number in (("limit-gallery", limit_gallery), ("resamples", resamples)):
