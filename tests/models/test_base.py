@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,3 +114,24 @@ def test_texts_of_strange_characters_encode(model: Callable[..., Any]) -> None:
         batch = loaded.encode(["日🙂", "é\u0301", "\u200b", "a\tb"])
         assert int(batch.ids.max()) < len(loaded.embedding_table)
         assert torch.isfinite(output(loaded, batch)[[0, 1, 3]]).all()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_texts_that_grow_have_the_rows_of_fresh_ones(name: str, model: Callable[..., Any]) -> None:
+    loaded = model(name)
+    texts = ["A", "A brown", "A brown dog", "Two", "Two brown dogs", "it's  10 dollars.", ""]
+    for words in ([" brown", " dog", "s", ".", " xyzzy"], [" dog", " in", "\u00e9", " dog dog"]):
+        grown = [f"{text}{word}" for text in texts for word in words]
+        rows, content = loaded.grown_rows(grown)
+        fresh, ranges = loaded.token_rows(grown)
+        assert (rows, list(content)) == (fresh, ranges)
+
+
+def test_rows_of_a_batch_are_those_it_was_made_of(model: Callable[..., Any]) -> None:
+    loaded = model("gpt2")
+    rows = [[3, 4, 5], [6], [7, 8]]
+    batch = loaded.collate(rows, [(0, len(row)) for row in rows])
+    assert batch.rows == rows
+    assert replace(batch, given=None).rows == rows
+    assert batch.ids.tolist() == [[3, 4, 5], [6, loaded.pad_id, loaded.pad_id], [7, 8, loaded.pad_id]]
+    assert batch.mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]

@@ -1,8 +1,11 @@
 """Rules for texts, and searches that obey them."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import promptfuse as pf
+from promptfuse.search.constraints import words_of
 from promptfuse.search.readback import RoundTrip, reads_back
 from tests.search.conftest import FREE
 
@@ -177,3 +180,22 @@ def test_constraints_may_leave_nothing_to_say(puzzle):
     with pytest.raises(pf.ConfigError, match="no token can be put behind"):
         pf.Search(puzzle.objective, pf.AutoDAN(8), pf.Greedy(), constraints=rules).run()
     assert FREE.allows("")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "A", "dog", "dogs", "it's", "x_y", ".", "-", "", "caf\u00e9"]), max_size=9
+    ),
+    st.sampled_from([" ", "  ", ""]),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_rules_of_a_text_are_those_of_its_words(words, blank, size, echo):
+    """Whatever is remembered of its beginning."""
+    text = blank.join(words)
+    found = words_of(text)
+    runs = [tuple(found[start : start + size]) for start in range(len(found) - size + 1)] if size else []
+    repeats = len(set(runs)) < len(runs)
+    echoes = any(found[index] == found[index - 1] for index in range(1, len(found)))
+    rules = pf.Constraints(no_repeat_ngram=size, no_echo=echo, max_words=6)
+    assert rules.allows(text) == (not repeats and not (echo and echoes) and len(found) <= 6)

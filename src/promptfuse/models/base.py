@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -24,8 +26,12 @@ from promptfuse.models.prefix import (
     embeddings_replaced,
     reads_whole,
 )
+from promptfuse.segments import LastSegmentEncoder
 
 __all__ = ["Batch", "Model", "at_least_float32"]
+
+REMEMBERED_PARTS = 16384
+"""Beginnings, and last words, of texts whose ids each tokenizer remembers."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Batch:
             those behind.
         open: (rows, length), true at placeholders, whose ids say nothing; None if there are none.
         branches: where the rows go on from, if their beginnings have been read already.
+        given: the rows that the batch was made of, where they are still at hand.
     """
 
     ids: Tensor
@@ -46,10 +53,13 @@ class Batch:
     content: tuple[tuple[int, int], ...]
     open: Tensor | None = None
     branches: Branches | None = None
+    given: Sequence[Sequence[int]] | None = None
 
     @property
-    def rows(self) -> list[list[int]]:
+    def rows(self) -> Sequence[Sequence[int]]:
         """The token ids without padding."""
+        if self.given is not None:
+            return self.given
         lengths = self.mask.sum(1).tolist()
         return [row[:length] for row, length in zip(self.ids.tolist(), lengths, strict=True)]
 
@@ -166,9 +176,40 @@ class Model(ABC):
         self.check(texts, rows)
         return rows, content
 
+    def grown_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+        """``token_rows`` of texts that grow at the end: what has been encoded before is put together.
+
+        Raises:
+            TextError, ModelError: as ``token_rows`` does.
+        """
+        rows, content = self.encode_grown(texts)
+        self.check(texts, rows)
+        return rows, content
+
+    def encode_grown(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+        """``grown_rows`` without its checks."""
+        if reads_whole():
+            return self.encode_rows(texts)
+        found = self.encoder.encode_many(texts)
+        return [list(text.ids) for text in found], [(text.start, text.stop) for text in found]
+
+    @cached_property
+    def encoder(self) -> LastSegmentEncoder:
+        """Encodes texts that grow at the end; what it remembers changes no result."""
+        return LastSegmentEncoder(self.tokenizer, REMEMBERED_PARTS)
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of token ids, as they stand: nothing is left out or tidied up."""
+        tokenizer = self.tokenizer
+        if type(tokenizer)._decode is PreTrainedTokenizerFast._decode:
+            # What comes of it at last, without looking at each id in Python.
+            read = tokenizer.backend_tokenizer.decode
+            return [read(list(row), skip_special_tokens=False) for row in rows]
+        return list(tokenizer.batch_decode(list(rows), clean_up_tokenization_spaces=False))
+
     def open_rows(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text that may go on: without the special tokens behind it, of any length."""
-        rows, content = self.encode_rows(texts)
+        rows, content = self.encode_grown(texts)
         return [row[:stop] for row, (_, stop) in zip(rows, content, strict=True)]
 
     def encode_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
@@ -188,6 +229,11 @@ class Model(ABC):
     def check(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
         """Raise where a text does not fit the model; see ``token_rows``."""
         limit, table_rows = self.max_length, len(self.embedding_table)
+        if (
+            max(map(len, rows), default=0) <= limit
+            and max(map(max, filter(None, rows)), default=0) < table_rows
+        ):
+            return
         for text, row in zip(texts, rows, strict=True):
             if len(row) > limit:
                 shown = text if len(text) <= 40 else text[:37] + "..."
@@ -246,23 +292,26 @@ class Model(ABC):
             for row, parent in zip(rows, parents, strict=True)
         ]
         # A parent may be longer than the model takes, its children's common beginning is not.
-        reach: dict[tuple[int, ...], int] = {}
-        whole = [tuple(parent) for parent in parents]
-        for parent, length in zip(whole, shared, strict=True):
-            reach[parent] = max(length, reach.get(parent, 0))
-        number = {parent: index for index, parent in enumerate(reach)}
-        prefixes = self.prefixes([parent[:length] for parent, length in reach.items()])
-        if prefixes is None:
-            return None
-        return Branches(tuple(prefixes), tuple(number[parent] for parent in whole), tuple(shared))
+        numbers: dict[tuple[int, ...], int] = {}
+        seen: dict[int, int] = {}  # Children of one parent are given the very same list.
+        for parent in parents:
+            if id(parent) not in seen:
+                seen[id(parent)] = numbers.setdefault(tuple(parent), len(numbers))
+        origin = tuple(seen[id(parent)] for parent in parents)
+        reach = [0] * len(numbers)
+        for number, length in zip(origin, shared, strict=True):
+            reach[number] = max(length, reach[number])
+        prefixes = self.prefixes([parent[:length] for parent, length in zip(numbers, reach, strict=True)])
+        return None if prefixes is None else Branches(tuple(prefixes), origin, tuple(shared))
 
     def collate(self, rows: Sequence[Sequence[int]], content: Sequence[tuple[int, int]]) -> Batch:
         """Pad rows on the right into one batch on the model's device."""
-        lengths = [len(row) for row in rows]
-        longest = max(lengths)
-        ids = torch.tensor([[*row, *[self.pad_id] * (longest - len(row))] for row in rows])
-        mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
-        return Batch(ids.to(self.device), mask.to(self.device), tuple(content))
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, self.pad_id, np.int64)
+        ids[mask] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+        read, there = torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+        return Batch(read.to(self.device), there.to(self.device), tuple(content), given=rows)
 
     def encode(self, texts: Sequence[str]) -> Batch:
         """Encode texts afresh, (len(texts), longest)."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from promptfuse.errors import TextError
-from promptfuse.models.base import Batch, Model, at_least_float32
+from promptfuse.models.base import REMEMBERED_PARTS, Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes, token_budget
 from promptfuse.models.kv import CausalReader
 from promptfuse.models.prefix import Branches, Prefix, reads_whole
 from promptfuse.models.together import together
+from promptfuse.segments import LastSegmentEncoder
 
 _ROWS_AT_ONCE = 64
 """Rows whose keys and values are held at the same time."""
@@ -60,15 +60,29 @@ class CausalLM(Model):
 
     def plain_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids without any special token."""
-        return together(("plain", id(self)), texts, self._plain_of_several)
+        if not texts:
+            return []
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
+        return ids
 
-    def _plain_of_several(self, asked: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """Plain ids of several searches' texts, in one go."""
-        every = [text for texts in asked for text in texts]
-        ids: Iterator[list[int]] = iter(
-            self.tokenizer(every, add_special_tokens=False, verbose=False)["input_ids"] if every else []
-        )
-        return [list(islice(ids, len(texts))) for texts in asked]
+    def grown_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """``plain_ids`` of texts that grow at the end: what has been encoded before is put together."""
+        if reads_whole():
+            return [tuple(ids) for ids in self.plain_ids(texts)]
+        return [text.ids for text in self.encoder.encode_many(texts)]
+
+    @cached_property
+    def encoder(self) -> LastSegmentEncoder:
+        """See ``Model.encoder``; of the texts' own tokens."""
+        return LastSegmentEncoder(self.tokenizer, REMEMBERED_PARTS, special=False)
+
+    def encode_grown(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+        """See ``Model.encode_grown``."""
+        start = self.start_ids
+        rows = [[*start, *ids] for ids in self.grown_ids(texts)]
+        return rows, [(len(start), len(row)) for row in rows]
 
     def encode_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """Begin-of-text and the text's own tokens; see ``Model.token_rows``.

@@ -225,7 +225,7 @@ class Term(ABC):
         self, texts: Sequence[str], slots: int
     ) -> tuple[list[list[int]], list[tuple[int, int]], list[tuple[int, int]]]:
         """Rows with placeholders, their contents, and for each the place and number of its placeholders."""
-        rows, content = self.model.token_rows([f"{self.prefix}{text}" for text in texts])
+        rows, content = self.model.grown_rows([f"{self.prefix}{text}" for text in texts])
         tail, holder = self._tail_ids(self.suffix), self._holder_id()
         filled, ranges, places = [], [], []
         for row, (start, stop) in zip(rows, content, strict=True):
@@ -331,7 +331,9 @@ def _score_together(asked: Sequence[_Asked], batch_size: int | None) -> list[Ten
     content: list[tuple[int, int]] = []
     beginnings: list[list[int]] = []
     for one in asked:
-        more, ranges = one.term.model.token_rows([one.term.wrap(text) for text in one.texts])
+        model, wrapped = one.term.model, [one.term.wrap(text) for text in one.texts]
+        # With a suffix no text is the beginning of another.
+        more, ranges = model.token_rows(wrapped) if one.term.suffix else model.grown_rows(wrapped)
         rows += more
         content += ranges
         beginnings += [] if one.parents is None else one.term._beginnings(one.parents)

@@ -13,6 +13,7 @@ from promptfuse.search.guidance import Guidance
 from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.search.methods import AutoDAN, RandomAppend
 from promptfuse.search.proposer import Proposed, Proposer, Setting, with_nll
+from promptfuse.search.readback import appended
 
 SENTENCE_ENDS = (".", "!", "?")
 
@@ -59,10 +60,13 @@ class AppendProposer(Proposer):
             # More are ranked than are needed, since some break a rule: how many, only reading them tells.
             for token in tokens[tried[number] : tried[number] + _ahead(count - len(kept[number]))]
         ]:
-            texts = self.setting.decode([[*beams[number].ids, token] for number, token in pairs])
-            for (number, token), text in zip(pairs, texts, strict=True):
+            for (number, token), text in zip(pairs, appended(self.primary, beams, pairs), strict=True):
                 tried[number] += 1
-                if text is not None and len(kept[number]) < count:
+                if (
+                    text is not None
+                    and len(kept[number]) < count
+                    and self.constraints.allows(text, len(beams[number].ids) + 1)
+                ):
                     kept[number].setdefault(text, token)
         chosen = [(number, token) for number, tokens in enumerate(kept) for token in tokens.values()]
         at = torch.tensor(chosen, dtype=torch.long).reshape(-1, 2).unbind(1)

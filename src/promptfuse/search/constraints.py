@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from promptfuse.errors import ConfigError
 
@@ -14,6 +15,29 @@ from promptfuse.errors import ConfigError
 def words_of(text: str) -> list[str]:
     """The words of a text, without case and punctuation."""
     return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.casefold())
+
+
+class _Beginning(NamedTuple):
+    """What is known of the words of a text's beginning."""
+
+    words: tuple[str, ...]
+    runs: frozenset[tuple[str, ...]]
+    repeats: bool
+    echoes: bool
+
+
+@lru_cache(maxsize=1024)
+def _beginning(text: str, size: int) -> _Beginning:
+    words = words_of(text)
+    runs = _runs(words, size) if size else []
+    known = frozenset(runs)
+    echoes = any(first == second for first, second in pairwise(words))
+    return _Beginning(tuple(words), known, len(known) < len(runs), echoes)
+
+
+def _runs(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """All runs of so many words."""
+    return list(zip(*(words[offset:] for offset in range(size)), strict=False))
 
 
 @dataclass(frozen=True)
@@ -121,13 +145,17 @@ class Constraints:
             text: the whole text.
             tokens: how many it has under the primary, where ``max_tokens`` is to be checked.
         """
-        words = words_of(text)
-        if self.no_echo and any(first == second for first, second in pairwise(words)):
+        # Texts grow at the end, so that what stands before the last blank has mostly been looked at.
+        border = max(text.rfind(" "), 0)
+        size = self.no_repeat_ngram
+        head, new = _beginning(text[:border], size), words_of(text[border:])
+        if self.no_echo and (head.echoes or any(a == b for a, b in pairwise([*head.words[-1:], *new]))):
             return False
-        if size := self.no_repeat_ngram:
-            runs = list(zip(*(words[offset:] for offset in range(size)), strict=False))
-            if len(runs) != len(set(runs)):
+        if size:
+            runs = _runs([*head.words[max(len(head.words) - size + 1, 0) :], *new], size)
+            if head.repeats or len(set(runs)) < len(runs) or not head.runs.isdisjoint(runs):
                 return False
+        words = [*head.words, *new]
         if self._banned_words and not self._banned_words.isdisjoint(words):
             return False
         if any(pattern.search(text) for pattern in self._banned_expressions):

@@ -119,7 +119,7 @@ class Setting:
         if not rows:
             return []
         rows = [list(row) for row in rows]
-        texts = self.primary.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False)
+        texts = self.primary.decode(rows)
         again = self.primary.plain_ids(texts)
         return [
             text if ids == row and self.constraints.allows(text, len(row)) else None
@@ -131,7 +131,7 @@ class Setting:
         if not texts:
             return []
         rows = self.primary.plain_ids(texts)
-        decoded = self.primary.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False)
+        decoded = self.primary.decode(rows)
         return [
             tuple(row) if text == again and row and self.constraints.allows(text, len(row)) else None
             for text, row, again in zip(texts, rows, decoded, strict=True)

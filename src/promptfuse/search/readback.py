@@ -1,9 +1,17 @@
-"""Whether every model reads the same text: the round trip through all tokenizers of an objective."""
+"""What tokens read as, and whether every model reads the same text."""
 
 from __future__ import annotations
 
-from promptfuse.models import Model
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from tokenizers import decoders
+from transformers import PreTrainedTokenizerFast
+
+from promptfuse.models import CausalLM, Model
 from promptfuse.objectives import Objective
+from promptfuse.search.hypothesis import Hypothesis
+from promptfuse.segments import spell_bytes
 
 
 class RoundTrip:
@@ -33,10 +41,81 @@ class RoundTrip:
 
 def reads_back(model: Model, text: str) -> bool:
     """Whether a model's tokenizer gives the same ids for what it decodes from them."""
-    tokenizer = model.tokenizer
-    ids: list[int] = tokenizer([text], add_special_tokens=False, verbose=False)["input_ids"][0]
-    if tokenizer.unk_token_id in ids:
+    (ids,) = _own_ids(model, [text])
+    if model.tokenizer.unk_token_id in ids:
         return False
-    again = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    found: list[int] = tokenizer([again], add_special_tokens=False, verbose=False)["input_ids"][0]
-    return found == ids
+    return _own_ids(model, model.decode([ids])) == [ids]
+
+
+def _own_ids(model: Model, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of texts without special tokens."""
+    found: list[list[int]] = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
+        "input_ids"
+    ]
+    return found
+
+
+_PIECES: WeakKeyDictionary[Model, list[str | None]] = WeakKeyDictionary()
+"""Made once for all searches with a model."""
+
+
+def pieces_of(model: Model) -> list[str | None]:
+    """What each token adds to a text that it is put behind, whatever that text is.
+
+    Known for byte-level vocabularies, in which a token is a run of bytes.
+
+    Returns:
+        For each id its text; None for added tokens and for tokens that are no whole characters. Nothing
+        at all for other vocabularies.
+    """
+    if model not in _PIECES:
+        _PIECES[model] = _find_pieces(model)
+    return _PIECES[model]
+
+
+def _find_pieces(model: Model) -> list[str | None]:
+    tokenizer = model.tokenizer
+    backend = tokenizer.backend_tokenizer
+    plain = type(tokenizer)._decode is PreTrainedTokenizerFast._decode
+    # Some, like CLIP's, put a function of their own in the place of the decoder's.
+    plain = plain and "decode" not in getattr(backend, "__dict__", {})
+    if not plain or not isinstance(backend.decoder, decoders.ByteLevel):
+        return []
+    vocabulary = tokenizer.get_vocab()
+    pieces: list[str | None] = [None] * (max(vocabulary.values(), default=-1) + 1)
+    added = tokenizer.get_added_vocab()
+    for token, index in vocabulary.items():
+        if token not in added:
+            pieces[index] = spell_bytes(token)
+    return pieces
+
+
+def appended(
+    model: CausalLM, beams: Sequence[Hypothesis], pairs: Sequence[tuple[int, int]]
+) -> list[str | None]:
+    """The texts of beams with a token behind them.
+
+    Args:
+        model: the language model whose tokens they are.
+        beams: texts that are what their ids decode to.
+        pairs: numbers of beams, and tokens.
+
+    Returns:
+        For each pair the text that its ids decode to; None where that has other ids.
+    """
+    pieces = [] if any("\ufffd" in beam.text for beam in beams) else pieces_of(model)
+    known = [pieces[token] if token < len(pieces) else None for _, token in pairs]
+    rest = [
+        (*beams[number].ids, token)
+        for (number, token), piece in zip(pairs, known, strict=True)
+        if piece is None
+    ]
+    decoded = iter(model.decode(rest))
+    texts = [
+        next(decoded) if piece is None else beams[number].text + piece
+        for (number, _), piece in zip(pairs, known, strict=True)
+    ]
+    return [
+        text if len(ids) and ids[-1] == token and ids[:-1] == beams[number].ids else None
+        for (number, token), text, ids in zip(pairs, texts, model.grown_ids(texts), strict=True)
+    ]
