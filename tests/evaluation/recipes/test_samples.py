@@ -119,3 +119,20 @@ def test_sentiment_by_the_objective_or_not_at_all(photos):
     assert "sentiment" in found.terms
     with pytest.raises(ConfigError, match="by: objective"):
         load_recipe("best-of-n-image", sentiment="positive").build()
+
+
+def test_each_photo_takes_its_own_part_of_a_pool(photos):
+    describer = quick("best-of-n", count=6, pool=10, steps=6)
+    language = Language(describer.objective(photos[0]), "")
+    first, second = describer.draw(language, 1), describer.draw(language, 2)
+    whole = quick("best-of-n", count=10, pool=10, steps=6).draw(language, 0)
+    assert len(first) == len(second) == 6
+    assert first != second
+    assert all(whole.count(row) >= rows.count(row) for rows in (first, second) for row in rows)
+    assert (
+        first
+        == describer.draw(language, 1)
+        == quick("best-of-n", count=6, pool=10, steps=6).draw(language, 1)
+    )
+    with pytest.raises(ConfigError, match="pool: 5 is less than the 6"):
+        quick("best-of-n", count=6, pool=5)

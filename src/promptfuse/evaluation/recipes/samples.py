@@ -17,11 +17,13 @@ from promptfuse.models.together import together
 
 
 class SamplesRecipe(Recipe):
-    """The best of N samples that are drawn afresh for each photo.
+    """The best of N samples, drawn afresh for each photo or taken from a pool.
 
     Attributes:
         kind: ``samples``.
         count: N.
+        pool: draw so many samples once, of which each photo takes N at random: much faster over many photos,
+            whose captions are then no longer independent of each other. None to draw afresh.
         by: what the best is: ``objective``, or ``image`` for the similarity to the photo alone.
         temperature: of the language model's distribution.
         top_p: samples come from the most likely tokens that have this much probability together (Holtzman
@@ -31,6 +33,7 @@ class SamplesRecipe(Recipe):
 
     kind: Literal["samples"] = "samples"
     count: Count = 512
+    pool: Count | None = None
     by: Literal["objective", "image"] = "objective"
     temperature: Positive = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -47,6 +50,8 @@ class SamplesRecipe(Recipe):
                 raise ConfigError(
                     f"{name} {value!r}: samples picked by the image alone have none; set by: objective"
                 )
+        if self.pool is not None and self.pool < self.count:
+            raise ConfigError(f"pool: {self.pool} is less than the {self.count} of a photo; give more")
         return SamplesDescriber(self, device)
 
 
@@ -54,6 +59,7 @@ class SamplesDescriber(Describer):
     """Carries a ``SamplesRecipe`` out."""
 
     recipe: SamplesRecipe
+    _pool: list[list[int]] | None = None
 
     def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
         """See ``Describer``."""
@@ -72,13 +78,22 @@ class SamplesDescriber(Describer):
         return self.finish(objective, best, found[best], len(texts))
 
     def draw(self, language: Language, seed: int) -> list[list[int]]:
-        """Samples as tokens behind the prefix, the end of text included where the model ended one."""
+        """A photo's samples as tokens behind the prefix, the end of text included where the model ended one."""
+        recipe = self.recipe
+        if recipe.pool is None:
+            return self._draw(language, recipe.count, seed)
+        if self._pool is None:
+            self._pool = self._draw(language, recipe.pool, 0)
+        order = torch.randperm(recipe.pool, generator=torch.Generator().manual_seed(seed))
+        return [self._pool[number] for number in order[: recipe.count].tolist()]
+
+    def _draw(self, language: Language, number: int, seed: int) -> list[list[int]]:
         recipe, preset = self.recipe, self.captioner.preset
         generator = torch.Generator().manual_seed(seed)
         steps = recipe.steps or preset.steps
         rows: list[list[int]] = []
-        while len(rows) < recipe.count:
-            count = min(preset.batch, recipe.count - len(rows))
+        while len(rows) < number:
+            count = min(preset.batch, number - len(rows))
             rows += sample(language, count, steps, generator, recipe.temperature, recipe.top_p)
         return rows
 
