@@ -2,7 +2,7 @@
 
 The trainers of the ``tokenizers`` library number symbols in the order of a hash map, which differs from one
 process to the next, and so do the vocabularies of WordPiece, of BPE with marks at the ends of words, and of
-Unigram. Here equal counts are told apart by the text of the pair alone.
+Unigram. Here they are sorted, and of pairs that are as frequent the one of the older symbols is merged.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def learn(
     }
     letters = sorted({*alphabet, *"".join(cut)})
     marked = sorted({symbol for symbols in cut.values() for symbol in symbols})
-    pieces = dict.fromkeys([*specials, *letters, *marked])
+    pieces = {piece: index for index, piece in enumerate(dict.fromkeys([*specials, *letters, *marked]))}
     merges: list[Pair] = []
     while len(pieces) < size:
         counts: Counter[Pair] = Counter()
@@ -70,10 +70,10 @@ def learn(
                 counts[pair] += words[word]
         if not counts:
             break
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        best = min(counts, key=lambda pair: (-counts[pair], pieces[pair[0]], pieces[pair[1]]))
         merges.append(best)
         whole = best[0] + best[1].removeprefix(prefix)
-        pieces[whole] = None
+        pieces.setdefault(whole, len(pieces))
         for word, symbols in cut.items():
             cut[word] = _merge(symbols, best, whole)
     used: Counter[str] = Counter()

@@ -203,7 +203,7 @@ def test_soft_prompts_pass_by_texts_that_may_not_be_proposed(puzzle):
     assert any("red" in text for text in passed)
     assert result.complete
     assert not any("red" in beam.text for step in search.history for beam in step.beams)
-    assert len({beam.text for step in search.history for beam in step.beams}) > 2
+    assert len({beam.text for step in search.history for beam in step.beams}) > 1
 
 
 def test_batch_size_changes_no_edit(puzzle):
