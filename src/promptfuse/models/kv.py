@@ -16,9 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.cache_utils import Cache, DynamicLayer
 
 from promptfuse.models.batching import cut, run_halving
+from promptfuse.models.packing import cache_behind, pack, row_mask, tree_mask
 from promptfuse.models.prefix import (
     EMPTY,
     Branches,
@@ -27,7 +27,6 @@ from promptfuse.models.prefix import (
     at_least_float32,
     chosen_only,
     embeddings_replaced,
-    stack_keys,
 )
 from promptfuse.models.products import fast_layers
 
@@ -35,32 +34,6 @@ Mode = Literal["tree", "rows"]
 
 _REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
 """What a model says that does not take a mask, a cache or bare token ids."""
-
-
-class _Behind(DynamicLayer):  # type: ignore[misc]
-    """One layer of a cache that puts new keys behind known ones and keeps only the new ones.
-
-    Args:
-        keys: (rows, heads, known, width), or None if nothing is known.
-        values: the same.
-    """
-
-    def __init__(self, keys: Tensor | None, values: Tensor | None) -> None:
-        super().__init__()
-        self.new: tuple[Tensor, Tensor] | None = None
-        self.known = None if keys is None or values is None else (keys, values)
-        if keys is not None:
-            self.lazy_initialization(keys, values)
-            self.keys, self.values = keys, values
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        del args, kwargs
-        self.new = key_states, value_states
-        if self.known is None:
-            return self.new
-        return torch.cat([self.known[0], key_states], 2), torch.cat([self.known[1], value_states], 2)
 
 
 @dataclass(frozen=True)
@@ -314,7 +287,10 @@ class CausalReader:
             columns: the columns whose logits are wanted, if each branch is alone in its row; None for all.
             wanted: for each branch those of its new tokens whose logits are wanted; None for all.
         """
-        packed = self._pack(origin, [len(ids) for ids in fresh])
+        device = _device(self.module)
+        tree = self.mode == "tree"
+        most = (64 if device.type == "cpu" else 256) if tree else 1
+        packed = pack(origin, [len(ids) for ids in fresh], most)
         width = max(sum(len(fresh[index]) for index in row) for row in packed)
         places = [(0, 0)] * len(fresh)
         ids = [[0] * width for _ in packed]
@@ -329,11 +305,12 @@ class CausalReader:
                 positions[number][column : column + size] = range(shared[index], shared[index] + size)
                 branch[number][column : column + size] = [index] * size
                 column += size
-        device = _device(self.module)
         owner = torch.tensor(branch)
         longest = max(map(len, prefixes))
-        mask = self._mask(owner, torch.tensor([*shared, 0]), longest).to(device)
-        cache = self._cache(prefixes, [origin[row[0]] for row in packed], longest)
+        seen = torch.tensor([*shared, 0])
+        kind = next(self.module.parameters()).dtype
+        mask = (tree_mask(owner, seen, longest, kind) if tree else row_mask(owner, seen, longest)).to(device)
+        cache = cache_behind(prefixes, [origin[row[0]] for row in packed], longest, self.depth)
         where = torch.tensor(positions, device=device)
         keep = (
             {}
@@ -366,59 +343,6 @@ class CausalReader:
         if chosen is not None:
             logits = logits[0] if taken else logits[chosen]
         return _Run(logits, places, [layer.new for layer in cache.layers])
-
-    def _pack(self, origin: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-        """Branches by row: those of one prefix, as many as a row takes."""
-        if self.mode == "rows":
-            return [[index] for index in range(len(origin))]
-        most = 64 if _device(self.module).type == "cpu" else 256
-        rows: list[list[int]] = []
-        filled: dict[int, tuple[list[int], int]] = {}
-        for index in sorted(range(len(origin)), key=lengths.__getitem__):
-            row, tokens = filled.get(origin[index], ([], most))
-            if tokens + lengths[index] > most:
-                row, tokens = [], 0
-                rows.append(row)
-            row.append(index)
-            filled[origin[index]] = row, tokens + lengths[index]
-        return rows
-
-    def _mask(self, owner: Tensor, shared: Tensor, longest: int) -> Tensor:
-        """What each token sees of its prefix and of its row.
-
-        Args:
-            owner: (rows, columns) each token's branch, -1 at padding.
-            shared: (branches + 1,) how many tokens of the prefix each sees, 0 at the end for the padding.
-            longest: tokens of the longest prefix.
-        """
-        before = torch.arange(longest) < shared[owner][..., None]
-        if self.mode == "rows":
-            return torch.cat([before[:, 0], owner >= 0], 1).long()
-        together = (owner[:, :, None] == owner[:, None, :]).tril()
-        visible = torch.cat([before, together], 2)
-        kind = next(self.module.parameters()).dtype
-        mask = torch.zeros(visible.shape, dtype=kind)
-        return mask.masked_fill_(~visible, torch.finfo(kind).min)[:, None]
-
-    def _cache(self, prefixes: Sequence[Prefix], rows: Sequence[int], longest: int) -> Cache:
-        """Keys and values of each row's prefix."""
-        if not longest:
-            return Cache(layers=[_Behind(None, None) for _ in range(self.depth)])
-        some = next(prefix for prefix in prefixes if len(prefix))
-        layers = []
-        for index in range(self.depth):
-            sides = []
-            for known in ("keys", "values"):
-                like = getattr(some, known)[index]
-                blank = like.new_empty(like.shape[0], 0, like.shape[2])
-                tensors = [getattr(prefix, known)[index] if len(prefix) else blank for prefix in prefixes]
-                stacked = stack_keys(tensors, longest)
-                if list(rows) != list(range(len(prefixes))):
-                    one = len(prefixes) == 1
-                    stacked = stacked.expand(len(rows), -1, -1, -1) if one else stacked[list(rows)]
-                sides.append(stacked)
-            layers.append(_Behind(*sides))
-        return Cache(layers=layers)
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -9,11 +9,9 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models.prefix import reading_whole
-from promptfuse.objectives import Fluency, Objective
+from promptfuse.objectives import Objective
 from promptfuse.search.append import SENTENCE_ENDS
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.hypothesis import Hypothesis, Proposal, Step
@@ -23,6 +21,7 @@ from promptfuse.search.proposer import Proposer, Setting
 from promptfuse.search.readback import RoundTrip
 from promptfuse.search.registry import make_proposer
 from promptfuse.search.result import Result, describe_models
+from promptfuse.search.scoring import hypotheses, known_fluency
 from promptfuse.search.state import RunFolder, plain
 from promptfuse.search.stopping import Stopping, shared_out, stopping_of
 from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
@@ -291,38 +290,15 @@ class Search:
     def _score_fitting(self, proposals: Sequence[Proposal]) -> list[Hypothesis]:
         if not proposals:
             return []
-        primary = self.objective.primary
-        known = {}
-        if all(item.nll is not None for item in proposals):
-            # The primary's NLL is known from the parents' distributions.
-            predicted = 0 if primary.start_ids else 1
-            sums = torch.tensor([item.nll or 0.0 for item in proposals])
-            counts = torch.tensor([float(len(item.ids) - predicted) for item in proposals])
-            known = {
-                name: sums * term.per_nat(counts)
-                for name, term in self.objective.terms.items()
-                if isinstance(term, Fluency) and term.model is primary and not term.prefix and not term.suffix
-            }
         texts = [item.text for item in proposals]
         parents = [self.beams[item.parent].text if item.parent >= 0 else "" for item in proposals]
+        known = known_fluency(self.objective, proposals)
         losses = self.objective.score(texts, known=known, batch_size=self.batch_size, parents=parents)
         self.exact_evaluations += len(proposals)
         if not self.weighing.ready:
             self.weighing.fit(losses)
         self.proposer.observe(proposals, losses)
-        values = self.weighing.values(losses).tolist()
-        columns = {name: found.tolist() for name, found in losses.items()}
-        return [
-            Hypothesis(
-                text=item.text,
-                ids=item.ids,
-                nll=item.nll,
-                value=values[index],
-                terms={name: column[index] for name, column in columns.items()},
-                parent=parents[index],
-            )
-            for index, item in enumerate(proposals)
-        ]
+        return hypotheses(proposals, parents, self.weighing.values(losses), losses)
 
     def run(self) -> Result:
         """Take all steps and return the result."""
