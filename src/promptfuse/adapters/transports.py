@@ -187,7 +187,7 @@ class LexicalTransport(Transport):
     def __init__(self, model_a: EmbeddingModel, model_b: EmbeddingModel, max_subtokens: int = 3) -> None:
         super().__init__(model_a, model_b, max_subtokens)
         slot, position = self._slots[self._owner] - 1, self._order.clamp(max=max_subtokens - 1)
-        self._place = slot * max_subtokens + position
+        self._column = (slot * max_subtokens + position) * len(model_b.embedding_table) + self._subtoken
         # The last position is shared by all sub-tokens that have none of their own.
         length = self._lengths[self._owner]
         sharing = (length - max_subtokens + 1).clamp(min=1)
@@ -197,12 +197,12 @@ class LexicalTransport(Transport):
         """See `Transport.estimate`."""
         self._check(slot)
         device = slot.gradient.device
-        owner, place, subtoken = (column.to(device) for column in (self._owner, self._place, self._subtoken))
+        owner, column = self._owner.to(device), self._column.to(device)
         table = self.model_b.embedding_table
         flat = slot.gradient.flatten(1, 2)
         against_table = flat.to(table.dtype) @ table.T
         dtype = slot.loss.dtype
-        terms = against_table[:, place, subtoken].to(dtype) * self._share.to(device, dtype)
+        terms = against_table.flatten(1).index_select(1, column).to(dtype) * self._share.to(device, dtype)
         at_probe = torch.einsum("bmjd,bd->bm", slot.gradient, slot.probe)
         base = (slot.loss - at_probe.to(dtype))[:, self._slots.to(device) - 1]
         return self._spread(base.index_add(1, owner, terms))

@@ -44,15 +44,16 @@ def reads_back(model: Model, text: str) -> bool:
     (ids,) = _own_ids(model, [text])
     if model.tokenizer.unk_token_id in ids:
         return False
-    return _own_ids(model, model.decode([ids])) == [ids]
+    (again,) = model.decode([ids])
+    return again == text or _own_ids(model, [again]) == [ids]
 
 
 def _own_ids(model: Model, texts: Sequence[str]) -> list[list[int]]:
     """Ids of texts without special tokens."""
-    found: list[list[int]] = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
-        "input_ids"
-    ]
-    return found
+    if isinstance(model, CausalLM):
+        return [list(ids) for ids in model.grown_ids(texts)]
+    rows, content = model.encode_grown(texts)
+    return [row[start:stop] for row, (start, stop) in zip(rows, content, strict=True)]
 
 
 _PIECES: WeakKeyDictionary[Model, list[str | None]] = WeakKeyDictionary()
