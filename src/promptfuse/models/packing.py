@@ -69,16 +69,17 @@ def cache_behind(prefixes: Sequence[Prefix], rows: Sequence[int], longest: int, 
     if not longest:
         return Cache(layers=[Behind(None, None) for _ in range(depth)])
     some = next(prefix for prefix in prefixes if len(prefix))
+    full = [prefix if len(prefix) else None for prefix in prefixes]
+    in_order, one = list(rows) == list(range(len(prefixes))), len(prefixes) == 1
     layers = []
     for index in range(depth):
         sides = []
-        for known in ("keys", "values"):
-            like = getattr(some, known)[index]
+        for side in ("keys", "values"):
+            like = getattr(some, side)[index]
             blank = like.new_empty(like.shape[0], 0, like.shape[2])
-            tensors = [getattr(prefix, known)[index] if len(prefix) else blank for prefix in prefixes]
+            tensors = [blank if prefix is None else getattr(prefix, side)[index] for prefix in full]
             stacked = stack_keys(tensors, longest)
-            if list(rows) != list(range(len(prefixes))):
-                one = len(prefixes) == 1
+            if not in_order:
                 stacked = stacked.expand(len(rows), -1, -1, -1) if one else stacked[list(rows)]
             sides.append(stacked)
         layers.append(Behind(*sides))

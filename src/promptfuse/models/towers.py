@@ -37,22 +37,24 @@ class _Sight:
     """What queries see of the prefixes.
 
     Attributes:
-        visible: (queries, longest prefix), true at the tokens that a query sees.
+        hidden: (queries, longest prefix), true at the tokens that a query does not see; None if there
+            are none.
         spread: (prefixes, most queries) the queries of each prefix, filled up with the first; None if
             there is one prefix only.
         slots: (queries,) where ``spread``, flattened, has each query; None likewise.
     """
 
-    visible: Tensor
+    hidden: Tensor | None
     spread: Tensor | None
     slots: Tensor | None
 
     @classmethod
     def of(cls, owner: Tensor, shared: Tensor, prefixes: Sequence[Prefix], device: torch.device) -> _Sight:
         """The sight of queries that each have a prefix, and the number of its tokens that they share."""
-        visible = (torch.arange(max(map(len, prefixes))) < shared[:, None]).to(device)
+        beyond = torch.arange(max(map(len, prefixes))) >= shared[:, None]
+        hidden = beyond.to(device) if bool(beyond.any()) else None
         if len(prefixes) == 1:
-            return cls(visible, None, None)
+            return cls(hidden, None, None)
         many = owner.bincount(minlength=len(prefixes))
         grouped = owner.argsort(stable=True)
         rank = torch.arange(len(owner)) - (many.cumsum(0) - many)[owner[grouped]]
@@ -60,7 +62,7 @@ class _Sight:
         spread[owner[grouped], rank] = grouped
         slots = torch.empty_like(owner)
         slots[grouped] = owner[grouped] * spread.shape[1] + rank
-        return cls(visible, spread.to(device), slots.to(device))
+        return cls(hidden, spread.to(device), slots.to(device))
 
     def product(self, left: Tensor, right: Tensor) -> Tensor:
         """Each query times its prefix's matrix.
@@ -241,6 +243,8 @@ class TextTower:
             rows, _ = ragged_positions(torch.zeros_like(lengths), lengths)
             hidden = embeddings[rows, layout.positions]
         hidden = hidden + self.module.embeddings.position_embedding(layout.positions)
+        known = [prefix if len(prefix) else None for prefix in prefixes]
+        longest = max(map(len, prefixes))
         collected = []
         for number, layer in enumerate(self.layers):
             final = number == len(self.layers) - 1
@@ -257,19 +261,21 @@ class TextTower:
             if final:  # Nobody attends to what the other tokens become.
                 hidden, normed = hidden[layout.last], normed[layout.last]
             queries = linear(attention.q_proj, normed).view(len(normed), self.heads, -1)
-            before = self._before(prefixes, number, keys)
+            before = _before(known, longest, number, keys)
             mixed = _attend(queries * attention.scale, keys, values, before, layout, final)
             hidden = hidden + linear(attention.out_proj, mixed.flatten(1))
             hidden = hidden + _mlp(layer.mlp, layer.layer_norm2(hidden))
         return (hidden if pool else hidden[:0]), collected
 
-    def _before(self, prefixes: Sequence[Prefix], layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the prefixes in one layer, (prefixes, heads, longest, width)."""
-        longest = max(map(len, prefixes))
-        blank = like.new_empty(like.shape[1], 0, like.shape[2])
-        keys = [prefix.keys[layer] if len(prefix) else blank for prefix in prefixes]
-        values = [prefix.values[layer] if len(prefix) else blank for prefix in prefixes]
-        return stack_keys(keys, longest), stack_keys(values, longest)
+
+def _before(
+    prefixes: Sequence[Prefix | None], longest: int, layer: int, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Keys and values of prefixes in one layer, (prefixes, heads, longest, width); of an empty one None."""
+    blank = like.new_empty(like.shape[1], 0, like.shape[2])
+    keys = [blank if prefix is None else prefix.keys[layer] for prefix in prefixes]
+    values = [blank if prefix is None else prefix.values[layer] for prefix in prefixes]
+    return stack_keys(keys, longest), stack_keys(values, longest)
 
 
 def _mlp(mlp: Any, hidden: Tensor) -> Tensor:
@@ -317,7 +323,9 @@ def _attend(
     scores = queries.new_full((*queries.shape[:2], longest + widest), -torch.inf)
     if longest:
         there = sight.product(queries, before[0].transpose(2, 3))
-        scores[:, :, :longest] = there.masked_fill(~sight.visible[:, None], -torch.inf)
+        if sight.hidden is not None:
+            there = there.masked_fill(sight.hidden[:, None], -torch.inf)
+        scores[:, :, :longest] = there
     for rows, asking, known, _ in pieces:
         own = asking @ known.transpose(2, 3)
         if not only_last:
