@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,22 @@ def test_killed_searches_end_the_same(lookup_models, tmp_path, method, strategy)
     report = json.loads(done.stdout)
     assert len(report["killed_behind_steps"]) >= 3
     assert report["found"]
-    assert all(found == report["expected"] for found in report["found"])
+    for found in report["found"]:
+        assert_alike(found, report["expected"])
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """Equal, numbers up to float32's rounding: what is remembered of earlier texts is lost with a kill."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_alike(found[key], value)
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_alike(one, other)
+    else:
+        assert found == (pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected)
 
 
 def test_run_folder_has_a_line_for_each_step(puzzle, tmp_path):
