@@ -8,7 +8,7 @@ from promptfuse.evaluation.recipes.decoding import read
 from promptfuse.models.together import Meeting
 from tests.evaluation.recipes.conftest import quick
 
-FEW = {"top_k": 8, "iterations": 2, "steps": 5}
+FEW = {"top_k": 8, "iterations": 2, "steps": 5, "beams": 1}
 
 
 def begin(describer, photo, text):
@@ -106,7 +106,7 @@ def test_the_shift_moves_the_distribution_to_what_matches(photos):
 
 
 def test_without_steps_it_is_the_models_own_search(photos):
-    describer = quick("cache-gradient", fusion=0, top_k=4, iterations=1)
+    describer = quick("cache-gradient", fusion=0, top_k=4, iterations=1, beams=1)
     assert describer(photos[0]).text == describer(photos[1]).text
 
 
