@@ -78,7 +78,7 @@ class SamplesDescriber(Describer):
         return self.finish(objective, best, found[best], len(texts))
 
     def draw(self, language: Language, seed: int) -> list[list[int]]:
-        """A photo's samples as tokens behind the prefix, the end of text included where the model ended one."""
+        """A photo's samples: tokens behind the prefix, the end of text included where the model ended one."""
         recipe = self.recipe
         if recipe.pool is None:
             return self._draw(language, recipe.count, seed)
