@@ -327,15 +327,15 @@ def _attend(
             there = there.masked_fill(sight.hidden[:, None], -torch.inf)
         scores[:, :, :longest] = there
     for rows, asking, known, _ in pieces:
-        own = asking @ known.transpose(2, 3)
+        own = _own_scores(asking, known)
         if not only_last:
-            own = own + own.new_full(own.shape[2:], -torch.inf).triu(1)
-        scores[rows, :, longest : longest + own.shape[3]] = own.transpose(1, 2).flatten(0, 1)
+            own = own + own.new_full((own.shape[1], own.shape[3]), -torch.inf).triu(1)[:, None]
+        scores[rows, :, longest : longest + own.shape[3]] = own.flatten(0, 1)
     chances = at_least_float32(scores).softmax(-1).to(values.dtype)
     found = []
     for rows, asking, _, said in pieces:
-        own = _split(chances[rows, :, longest : longest + said.shape[2]], len(asking))
-        found.append((own @ said).transpose(1, 2).flatten(0, 1))
+        own = _split(chances[rows, :, longest : longest + said.shape[1]], len(asking))
+        found.append(_own_values(own, said).flatten(0, 1))
     mixed = torch.cat(found) if len(found) > 1 else found[0]
     return mixed + sight.product(chances[:, :, :longest], before[1]) if longest else mixed
 
@@ -346,7 +346,7 @@ def _pieces(
     """Branches of one length at a time.
 
     Yields:
-        Their queries' rows, and queries, keys and values, (branches, heads, tokens, width) each.
+        Their queries' rows, and queries, keys and values, (branches, tokens, heads, width) each.
     """
     first, start = 0, 0
     for many, length in layout.groups:
@@ -362,5 +362,36 @@ def _pieces(
 
 
 def _split(tensor: Tensor, many: int) -> Tensor:
-    """(branches x tokens, heads, width) of equally long branches as (branches, heads, tokens, width)."""
-    return tensor.reshape(many, -1, *tensor.shape[1:]).transpose(1, 2)
+    """(branches x tokens, heads, any) of equally long branches as (branches, tokens, heads, any)."""
+    return tensor.unflatten(0, (many, -1))
+
+
+def _few(keys: Tensor) -> bool:
+    """Whether branches are so short that a product of matrices takes longer than one of numbers."""
+    return keys.shape[1] <= 4 and keys.device.type == "cpu" and keys.dtype == torch.float32
+
+
+def _own_scores(asking: Tensor, known: Tensor) -> Tensor:
+    """Products of branches' queries (branches, a, heads, width) and keys (branches, b, heads, width).
+
+    Returns:
+        (branches, a, heads, b).
+    """
+    if _few(known):
+        columns = [(asking * known[:, index, None]).sum(-1) for index in range(known.shape[1])]
+        return torch.stack(columns, -1)
+    return (asking.transpose(1, 2) @ known.permute(0, 2, 3, 1)).transpose(1, 2)
+
+
+def _own_values(chances: Tensor, said: Tensor) -> Tensor:
+    """Values (branches, b, heads, width) weighed by chances (branches, a, heads, b).
+
+    Returns:
+        (branches, a, heads, width).
+    """
+    if not _few(said):
+        return (chances.transpose(1, 2) @ said.transpose(1, 2)).transpose(1, 2)
+    found = chances[..., :1] * said[:, :1]
+    for index in range(1, said.shape[1]):
+        found = torch.addcmul(found, chances[..., index, None], said[:, index, None])
+    return found
