@@ -363,7 +363,7 @@ def _pieces(
 
 def _split(tensor: Tensor, many: int) -> Tensor:
     """(branches x tokens, heads, any) of equally long branches as (branches, tokens, heads, any)."""
-    return tensor.unflatten(0, (many, -1))
+    return tensor.reshape(many, -1, *tensor.shape[1:])
 
 
 def _few(keys: Tensor) -> bool:
