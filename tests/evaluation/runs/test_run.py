@@ -65,6 +65,15 @@ def test_a_run_that_was_cut_goes_on_to_the_same_lines(undisturbed, config, tmp_p
     assert [session.photos for session in manifest.sessions] == [8, 8 - lines]
 
 
+def test_a_run_under_a_preset_that_has_changed_since_is_refused(undisturbed, config, tmp_path):
+    folder = cut(undisturbed, tmp_path / "run", lines=2)
+    values = json.loads((folder / "manifest.json").read_text())
+    values["preset"]["candidates"] += 1
+    (folder / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(pf.ConfigError, match="holds a run with preset.candidates 9, not 8"):
+        run_dataset(config, folder)
+
+
 def test_a_run_that_is_complete_is_left_as_it_is(undisturbed, config, monkeypatch):
     before = (undisturbed / "predictions.jsonl").read_bytes()
     monkeypatch.setattr(pf.Captioner, "load", None)  # No model is loaded for nothing.

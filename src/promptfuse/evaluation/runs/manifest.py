@@ -15,7 +15,7 @@ from promptfuse.evaluation.datasets import Dataset
 from promptfuse.whole_files import write_whole
 
 FILE = "manifest.json"
-FIXED = ("data", "recipe", "seed", "in_flight", "threads", "models")
+FIXED = ("data", "recipe", "preset", "seed", "in_flight", "threads", "models")
 """What a run cannot go on with another value of, since its lines would not be those of one run."""
 
 
@@ -60,6 +60,7 @@ class Manifest:
         seed: of the data set's first photo.
         in_flight: photos that share their forward passes.
         threads: of each process.
+        preset: the numbers behind the recipe's preset, which may be others in another version.
         models: name and fingerprint of each, by role.
         photos: how many there are.
         done: how many have their line.
@@ -74,6 +75,7 @@ class Manifest:
     in_flight: int
     threads: int
     photos: int
+    preset: dict[str, Any] = field(default_factory=dict)
     models: dict[str, dict[str, str]] = field(default_factory=dict)
     done: int = 0
     failed: int = 0
@@ -118,7 +120,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        known = {name: values[name] for name in Manifest.__dataclass_fields__}
+        known = {name: values[name] for name in Manifest.__dataclass_fields__ if name in values}
         return Manifest(**{**known, "sessions": [Session(**one) for one in values["sessions"]]})
     except FileNotFoundError:
         return None

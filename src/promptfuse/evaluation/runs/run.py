@@ -105,6 +105,7 @@ def run_dataset(
         config.in_flight,
         threads,
         len(dataset.photos),
+        recipe.preset().model_dump(),
     )
     _take_over(folder, before, current)
     groups = make_groups(dataset.photos, config.in_flight, config.seed, config.start)
