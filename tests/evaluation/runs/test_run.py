@@ -70,7 +70,7 @@ def test_a_run_under_a_preset_that_has_changed_since_is_refused(undisturbed, con
     values = json.loads((folder / "manifest.json").read_text())
     values["preset"]["candidates"] += 1
     (folder / "manifest.json").write_text(json.dumps(values))
-    with pytest.raises(pf.ConfigError, match="holds a run with preset.candidates 9, not 8"):
+    with pytest.raises(pf.ConfigError, match=r"holds a run with preset\.candidates 9, not 8"):
         run_dataset(config, folder)
 
 
