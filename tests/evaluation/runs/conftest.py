@@ -13,6 +13,7 @@ from promptfuse.evaluation.runs import load_run_config, run_dataset
 
 PHOTOS = sorted((Path(__file__).parents[3] / "examples" / "photos").glob("*.jpg"))
 QUICK = {"kind": "search", "steps": 5, "beams": 2, "candidates": 5}
+SLOW = {"kind": "search", "steps": 14, "beams": 4, "candidates": 48}
 SAMPLES = {"kind": "samples", "count": 6, "steps": 5}
 
 
@@ -67,3 +68,16 @@ def undisturbed(config, place):
     """The run folder of a run that nothing happened to."""
     run_dataset(config, place / "undisturbed")
     return place / "undisturbed"
+
+
+@pytest.fixture(scope="session")
+def slow(place):
+    """The configuration of a run that takes seconds, so that it can be stopped on its way."""
+    return write_config(place / "slow.yaml", recipe=SLOW, in_flight=2, limit=6)
+
+
+@pytest.fixture(scope="session")
+def slow_undisturbed(slow, place):
+    """The run folder of the slow run when nothing happens to it."""
+    run_dataset(load_run_config(slow), place / "slow")
+    return place / "slow"

@@ -180,15 +180,16 @@ def test_failed_photos_can_be_tried_again(tmp_path):
     assert contents(tmp_path / "run")["02.jpg"]["text"]
 
 
-def test_killed_at_random_moments_the_same_lines(place, undisturbed, tmp_path):
-    script = [sys.executable, "tests/evaluation/runs/killing.py", place / "run.yaml", tmp_path, "3", "1"]
+def test_killed_at_random_moments_the_same_lines(slow, slow_undisturbed, tmp_path):
+    script = [sys.executable, "tests/evaluation/runs/killing.py", slow, tmp_path, "3", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(script, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["kills"] == 3
-    assert found["lines"] == 8
-    assert contents(tmp_path / "killed") == contents(undisturbed)
+    # The last kill may come too late on a machine that is quick.
+    assert 1 <= found["kills"] <= 3
+    assert found["lines"] == 6
+    assert contents(tmp_path / "killed") == contents(slow_undisturbed)
     assert len(read_manifest(tmp_path / "killed").sessions) >= 2
 
 

@@ -92,8 +92,8 @@ def test_wrong_commands_are_one_line_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_says_how_to_go_on(place, undisturbed, tmp_path, promptfuse):
-    command = [sys.executable, "-m", "promptfuse.cli", "run", place / "run.yaml", "--out", tmp_path / "run"]
+def test_an_interrupt_says_how_to_go_on(slow, slow_undisturbed, tmp_path, promptfuse):
+    command = [sys.executable, "-m", "promptfuse.cli", "run", slow, "--out", tmp_path / "run"]
     lines = tmp_path / "run" / "predictions.jsonl"
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -104,11 +104,11 @@ def test_an_interrupt_says_how_to_go_on(place, undisturbed, tmp_path, promptfuse
         _, err = process.communicate()
     assert process.returncode == 130
     assert "promptfuse: interrupted, " in err
-    assert f" of 8 photos done; the same command goes on in {tmp_path / 'run'}" in err
+    assert f" of 6 photos done; the same command goes on in {tmp_path / 'run'}" in err
     assert "Traceback" not in err
-    assert 1 <= len(contents(tmp_path / "run")) < 8
-    assert promptfuse("run", place / "run.yaml", "--out", tmp_path / "run")[0] == 0
-    assert contents(tmp_path / "run") == contents(undisturbed)
+    assert 1 <= len(contents(tmp_path / "run")) < 6
+    assert promptfuse("run", slow, "--out", tmp_path / "run")[0] == 0
+    assert contents(tmp_path / "run") == contents(slow_undisturbed)
 
 
 def test_a_terminal_gets_a_bar(place, tmp_path, undisturbed):
