@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptfuse.cli_options import whole
 from promptfuse.errors import AdapterError, ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -37,14 +38,6 @@ Others = Annotated[str, typer.Argument(metavar="B", help="The other model: an id
 PresetName = Annotated[str, typer.Option(help="default or paper: how the maps are fitted.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _whole(value: str) -> int:
-    """Parse a whole number; the message names what was given."""
-    try:
-        return int(value)
-    except ValueError:
-        raise typer.BadParameter(f"{value!r} is not a whole number") from None
 
 
 @adapter_app.command()
@@ -128,13 +121,13 @@ def evaluate(
     prompts: Annotated[
         int | None,
         typer.Option(
-            parser=_whole,
+            parser=whole,
             metavar="N",
             help=f"Texts that A writes, each cut at 4 lengths; {TEXTS}, or the number of photos.",
         ),
     ] = None,
     candidates: Annotated[
-        int, typer.Option(parser=_whole, metavar="N", help="Next words that are scored for each text.")
+        int, typer.Option(parser=whole, metavar="N", help="Next words that are scored for each text.")
     ] = 512,
     image: Annotated[
         list[Path] | None,
@@ -142,7 +135,7 @@ def evaluate(
             metavar="PHOTO", help="What the texts are judged by, for an image-text model; repeatable."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Of texts and samples.")] = 0,
+    seed: Annotated[int, typer.Option(parser=whole, metavar="N", help="Of texts and samples.")] = 0,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the table, which needs matplotlib.")
     ] = None,

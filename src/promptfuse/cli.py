@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfuse.adapter_cli import adapter_app
+from promptfuse.cli_options import whole
 from promptfuse.datasets_cli import datasets_app
 from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
 from promptfuse.optimize_cli import optimize
@@ -36,14 +37,6 @@ app.command()(optimize)
 app.command()(run)
 app.command()(score)
 app.command()(report)
-
-
-def _whole(value: str) -> int:
-    """Parse a whole number; the message names what was given."""
-    try:
-        return int(value)
-    except ValueError:
-        raise typer.BadParameter(f"{value!r} is not a whole number") from None
 
 
 def _version(asked: bool) -> None:
@@ -74,13 +67,13 @@ def caption(
     models: Annotated[str, typer.Option(help="mini, paper or a .yaml file.")] = "mini",
     prefix: Annotated[str | None, typer.Option(help="What the caption begins with.")] = None,
     steps: Annotated[
-        int | None, typer.Option(parser=_whole, metavar="N", help="The most tokens to append.")
+        int | None, typer.Option(parser=whole, metavar="N", help="The most tokens to append.")
     ] = None,
     beams: Annotated[
-        int | None, typer.Option(parser=_whole, metavar="N", help="Texts kept at each step.")
+        int | None, typer.Option(parser=whole, metavar="N", help="Texts kept at each step.")
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(parser=_whole, metavar="N", help="Texts scored exactly per beam and step.")
+        int | None, typer.Option(parser=whole, metavar="N", help="Texts scored exactly per beam and step.")
     ] = None,
     weight: Annotated[
         list[str] | None,
@@ -88,10 +81,10 @@ def caption(
             metavar="TERM=VALUE", help="Weight of fluency, image, sentiment, steer:LABEL; repeatable."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(parser=_whole, metavar="N", help="For methods that draw.")] = 0,
+    seed: Annotated[int, typer.Option(parser=whole, metavar="N", help="For methods that draw.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
     in_flight: Annotated[
-        int, typer.Option(parser=_whole, metavar="N", help="Photos searched for at once; more a minute.")
+        int, typer.Option(parser=whole, metavar="N", help="Photos searched for at once; more a minute.")
     ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     trace: Annotated[

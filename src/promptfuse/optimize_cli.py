@@ -14,19 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptfuse.cli_options import whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptfuse.search import Result, Search
     from promptfuse.tasks.config import RunConfig
-
-
-def _whole(value: str) -> int:
-    """Parse a whole number; the message names what was given."""
-    try:
-        return int(value)
-    except ValueError:
-        raise typer.BadParameter(f"{value!r} is not a whole number") from None
 
 
 def optimize(
@@ -41,9 +34,9 @@ def optimize(
         bool, typer.Option("--print-config", help="Print the file with all defaults, as YAML; no search.")
     ] = False,
     steps: Annotated[
-        int | None, typer.Option(parser=_whole, metavar="N", help="Replaces stopping.steps.")
+        int | None, typer.Option(parser=whole, metavar="N", help="Replaces stopping.steps.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(parser=_whole, metavar="N", help="Replaces seed.")] = None,
+    seed: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Replaces seed.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Replaces prefix.")] = None,
     device: Annotated[str | None, typer.Option(help="Replaces device.")] = None,
     change: Annotated[

@@ -12,15 +12,8 @@ from typing import Annotated
 
 import typer
 
+from promptfuse.cli_options import listed, whole
 from promptfuse.errors import ConfigError
-
-
-def _whole(value: str) -> int:
-    """Parse a whole number; the message names what was given."""
-    try:
-        return int(value)
-    except ValueError:
-        raise typer.BadParameter(f"{value!r} is not a whole number") from None
 
 
 def report(
@@ -35,7 +28,10 @@ def report(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            "--metric", metavar="NAME", help="A metric or group of `promptfuse score`; repeatable; else all."
+            "--metric",
+            "--metrics",
+            metavar="NAME,...",
+            help="Metrics or groups of `promptfuse score`; repeatable; else all.",
         ),
     ] = None,
     java: Annotated[bool, typer.Option("--java", help="METEOR and SPICE, too, which take a while.")] = False,
@@ -56,10 +52,10 @@ def report(
     ] = None,
     photos: Annotated[bool, typer.Option("--photos/--no-photos", help="Small photos in the gallery.")] = True,
     limit_gallery: Annotated[
-        int, typer.Option(parser=_whole, metavar="N", help="The most photos in the gallery.")
+        int, typer.Option(parser=whole, metavar="N", help="The most photos in the gallery.")
     ] = 2000,
     resamples: Annotated[
-        int, typer.Option(parser=_whole, metavar="N", help="Of the bootstrap; 0 for no intervals.")
+        int, typer.Option(parser=whole, metavar="N", help="Of the bootstrap; 0 for no intervals.")
     ] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as a JSON object.")] = False,
     device: Annotated[
@@ -84,7 +80,9 @@ def report(
     # Other threads make them while the metrics are computed.
     pictures = begin_thumbnails(comparison, limit_gallery) if page is not None and photos else None
     judges = load_judges(clip, lm, classifier, label or (), device)
-    measured = measure_runs(comparison, judges, metrics=metric or None, java=java, resamples=resamples)
+    measured = measure_runs(
+        comparison, judges, metrics=listed(metric or []) or None, java=java, resamples=resamples
+    )
     if page is not None:
         write_report(page, measured, photos=pictures, limit=limit_gallery)
     if as_json:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptfuse.cli_options import whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,14 +25,6 @@ if TYPE_CHECKING:
 
 EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal."""
-
-
-def _whole(value: str) -> int:
-    """Parse a whole number; the message names what was given."""
-    try:
-        return int(value)
-    except ValueError:
-        raise typer.BadParameter(f"{value!r} is not a whole number") from None
 
 
 def run(
@@ -47,16 +40,16 @@ def run(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(parser=_whole, metavar="N", help="The most photos (replaces limit).")
+        int | None, typer.Option(parser=whole, metavar="N", help="The most photos (replaces limit).")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="local or ray (replaces engine.kind).")] = None,
     workers: Annotated[
         int | None,
-        typer.Option(parser=_whole, metavar="N", help="Processes on Ray (replaces engine.workers)."),
+        typer.Option(parser=whole, metavar="N", help="Processes on Ray (replaces engine.workers)."),
     ] = None,
     in_flight: Annotated[
         int | None,
-        typer.Option(parser=_whole, metavar="N", help="Photos that share passes (replaces in_flight)."),
+        typer.Option(parser=whole, metavar="N", help="Photos that share passes (replaces in_flight)."),
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try photos again that could not be read.")

@@ -15,19 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptfuse.cli_options import listed, whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptfuse.evaluation.metrics import Scores
     from promptfuse.evaluation.metrics.files import Predicted, Referenced
-
-
-def _whole(value: str) -> int:
-    """Parse a whole number; the message names what was given."""
-    try:
-        return int(value)
-    except ValueError:
-        raise typer.BadParameter(f"{value!r} is not a whole number") from None
 
 
 def score(
@@ -75,9 +68,9 @@ def score(
         typer.Option("--per-caption", metavar="FILE.jsonl", help="Write the values of each caption."),
     ] = None,
     resamples: Annotated[
-        int, typer.Option(parser=_whole, metavar="N", help="Of the bootstrap; 0 for no intervals.")
+        int, typer.Option(parser=whole, metavar="N", help="Of the bootstrap; 0 for no intervals.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(parser=_whole, metavar="N", help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(parser=whole, metavar="N", help="Of the bootstrap.")] = 0,
     device: Annotated[str, typer.Option(help="Of the models that judge: cpu, cuda, cuda:1, mps.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
@@ -92,7 +85,7 @@ def score(
         raise ConfigError(f"--images {images}: no metric reads photos without --clip MODEL; give both")
     names = None
     if metrics:
-        names = [name.strip() for part in metrics for name in part.split(",") if name.strip()]
+        names = listed(metrics)
 
     from promptfuse.evaluation.metrics.files import read_captions, read_references
     from promptfuse.evaluation.metrics.selection import choose

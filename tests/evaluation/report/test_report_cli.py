@@ -23,10 +23,11 @@ def test_the_usual_page(promptfuse, make_run, tmp_path, monkeypatch):
 
 def test_json_writes_no_page(promptfuse, make_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, _ = promptfuse("report", make_run("one"), "--json", "--metric", "cider_d")
+    code, out, _ = promptfuse("report", make_run("one"), "--json", "--metric", "cider_d,bleu")
     assert code == 0
     found = json.loads(out)
     assert found["photos"] == 12
+    assert {"bleu_4", "cider_d"} <= set(found["runs"][0]["metrics"])
     assert found["runs"][0]["name"] == "one"
     assert set(found["runs"][0]["metrics"]["cider_d"]) == {"value", "low", "high", "n"}
     assert not list(tmp_path.glob("*.html"))
