@@ -96,8 +96,10 @@ def test_an_interrupt_says_how_to_go_on(slow, slow_undisturbed, tmp_path, prompt
     command = [sys.executable, "-m", "promptfuse.cli", "run", slow, "--out", tmp_path / "run"]
     lines = tmp_path / "run" / "predictions.jsonl"
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    ) as process:
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A job in the background of a shell, as the tests may be, hands on that interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
         while process.poll() is None and not (lines.exists() and lines.stat().st_size):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
