@@ -147,4 +147,6 @@ def test_a_terminal_gets_a_bar(place, tmp_path, undisturbed):
     assert "3/3" in text
     assert "a minute" in text
     assert "1 failed" in text
-    assert contents(undisturbed)["02.jpg"]["text"].split()[0] in text
+    # Whichever came last: on a quick machine the bar is drawn once.
+    captions = [contents(undisturbed)[photo]["text"] for photo in ("00.jpg", "02.jpg")]
+    assert any(" ".join(caption.split()[:2]) in text for caption in captions)
