@@ -21,7 +21,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Recipe(BaseModel):
+class Recipe(BaseModel, ABC):
     """Settings of a way to describe photos: one frozen class for each ``kind``.
 
     Attributes:
@@ -64,9 +64,9 @@ class Recipe(BaseModel):
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return preset.model_copy(update=given)
 
+    @abstractmethod
     def build(self, device: str | torch.device = "cpu") -> Describer:
         """What carries the recipe out."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
