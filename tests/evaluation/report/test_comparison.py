@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 
+import fsspec
 import pytest
 
 from promptfuse.errors import ConfigError
@@ -118,7 +119,6 @@ def test_manifests_may_say_little(make_run):
 
 
 def test_folders_behind_addresses(make_run):
-    fsspec = pytest.importorskip("fsspec")
     folder = make_run("one")
     system = fsspec.filesystem("memory")
     for name in ("predictions.jsonl", "manifest.json"):
