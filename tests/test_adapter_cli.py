@@ -5,24 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from promptfuse import cli
 from promptfuse.adapters import Adapter
 
 DOG = str(Path(__file__).parent.parent / "examples" / "photos" / "golden_retriever.jpg")
 
 
 @pytest.fixture
-def promptfuse(capsys, monkeypatch, tmp_path):
+def promptfuse(promptfuse, monkeypatch, tmp_path):
     monkeypatch.setenv("PROMPTFUSE_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["promptfuse", "adapter", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return run
+    return lambda *arguments: promptfuse("adapter", *arguments)
 
 
 @pytest.fixture

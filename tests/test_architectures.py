@@ -14,7 +14,7 @@ import promptfuse as pf
 from promptfuse.adapters import Adapter
 from promptfuse.errors import ModelError
 from promptfuse.segments import segment_text
-from tests.conftest import SENTENCES
+from tests.checkpoint_tokenizers import SENTENCES
 from tests.models.test_image_text import photos
 
 CAUSAL = ("gpt2", "llama", "opt", "qwen2", "mistral", "gpt-neox")

@@ -6,7 +6,6 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 from PIL import Image
 
 import promptfuse as pf
-from promptfuse import cli
 from promptfuse.search.methods import Single
 from promptfuse.tasks.config import RunConfig, load_config
 from promptfuse.tasks.config.settings import SINGLE, STRATEGIES, ChainSettings
@@ -37,18 +35,6 @@ prefix: A brown
 """
 
 Outcome = tuple[int, str, str]
-
-
-@pytest.fixture
-def promptfuse(capsys, monkeypatch) -> Callable[..., Outcome]:
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["promptfuse", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return run
 
 
 @pytest.fixture

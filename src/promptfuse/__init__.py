@@ -1,8 +1,8 @@
 """Find one text that several frozen models agree on, even though each has its own tokenizer."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from promptfuse.lazy import lazily
 from promptfuse.version import __version__
 
 if TYPE_CHECKING:
@@ -148,11 +148,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from the folder where it lives."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"promptfuse.{_HOME[name]}"), name)
+__getattr__ = lazily(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

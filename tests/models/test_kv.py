@@ -11,7 +11,7 @@ import transformers
 
 from promptfuse.models import CausalLM
 from promptfuse.objectives import Fluency, TargetContinuation
-from tests.conftest import gpt2_tokenizer
+from tests.checkpoint_tokenizers import gpt2_tokenizer
 
 PARENTS = ("A brown dog runs through the", "Two children", "A")
 TEXTS = [parent + word for parent in PARENTS for word in (" grass", " park", "s", " xyzzy playing", ".")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 import promptfuse as pf
-from promptfuse import cli
 from promptfuse.tasks import caption_all
 from promptfuse.tasks.steering import read_steers
 
@@ -24,20 +22,6 @@ OPTIONS = ["--steps", "4", "--beams", "2", "--candidates", "6"]
 @pytest.fixture(scope="module")
 def captioner() -> pf.Captioner:
     return pf.Captioner("mini")
-
-
-@pytest.fixture
-def promptfuse(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[Any, str, str]]:
-    def run(*arguments: str) -> tuple[Any, str, str]:
-        monkeypatch.setattr(sys, "argv", ["promptfuse", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return run
 
 
 @pytest.mark.parametrize(

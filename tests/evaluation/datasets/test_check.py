@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from promptfuse import cli
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import register
 from promptfuse.evaluation.datasets.check import check_dataset
 
 Outcome = tuple[int, str, str]
-
-
-@pytest.fixture
-def promptfuse(capsys, monkeypatch) -> Callable[..., Outcome]:
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["promptfuse", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from promptfuse import cli, load_model
+from promptfuse import load_model
 from promptfuse.evaluation.metrics import score
 from promptfuse.evaluation.predictions import Prediction
 
@@ -15,15 +14,8 @@ QUICK = ["--metrics", "bleu,cider_d", "--metrics", "words", "--tokenizer", "pyth
 
 
 @pytest.fixture
-def promptfuse(capsys, monkeypatch):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["promptfuse", "score", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return run
+def promptfuse(promptfuse):
+    return lambda *arguments: promptfuse("score", *arguments)
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_a_preset_that_is_none_is_refused():
 
 
 def test_a_recipe_by_itself_has_nothing_to_build():
-    with pytest.raises(TypeError, match="abstract method '?build"):
+    with pytest.raises(TypeError, match=r"abstract method '?build"):
         Recipe(kind="search")
 
 

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-
-from promptfuse import cli
 
 SUBJECTS = ("a brown dog", "two men", "a small child", "the red boat", "a woman")
 ACTIONS = ("runs over the grass", "sits on a wall", "jumps into the water", "looks at the sky")
@@ -99,15 +96,3 @@ def make_run(tmp_path, photos, references) -> MakeRun:
 
 
 FAILED = {"text": None, "error": "cut <short>; save it again", "terms": {}, "weights": {}, "value": None}
-
-
-@pytest.fixture
-def promptfuse(capsys, monkeypatch) -> Callable[..., Outcome]:
-    def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["promptfuse", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return run

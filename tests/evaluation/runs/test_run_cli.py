@@ -10,20 +10,8 @@ import time
 import pytest
 import yaml
 
-from promptfuse import cli, run_cli
+from promptfuse import run_cli
 from tests.evaluation.runs.conftest import contents, write_config
-
-
-@pytest.fixture
-def promptfuse(capsys, monkeypatch):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["promptfuse", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return run
 
 
 def test_a_run_and_the_same_command_again(promptfuse, place, undisturbed, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """Runs over data sets: resumable, on one machine or on a Ray cluster."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from promptfuse.lazy import lazily
 
 if TYPE_CHECKING:
     from promptfuse.evaluation.runs.check import RunCheck, check_run
@@ -37,8 +38,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from the file where it lives."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazily(__name__, _HOME)
