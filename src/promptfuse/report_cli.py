@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from promptfuse.cli_options import listed, whole
+from promptfuse.cli_options import ClassifierJudge, ClipJudge, JudgeDevice, LmJudge, Resamples, listed, whole
 from promptfuse.errors import ConfigError
 
 
@@ -35,15 +35,9 @@ def report(
         ),
     ] = None,
     java: Annotated[bool, typer.Option("--java", help="METEOR and SPICE, too, which take a while.")] = False,
-    clip: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Image-text model that judges: CLIPScore.")
-    ] = None,
-    lm: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Language model that judges: perplexity.")
-    ] = None,
-    classifier: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Classifier that judges: accuracy.")
-    ] = None,
+    clip: ClipJudge = None,
+    lm: LmJudge = None,
+    classifier: ClassifierJudge = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,13 +48,9 @@ def report(
     limit_gallery: Annotated[
         int, typer.Option(parser=whole, metavar="N", help="The most photos in the gallery.")
     ] = 2000,
-    resamples: Annotated[
-        int, typer.Option(parser=whole, metavar="N", help="Of the bootstrap; 0 for no intervals.")
-    ] = 1000,
+    resamples: Resamples = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as a JSON object.")] = False,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the models that judge: cpu, cuda, cuda:1, mps.")
-    ] = "cpu",
+    device: JudgeDevice = "cpu",
 ) -> None:
     """Compare runs: tables with intervals, plots, and a gallery of their captions, as one page."""
     for name, number in (("limit-gallery", limit_gallery), ("resamples", resamples)):

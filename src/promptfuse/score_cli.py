@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptfuse.cli_options import listed, whole
+from promptfuse.cli_options import ClassifierJudge, ClipJudge, JudgeDevice, LmJudge, Resamples, listed, whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,15 +50,9 @@ def score(
     images: Annotated[
         str | None, typer.Option(metavar="DIR", help="The folder of the photos, for CLIPScore.")
     ] = None,
-    clip: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Image-text model that judges: CLIPScore.")
-    ] = None,
-    lm: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Language model that judges: perplexity.")
-    ] = None,
-    classifier: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Classifier that judges, with --label.")
-    ] = None,
+    clip: ClipJudge = None,
+    lm: LmJudge = None,
+    classifier: ClassifierJudge = None,
     label: Annotated[str | None, typer.Option(help="The label that captions should have.")] = None,
     tokenizer: Annotated[
         str, typer.Option(help="stanford (needs Java) or python; auto: the first where there is Java.")
@@ -67,11 +61,9 @@ def score(
         Path | None,
         typer.Option("--per-caption", metavar="FILE.jsonl", help="Write the values of each caption."),
     ] = None,
-    resamples: Annotated[
-        int, typer.Option(parser=whole, metavar="N", help="Of the bootstrap; 0 for no intervals.")
-    ] = 1000,
+    resamples: Resamples = 1000,
     seed: Annotated[int, typer.Option(parser=whole, metavar="N", help="Of the bootstrap.")] = 0,
-    device: Annotated[str, typer.Option(help="Of the models that judge: cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: JudgeDevice = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Score captions: BLEU, ROUGE-L, METEOR, CIDEr-D, SPICE, CLIPScore and more, with intervals."""
