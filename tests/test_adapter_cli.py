@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from promptfuse.adapters import Adapter
+from tests.refusals import refused
 
 DOG = str(Path(__file__).parent.parent / "examples" / "photos" / "golden_retriever.jpg")
 
@@ -19,16 +20,6 @@ def promptfuse(promptfuse, monkeypatch, tmp_path):
 @pytest.fixture
 def pair(checkpoint):
     return checkpoint("gpt2"), checkpoint("roberta")
-
-
-def refused(outcome, *words):
-    code, out, err = outcome
-    assert code == 2
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("promptfuse: ")
-    for word in words:
-        assert str(word) in err
 
 
 def test_fit_writes_into_the_cache_and_info_finds_it(promptfuse, pair, tmp_path):

@@ -9,34 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from promptfuse import cli
+from tests.refusals import refused
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
 DOG = str(PHOTOS / "golden_retriever.jpg")
 QUICK = ["--steps", "3", "--beams", "2", "--candidates", "4"]
-
-
-def run(*arguments: str, capsys, monkeypatch) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["promptfuse", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
-
-
-@pytest.fixture
-def promptfuse(capsys, monkeypatch):
-    return lambda *arguments: run(*arguments, capsys=capsys, monkeypatch=monkeypatch)
-
-
-def refused(outcome: tuple[int, str, str], *words: str) -> None:
-    code, out, err = outcome
-    assert code == 2
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("promptfuse: ")
-    for word in words:
-        assert word in err
 
 
 def bomb(path: Path) -> None:

@@ -19,6 +19,7 @@ from promptfuse.search.methods import Single
 from promptfuse.tasks.config import RunConfig, load_config
 from promptfuse.tasks.config.settings import SINGLE, STRATEGIES, ChainSettings
 from promptfuse.tasks.config.terms import AnyTerm, ModelSettings
+from tests.refusals import refused
 
 CONFIG = """\
 models:
@@ -50,16 +51,6 @@ def change(path: Path, old: str, new: str) -> Path:
     assert text.count(old) == 1, old
     path.write_text(text.replace(old, new))
     return path
-
-
-def refused(outcome: Outcome, *words: str) -> None:
-    code, out, err = outcome
-    assert code == 2, err
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("promptfuse: ")
-    for word in words:
-        assert word in err, err
 
 
 # ------------------------------------------------------------------------------------------- running

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from promptfuse.cli_options import whole
+from promptfuse.cli_progress import progress_bar
 from promptfuse.errors import AdapterError, ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def fit(
 
         # Asked for, so fitted, whatever the cache has.
         folder = out or adapter_folder(model_a, model_b, preset)
-        with _progress(f"{a} -> {b}: words") as progress:
+        with progress_bar(f"{a} -> {b}: words") as progress:
             corpus = english_words() if words == [Path("english")] else words or None
             adapter = Adapter.fit(model_a, model_b, preset, corpus, progress)
         adapter.save_pretrained(folder)
@@ -165,9 +165,9 @@ def evaluate(
         cases = make_cases(primary, model, count, image or (), seed)
         adapters = {}
         for preset in ("paper", "default"):
-            with _progress(f"{a} -> {b}, {preset}: words") as progress:
+            with progress_bar(f"{a} -> {b}, {preset}: words") as progress:
                 adapters[f"t-product-{preset}"] = Adapter.for_models(primary, model, preset, progress)
-        with _progress(f"{a} -> {b}: texts") as progress:
+        with progress_bar(f"{a} -> {b}: texts") as progress:
             report = measure(
                 primary, model, cases, adapters, candidates=candidates, seed=seed, progress=progress
             )
@@ -234,18 +234,3 @@ def _notices() -> Iterator[None]:
         logger.propagate = propagate
     for line in kept:
         typer.echo(f"promptfuse: note: {' '.join(line.split())}", err=True)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

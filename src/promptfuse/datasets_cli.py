@@ -6,13 +6,12 @@ It parses, shows and reports; the work is done by the evaluation.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
+
+from promptfuse.cli_progress import progress_bar
 
 datasets_app = typer.Typer(
     name="datasets",
@@ -43,7 +42,7 @@ def check(
     """
     from promptfuse.evaluation.datasets.check import check_dataset
 
-    with _progress("photos") as progress:
+    with progress_bar("photos") as progress:
         report = check_dataset(source, format=format, images=images, split=split, progress=progress)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
@@ -85,18 +84,3 @@ def list_datasets(
             f"or name data sets in {user_file()}: 'my-photos: PATH' a line.",
             err=True,
         )
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal; nothing elsewhere."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -8,6 +8,7 @@ import pytest
 from promptfuse import load_model
 from promptfuse.evaluation.metrics import score
 from promptfuse.evaluation.predictions import Prediction
+from tests.refusals import refused
 
 PHOTOS = sorted((Path(__file__).parents[3] / "examples" / "photos").glob("*.jpg"))[:6]
 QUICK = ["--metrics", "bleu,cider_d", "--metrics", "words", "--tokenizer", "python"]
@@ -95,16 +96,6 @@ def test_a_run_brings_its_costs_photos_and_models(promptfuse, tmp_path, files):
     assert found["judge_is_searched"]
     assert found["notices"][0] == ("1 of 6 photos failed and are left out, e.g. '5': gone.jpg: no such file")
     assert "1 of 6 photos have no prediction" in found["notices"][1]
-
-
-def refused(outcome, *words):
-    code, out, err = outcome
-    assert code == 2
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("promptfuse: ")
-    for word in words:
-        assert word in err
 
 
 def test_an_id_that_is_not_known(promptfuse, files, tmp_path):

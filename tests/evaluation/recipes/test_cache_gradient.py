@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from promptfuse.evaluation.recipes.cache_gradient import CacheGradientDecoder, _Beam, cache_losses, shift
+from promptfuse.evaluation.recipes.cache_gradient import (
+    CacheGradientDecoder,
+    Pace,
+    _Beam,
+    cache_losses,
+    shift,
+)
 from promptfuse.evaluation.recipes.decoding import read
 from promptfuse.models.together import Meeting
 from tests.evaluation.recipes.conftest import quick
@@ -51,7 +57,7 @@ def test_a_step_lowers_its_loss(photos, norm_power):
     assert int((target > 0).sum()) <= 16
     losses = [float(cache_losses(before, target, before, 0.2))]
     for _ in range(3):
-        layers = shift(lm, last, layers, target, before, 0.2, 0.02, norm_power)
+        layers = shift(lm, last, layers, target, before, Pace(0.2, 0.02, norm_power))
         losses.append(float(cache_losses(read(lm, last, layers).log_probabilities, target, before, 0.2)))
     assert losses == sorted(losses, reverse=True)
     assert losses[0] - losses[-1] > 1e-3
@@ -62,7 +68,7 @@ def test_the_gradient_is_that_of_finite_differences(photos):
     lm, before = decoder.language.lm, reading.log_probabilities
     layers = tuple((keys[:, :, :-1], values[:, :, :-1]) for keys, values in reading.layers)
     target = decoder.target(before, [beam])
-    moved = shift(lm, last, layers, target, before, 0.2, 1.0, 0.0)
+    moved = shift(lm, last, layers, target, before, Pace(0.2, 1.0, 0.0))
     gradients = [
         old - new
         for pair, other in zip(layers, moved, strict=True)

@@ -181,10 +181,10 @@ class CacheGradientDecoder:
             return before
         recipe, lm = self.recipe, self.language.lm
         layers: Layers = tuple((keys[:, :, :-1], values[:, :, :-1]) for keys, values in reading.layers)
-        now = before
+        now, pace = before, Pace(recipe.keep, recipe.step_size, recipe.norm_power)
         for _ in range(recipe.iterations):
             target = self.target(now, beams)
-            layers = shift(lm, last, layers, target, before, recipe.keep, recipe.step_size, recipe.norm_power)
+            layers = shift(lm, last, layers, target, before, pace)
             now = read(lm, last, layers).log_probabilities
         return (recipe.fusion * now + (1 - recipe.fusion) * before).log_softmax(-1)
 
@@ -231,6 +231,21 @@ class CacheGradientDecoder:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How far one gradient step goes; ``CacheGradientRecipe`` says what each is.
+
+    Attributes:
+        keep: weight of staying near the unchanged distribution.
+        step_size: the length of the step.
+        norm_power: what it is normalised by.
+    """
+
+    keep: float
+    step_size: float
+    norm_power: float
+
+
+@dataclass(frozen=True)
 class _Shift:
     """What one photo asks for; see ``shift``."""
 
@@ -240,16 +255,7 @@ class _Shift:
     before: Tensor
 
 
-def shift(
-    lm: CausalLM,
-    last: Tensor,
-    layers: Layers,
-    target: Tensor,
-    before: Tensor,
-    keep: float,
-    step_size: float,
-    norm_power: float,
-) -> Layers:
+def shift(lm: CausalLM, last: Tensor, layers: Layers, target: Tensor, before: Tensor, pace: Pace) -> Layers:
     """One gradient step on keys and values, with other photos' where these are as far.
 
     Args:
@@ -258,50 +264,37 @@ def shift(
         layers: keys and values of the tokens before.
         target: (rows, vocabulary), what the next token's distribution is to move to.
         before: (rows, vocabulary), its log-probabilities behind the unchanged cache.
-        keep: see ``CacheGradientRecipe``, also for the rest.
-        step_size: the length of the step.
-        norm_power: what it is normalised by.
+        pace: how far.
     """
-    key = ("shift", id(lm), layers[0][0].shape[2], keep, step_size, norm_power)
 
     def joint(asked: Sequence[_Shift]) -> list[Layers]:
-        moved = _step(
-            lm,
+        whole = _Shift(
             torch.cat([one.last for one in asked]),
             join([one.layers for one in asked]),
             torch.cat([one.target for one in asked]),
             torch.cat([one.before for one in asked]),
-            keep,
-            step_size,
-            norm_power,
         )
+        moved = _shifted(lm, whole, pace)
         bounds = torch.tensor([0] + [len(one.last) for one in asked]).cumsum(0).tolist()
         rows = [torch.arange(*ends, device=last.device) for ends in pairwise(bounds)]
         return [pick(moved, some) for some in rows]
 
+    key = ("shift", id(lm), layers[0][0].shape[2], pace)
     return together(key, _Shift(last, layers, target, before), joint)
 
 
-def _step(
-    lm: CausalLM,
-    last: Tensor,
-    layers: Layers,
-    target: Tensor,
-    before: Tensor,
-    keep: float,
-    step_size: float,
-    norm_power: float,
-) -> Layers:
+def _shifted(lm: CausalLM, asked: _Shift, pace: Pace) -> Layers:
     """See ``shift``."""
     with torch.enable_grad():
-        flat = [part.detach().requires_grad_(True) for pair in layers for part in pair]
+        flat = [part.detach().requires_grad_(True) for pair in asked.layers for part in pair]
         moved = tuple(zip(flat[::2], flat[1::2], strict=True))
-        loss = cache_losses(forward(lm, last, moved).log_probabilities, target, before, keep)
+        now = forward(lm, asked.last, moved).log_probabilities
+        loss = cache_losses(now, asked.target, asked.before, pace.keep)
         gradients = torch.autograd.grad(loss.sum(), flat)
     found = []
     for part, gradient in zip(flat, gradients, strict=True):
         norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-15)[:, None, None, None]
-        found.append(part.detach() - step_size * gradient / norm**norm_power)
+        found.append(part.detach() - pace.step_size * gradient / norm**pace.norm_power)
     return tuple(zip(found[::2], found[1::2], strict=True))
 
 
