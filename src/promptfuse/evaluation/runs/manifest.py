@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import Dataset
+from promptfuse.resuming import require_same_values
 from promptfuse.whole_files import write_whole
 
 FILE = "manifest.json"
@@ -139,16 +139,10 @@ def require_same(folder: Path, before: Manifest, current: Manifest) -> None:
     Raises:
         ConfigError: if something differs that changes what comes out; the message names it.
     """
-    for key in FIXED:
-        if key == "models" and not (current.models and before.models):
-            continue
-        was, given = (dict(_leaves({key: getattr(one, key)})) for one in (before, current))
-        for name in [*given, *was]:
-            if was.get(name) != given.get(name):
-                raise ConfigError(
-                    f"run folder {folder}: it holds a run with {name} {was.get(name)!r}, "
-                    f"not {given.get(name)!r}; give another folder, or the settings of that run"
-                )
+    loaded = bool(current.models and before.models)
+    fixed = [key for key in FIXED if key != "models" or loaded]
+    was, given = ({key: getattr(one, key) for key in fixed} for one in (before, current))
+    require_same_values(folder, was, given)
 
 
 def describe_data(dataset: Dataset, split: str | None, start: int) -> dict[str, Any]:
@@ -190,12 +184,3 @@ def _versions() -> dict[str, str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested fields by dotted keys; lists count as values."""
-    if isinstance(values, dict):
-        for name, value in values.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, values

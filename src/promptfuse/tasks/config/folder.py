@@ -7,11 +7,10 @@ with all defaults, and in the end ``result.json``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from promptfuse.errors import ConfigError
+from promptfuse.resuming import require_same_values
 from promptfuse.search import Result
 from promptfuse.tasks.config.run import RunConfig
 from promptfuse.whole_files import write_whole
@@ -36,14 +35,7 @@ def claim_folder(folder: Path, config: RunConfig, *, write: bool = False) -> Non
         raise ConfigError(f"run folder {folder}: is a file; give a folder")
     path = folder / "config.yaml"
     if path.exists():
-        before, now = (dict(_leaves(values)) for values in (read_yaml(path, "models: ..."), config.to_dict()))
-        for key in [*now, *before]:
-            was, given = before.get(key), now.get(key)
-            if key.rpartition(".")[2] not in FREE and was != given:
-                raise ConfigError(
-                    f"run folder {folder}: it holds a run with {key} {was!r}, not {given!r}; "
-                    "give another folder, or the settings of that run"
-                )
+        require_same_values(folder, read_yaml(path, "models: ..."), config.to_dict(), free=FREE)
     if write:
         write_whole(path, config.to_yaml())
 
@@ -53,12 +45,3 @@ def write_result(folder: Path, result: Result) -> None:
     values = result.to_dict()
     del values["history"]
     write_whole(folder / "result.json", json.dumps(values, ensure_ascii=False, indent=1) + "\n")
-
-
-def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested fields by dotted keys; lists count as values."""
-    if isinstance(values, dict):
-        for name, value in values.items():
-            yield from _leaves(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, values
