@@ -8,7 +8,9 @@ scores every candidate exactly. The naive path scores the same candidates one at
 with no cache: ``Objective.exact``. It is timed on ``--naive`` of the candidates, evenly spread, and counted
 up; 0 for all of them. The floor is the step's matrix products at the rate that this machine reaches, in the
 same run, on products of the text tower's shapes, by the fastest library at hand; ``times_floor_torch`` is
-against the rate of ``torch.nn.functional.linear``.
+against the rate of ``torch.nn.functional.linear``. Steps differ in their products, since candidates have
+one, two or more tokens: ``times_floor`` is the median over steps of each one's time by its own floor, and
+seconds and floor are those of that step.
 
 Prints ``seconds, naive_seconds, floor_seconds, times_naive, times_floor, max_abs_difference``.
 """
@@ -139,12 +141,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     search.step()  # From the prefix to as many beams as asked for.
     search.step()
-    taken = []
+    taken: list[tuple[float, float]] = []  # Seconds and products of each step.
     for _ in range(args.steps):
         started = clock()
         search.step()
-        taken.append(clock() - started)
-    seconds = statistics.median(taken)
+        seconds = clock() - started
+        taken.append((seconds, step_flops(lm, clip, term, method.subtokens)))
+    seconds, flops = sorted(taken, key=lambda step: step[0] / step[1])[(len(taken) - 1) // 2]
     texts, _, found = term.asked
     stride = max(1, len(texts) // args.naive) if args.naive else 1
     chosen = list(range(0, len(texts), stride))
@@ -154,7 +157,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     width = clip.module.config.text_config.hidden_size
     plain = matrix_rate(lambda module, inputs: module(inputs), width, 4 * width, clock)
     rate = max(plain, matrix_rate(linear, width, 4 * width, clock))
-    flops = step_flops(lm, clip, term, method.subtokens)
     return {
         "beams": args.beams,
         "candidates": len(texts),
@@ -162,7 +164,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "threads": args.threads,
         "steps": args.steps,
         "seconds": seconds,
-        "slowest_seconds": max(taken),
+        "each_seconds": [one for one, _ in taken],
+        "each_times_floor": [one / (counted / rate) for one, counted in taken],
         "naive_seconds": naive,
         "naive_timed": len(chosen),
         "gflop": flops / 1e9,

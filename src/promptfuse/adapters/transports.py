@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from promptfuse.adapters.adapter import Adapter
 from promptfuse.adapters.protocols import EmbeddingModel
@@ -160,7 +161,7 @@ class Transport(ABC):
         each = chance / self._lengths.to(chance)
         owner, subtoken = self._owner.to(table.device), self._subtoken.to(table.device)
         usage = chance.new_zeros(len(chance), len(table)).index_add(1, subtoken, each[:, owner])
-        return usage.to(table.dtype) @ table
+        return functional.linear(usage.to(table.dtype), table.T)
 
     def _check(self, slot: SlotGradient) -> None:
         if slot.loss.shape[1] != self.max_subtokens:
@@ -200,7 +201,7 @@ class LexicalTransport(Transport):
         owner, column = self._owner.to(device), self._column.to(device)
         table = self.model_b.embedding_table
         flat = slot.gradient.flatten(1, 2)
-        against_table = flat.to(table.dtype) @ table.T
+        against_table = functional.linear(flat.to(table.dtype), table)
         dtype = slot.loss.dtype
         terms = against_table.flatten(1).index_select(1, column).to(dtype) * self._share.to(device, dtype)
         at_probe = torch.einsum("bmjd,bd->bm", slot.gradient, slot.probe)
@@ -256,7 +257,7 @@ class TProductTransport(Transport):
         pulled = slot.gradient.new_zeros(len(slot.probe), len(self._pulls), table.shape[1])
         for kind, (pull, m) in enumerate(zip(self._pulls, self._kind_slots.tolist(), strict=True)):
             pulled[:, kind] = slot.gradient[:, m].flatten(1) @ pull.to(pulled).flatten(0, 1)
-        against_table = pulled.to(table.dtype) @ table.T
+        against_table = functional.linear(pulled.to(table.dtype), table)
         kind_of, tokens = self._kind_of.to(device), self._candidates.tokens.to(device)
         terms = against_table[:, kind_of, tokens].to(dtype)
         at_probe = torch.einsum("bmjd,bd->bm", slot.gradient, slot.probe)

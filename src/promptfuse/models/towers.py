@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import QuickGELUActivation
 
 from promptfuse.models.prefix import (
     Branches,
@@ -24,7 +23,7 @@ from promptfuse.models.prefix import (
     ragged_positions,
     stack_keys,
 )
-from promptfuse.models.products import linear
+from promptfuse.models.products import feed_forward, linear
 
 _PARTS = {"embeddings", "encoder", "final_layer_norm"}
 _LAYER = {"self_attn", "layer_norm1", "mlp", "layer_norm2"}
@@ -264,7 +263,8 @@ class TextTower:
             before = _before(known, longest, number, keys)
             mixed = _attend(queries * attention.scale, keys, values, before, layout, final)
             hidden = hidden + linear(attention.out_proj, mixed.flatten(1))
-            hidden = hidden + _mlp(layer.mlp, layer.layer_norm2(hidden))
+            mlp = layer.mlp
+            hidden = hidden + feed_forward(mlp.fc1, mlp.activation_fn, mlp.fc2, layer.layer_norm2(hidden))
         return (hidden if pool else hidden[:0]), collected
 
 
@@ -276,16 +276,6 @@ def _before(
     keys = [blank if prefix is None else prefix.keys[layer] for prefix in prefixes]
     values = [blank if prefix is None else prefix.values[layer] for prefix in prefixes]
     return stack_keys(keys, longest), stack_keys(values, longest)
-
-
-def _mlp(mlp: Any, hidden: Tensor) -> Tensor:
-    """``mlp(hidden)``; in place where no gradient is taken, since the inner layer is the widest tensor."""
-    inner = linear(mlp.fc1, hidden)
-    if isinstance(mlp.activation_fn, QuickGELUActivation) and not torch.is_grad_enabled():
-        inner = (1.702 * inner).sigmoid_().mul_(inner)
-    else:
-        inner = mlp.activation_fn(inner)
-    return linear(mlp.fc2, inner)
 
 
 def _extend(old: tuple[Tensor, ...], new: Sequence[Tensor]) -> tuple[Tensor, ...]:

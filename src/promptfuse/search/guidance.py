@@ -18,6 +18,7 @@ from torch import Tensor
 from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Transport
 from promptfuse.errors import ConfigError
 from promptfuse.models import CausalLM, Model
+from promptfuse.models.products import fast_products
 from promptfuse.objectives import Fluency, Objective, Term
 from promptfuse.search.hypothesis import Proposal
 from promptfuse.search.methods import AutoDAN, Transports
@@ -91,8 +92,12 @@ class Guidance:
             expected[:, self.probe] = 1
         for name, term in self.terms.items():
             carrier = self.transports[name]
-            probe = carrier.expected_embedding(expected)
-            found[name] = carrier.estimate(term.slot_gradient(texts, probe, self.slots)).cpu()
+            device = term.model.device
+            with torch.no_grad(), fast_products(device):
+                probe = carrier.expected_embedding(expected)
+            slot = term.slot_gradient(texts, probe, self.slots)
+            with torch.no_grad(), fast_products(device):
+                found[name] = carrier.estimate(slot).cpu()
         return found
 
     def scores(

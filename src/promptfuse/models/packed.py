@@ -1,0 +1,95 @@
+"""Weights in the layout that oneDNN multiplies by, beside a module's own.
+
+oneDNN brings the weights of a product into blocks of its own before it multiplies, in every call. Keeping
+them so saves a tenth of a product with many rows and half of one with few, for as much memory again as the
+weights take. The numbers are the same to the last bit, and those of a row do not depend on how many rows
+there are, which without it they do for a single one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from promptfuse.models.batching import available_bytes
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """What was made of a weight.
+
+    Attributes:
+        state: of the weight then; it is packed anew when that has changed.
+        layouts: by whether the weight is transposed, its blocks.
+    """
+
+    state: tuple[int, int]
+    layouts: dict[bool, Tensor]
+
+
+class PackedWeights:
+    """Packs weights when they are first asked for, as long as there is room.
+
+    Args:
+        limit: bytes of packed weights; None for an eighth of the memory that is free at first use, at most
+            2 GiB.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        # By identity: tensors compare element by element.
+        self._held: MutableMapping[Tensor, _Packed] = WeakIdKeyDictionary()
+
+    @cached_property
+    def limit(self) -> int:
+        """Bytes of packed weights at the most."""
+        if self._limit is not None:
+            return self._limit
+        return min(2**31, available_bytes(torch.device("cpu")) // 8)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of packed weights now; those of weights that are gone are gone too."""
+        return sum(
+            blocks.numel() * blocks.element_size()
+            for packed in self._held.values()
+            for blocks in packed.layouts.values()
+        )
+
+    def of(self, weight: Tensor, transposed: bool = False) -> Tensor:
+        """A weight, or its transpose, packed; as it is where it is no parameter or there is no room.
+
+        Args:
+            weight: (out, in) in float32 on the CPU.
+            transposed: whether to multiply by (in, out) instead.
+        """
+        plain = weight.t() if transposed else weight
+        if not isinstance(weight, nn.Parameter) or weight.is_inference():
+            return plain
+        state = weight._version, weight.data_ptr()
+        packed = self._held.get(weight)
+        if packed is None or packed.state != state:
+            packed = _Packed(state, {})
+            self._held[weight] = packed
+        found = packed.layouts.get(transposed)
+        if found is None:
+            if self.nbytes + weight.nbytes > self.limit:
+                return plain
+            found = packed.layouts[transposed] = _pack(plain)
+        return found
+
+
+@torch.no_grad()
+def _pack(plain: Tensor) -> Tensor:
+    # The second number is how many rows to expect: the layout is the same for 64 and 1,024 of them.
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(plain.detach().contiguous(), 64)
+    return found
+
+
+PACKED = PackedWeights()
+"""Those of this process."""
