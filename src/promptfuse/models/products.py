@@ -86,6 +86,18 @@ def _scaled(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias * _QUICK
 
 
+def product(inputs: Tensor, weight: Tensor) -> Tensor:
+    """``inputs @ weight.T``, faster where neither takes a gradient.
+
+    Args:
+        inputs: (..., d).
+        weight: (out, d), or the transpose of a (d, out).
+    """
+    if _asked(inputs, weight) and not (torch.is_grad_enabled() and inputs.requires_grad):
+        return _multiply(inputs, weight, None)
+    return functional.linear(inputs, weight)
+
+
 def _asked(inputs: Tensor, weight: Tensor) -> bool:
     """Whether a product of a layer can be asked of oneDNN, and its weights take no gradient now."""
     return (

@@ -59,7 +59,6 @@ class _Question:
     key: Hashable
     payload: Any
     joint: Callable[[Sequence[Any]], Sequence[Any]]
-    answered: bool = False
     answer: Any = None
     error: BaseException | None = None
 
@@ -67,8 +66,10 @@ class _Question:
 class Meeting:
     """Runs tasks side by side and answers what they ask together.
 
-    All heavy work is done by the thread that calls `run`, so that numerical libraries keep a single pool
-    of threads; only one thread is ever busy.
+    Only one thread is ever busy: a member runs until it asks for something or ends, then the next one does.
+    Threads that all run at once would fight for the interpreter's lock, and numerical libraries would keep
+    several pools of threads; and so the same members do the same things in the same order every time. All
+    heavy work is done by the thread that calls `run`.
 
     Attributes:
         rounds: how many times questions were answered.
@@ -78,10 +79,11 @@ class Meeting:
     def __init__(self) -> None:
         self.rounds = 0
         self.questions = 0
-        self._condition = threading.Condition()
         self._waiting: dict[int, _Question] = {}
-        self._present = 0
+        self._turns: list[threading.Semaphore] = []
+        self._back = threading.Semaphore(0)
         self._cancelled = False
+        self._failures: list[BaseException] = []
 
     def run(self, workers: Sequence[Callable[[], None]]) -> None:
         """Run workers to their ends.
@@ -92,78 +94,78 @@ class Meeting:
         Raises:
             BaseException: the first that a worker raises, when all others have stopped too.
         """
-        failures: list[BaseException] = []
-
-        def attend(number: int, worker: Callable[[], None]) -> None:
-            _MEMBER.set(_Member(self, number))
-            try:
-                worker()
-            except _Cancelled:
-                pass
-            except BaseException as error:
-                failures.append(error)
-            finally:
-                with self._condition:
-                    self._present -= 1
-                    self._cancelled = self._cancelled or bool(failures)
-                    self._condition.notify_all()
-
+        self._turns = [threading.Semaphore(0) for _ in workers]
         threads = [
-            threading.Thread(target=attend, args=(number, worker), daemon=True)
+            threading.Thread(target=self._attend, args=(number, worker), daemon=True)
             for number, worker in enumerate(workers)
         ]
-        self._present = len(threads)
         for thread in threads:
             thread.start()
         try:
-            while self._serve():
-                pass
+            for number in range(len(workers)):
+                self._let(number)
+            while self._waiting and not self._failures:
+                self._serve()
         finally:  # An interrupt must not leave threads waiting for answers.
-            with self._condition:
-                self._cancelled = True
-                self._condition.notify_all()
+            self._cancelled = True
+            for turn in self._turns:
+                turn.release()
             for thread in threads:
                 thread.join()
-        if failures:
-            raise failures[0]
+        if self._failures:
+            raise self._failures[0]
 
     def ask(
         self, number: int, key: Hashable, payload: Any, joint: Callable[[Sequence[Any]], Sequence[Any]]
     ) -> Any:
         """Wait for an answer; see `together`."""
         question = _Question(key, payload, joint)
-        with self._condition:
-            self._waiting[number] = question
-            self._condition.notify_all()
-            self._condition.wait_for(lambda: question.answered or self._cancelled)
-        if not question.answered:
-            raise _Cancelled
+        self._waiting[number] = question
+        self._back.release()
+        self._wait(number)
         if question.error is not None:
             raise question.error
         return question.answer
 
-    def _serve(self) -> bool:
-        """Wait until nobody is busy and answer what most ask for; whether there is more to come."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._cancelled or len(self._waiting) == self._present)
-            if self._cancelled or not self._present:
-                return False
-            # Whoever asks for something else waits on, until the others have caught up: answered one by
-            # one, members that are out of step would stay so.
-            numbers: dict[Hashable, list[int]] = {}
-            for number in sorted(self._waiting):
-                numbers.setdefault(self._waiting[number].key, []).append(number)
-            chosen = max(numbers.values(), key=len)
-            questions = [self._waiting[number] for number in chosen]
+    def _attend(self, number: int, worker: Callable[[], None]) -> None:
+        """What a member's thread does."""
+        _MEMBER.set(_Member(self, number))
+        try:
+            self._wait(number)
+            worker()
+        except _Cancelled:
+            pass
+        except BaseException as error:
+            self._failures.append(error)
+        finally:
+            self._back.release()
+
+    def _wait(self, number: int) -> None:
+        """Have a member wait for its turn."""
+        self._turns[number].acquire()
+        if self._cancelled:
+            raise _Cancelled
+
+    def _let(self, number: int) -> None:
+        """Let a member run until it asks or ends."""
+        if not self._failures:
+            self._turns[number].release()
+            self._back.acquire()
+
+    def _serve(self) -> None:
+        """Answer what most members ask for."""
+        # Whoever asks for something else waits on, until the others have caught up: answered one by
+        # one, members that are out of step would stay so.
+        numbers: dict[Hashable, list[int]] = {}
+        for number in sorted(self._waiting):
+            numbers.setdefault(self._waiting[number].key, []).append(number)
+        chosen = max(numbers.values(), key=len)
+        questions = [self._waiting.pop(number) for number in chosen]
         _answer(questions)
-        with self._condition:
-            for number, question in zip(chosen, questions, strict=True):
-                del self._waiting[number]
-                question.answered = True
-            self.rounds += 1
-            self.questions += len(questions)
-            self._condition.notify_all()
-        return True
+        self.rounds += 1
+        self.questions += len(questions)
+        for number in chosen:
+            self._let(number)
 
 
 class _Cancelled(BaseException):

@@ -18,7 +18,7 @@ from torch import Tensor
 from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Transport
 from promptfuse.errors import ConfigError
 from promptfuse.models import CausalLM, Model
-from promptfuse.models.products import fast_products
+from promptfuse.models.products import product
 from promptfuse.objectives import Fluency, Objective, Term
 from promptfuse.search.hypothesis import Proposal
 from promptfuse.search.methods import AutoDAN, Transports
@@ -92,12 +92,8 @@ class Guidance:
             expected[:, self.probe] = 1
         for name, term in self.terms.items():
             carrier = self.transports[name]
-            device = term.model.device
-            with torch.no_grad(), fast_products(device):
-                probe = carrier.expected_embedding(expected)
-            slot = term.slot_gradient(texts, probe, self.slots)
-            with torch.no_grad(), fast_products(device):
-                found[name] = carrier.estimate(slot).cpu()
+            probe = carrier.expected_embedding(expected)
+            found[name] = carrier.estimate(term.slot_gradient(texts, probe, self.slots)).cpu()
         return found
 
     def scores(
@@ -169,11 +165,11 @@ def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int)
     if key not in made:
         found: Transport
         if kind == "lexical":
-            found = LexicalTransport(primary, model, subtokens)
+            found = LexicalTransport(primary, model, subtokens, product)
         else:
             preset = "paper" if kind == "t-product-paper" else "default"
             adapter = Adapter.for_models(primary, model, preset=preset)
-            found = TProductTransport(adapter, primary, model, subtokens)
+            found = TProductTransport(adapter, primary, model, subtokens, product)
         # The model is kept beside its transport, so that its id cannot be given to another one.
         made[key] = (model, found)
     return made[key][1]

@@ -1,0 +1,84 @@
+"""Attention of branches: both ways against a loop over queries, gradients included."""
+
+import pytest
+import torch
+
+from promptfuse.models import attention
+from promptfuse.models.attention import Layout, attend
+from promptfuse.models.prefix import EMPTY, Prefix
+
+HEADS, WIDTH = 2, 8
+CPU = torch.device("cpu")
+CASES = {
+    "one prefix": ([4], [0, 0, 0], [4, 4, 4], [1, 2, 2]),
+    "several, some shared in part": ([3, 5, 2], [0, 2, 1, 1, 0], [3, 1, 5, 2, 1], [1, 1, 2, 3, 3]),
+    "an empty one": ([0, 3], [0, 1, 0], [0, 3, 0], [2, 2, 6]),
+    "nothing before": ([0], [0, 0], [0, 0], [3, 5]),
+    "long branches": ([6, 2], [1, 0], [2, 6], [5, 9]),
+}
+
+
+def problem(lengths, origin, shared, fresh):
+    torch.manual_seed(0)
+    prefixes = [
+        Prefix(
+            tuple(range(length)),
+            *[tuple(torch.randn(HEADS, length, WIDTH) for _ in range(2)) for _ in range(2)],
+        )
+        if length
+        else EMPTY
+        for length in lengths
+    ]
+    return prefixes, [torch.randn(sum(fresh), HEADS, WIDTH) for _ in range(3)]
+
+
+def naive(queries, keys, values, prefixes, layer, origin, shared, fresh):
+    """Query by query."""
+    rows, first = [], 0
+    for number, seen, length in zip(origin, shared, fresh, strict=True):
+        before = prefixes[number]
+        for step in range(length):
+            own = slice(first, first + step + 1)
+            known, said = keys[own].transpose(0, 1), values[own].transpose(0, 1)
+            if len(before):
+                known = torch.cat([before.keys[layer][:, :seen], known], 1)
+                said = torch.cat([before.values[layer][:, :seen], said], 1)
+            chances = (known @ queries[first + step][:, :, None])[:, :, 0].softmax(-1)
+            rows.append((chances[:, None] @ said)[:, 0])
+        first += length
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("way", ["dense", "branch by branch"])
+@pytest.mark.parametrize("only_last", [False, True])
+def test_it_is_what_a_loop_gives(case, way, only_last, monkeypatch):
+    monkeypatch.setitem(attention.DENSE, "cpu", 10**9 if way == "dense" else 0)
+    lengths, origin, shared, fresh = CASES[case]
+    prefixes, parts = problem(lengths, origin, shared, fresh)
+    layout = Layout.of(prefixes, origin, shared, fresh, CPU)
+    assert (layout.mask is not None) == (way == "dense")
+    parts = [part.requires_grad_(True) for part in parts]
+    queries, keys, values = parts
+    expected = naive(queries, keys, values, prefixes, 1, origin, shared, fresh)
+    if only_last:
+        expected, queries = expected[layout.last], queries[layout.last]
+    found = attend(queries, keys, values, prefixes, 1, layout, only_last)
+    assert torch.allclose(found, expected, atol=1e-5)
+    weights = torch.randn_like(expected)
+    for own, true in zip(
+        torch.autograd.grad((found * weights).sum(), parts),
+        torch.autograd.grad((expected * weights).sum(), parts),
+        strict=True,
+    ):
+        assert torch.allclose(own, true, atol=1e-5)
+
+
+def test_large_masks_are_not_made(monkeypatch):
+    fresh = [1] * 100
+    prefixes, _ = problem([5], [0], [5], [1])
+    layout = Layout.of(prefixes, [0] * 100, [5] * 100, fresh, CPU)
+    assert layout.mask is not None
+    assert layout.mask.shape == (100, 105)
+    monkeypatch.setitem(attention.DENSE, "cpu", 100 * 105 - 1)
+    assert Layout.of(prefixes, [0] * 100, [5] * 100, fresh, CPU).mask is None
