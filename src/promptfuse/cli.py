@@ -103,7 +103,8 @@ def caption(
             raise ConfigError(f"--{name} {number} is too few; give 1 or more")
 
     from promptfuse.tasks import Captioner
-    from promptfuse.web.page import Card, check_target, write_page
+    from promptfuse.web.page import Card, write_page
+    from promptfuse.whole_files import check_target
 
     if trace is not None:
         check_target(trace)

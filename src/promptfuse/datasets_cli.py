@@ -76,11 +76,13 @@ def list_datasets(
             where = row.source if row.state == "found" else row.state if row.source is None else None
             state = where or f"{row.source} is {row.state}"
             typer.echo(f"{row.name:<{width}}  {row.about or '-'}; {state}")
-    if not as_json and any(row.state.startswith("PROMPTFUSE_DATA") for row in rows):
+    if not as_json:
         from promptfuse.evaluation.datasets.names import user_file
 
-        typer.echo(
-            "Set PROMPTFUSE_DATA to the folder that has coco/, flickr8k/ and so on, "
-            f"or name data sets in {user_file()}: 'my-photos: PATH' a line.",
-            err=True,
+        unset = any(row.state.startswith("PROMPTFUSE_DATA") for row in rows)
+        hint = (
+            "Set PROMPTFUSE_DATA to the folder that has coco/, flickr8k/ and so on, or name"
+            if unset
+            else "Name"
         )
+        typer.echo(f"{hint} data sets in {user_file()}: 'my-photos: PATH' a line.", err=True)

@@ -102,7 +102,7 @@ def _run(config: Path, settings: RunConfig, trace: Path | None, allow_code: bool
     """Run the search, and write what was asked for."""
     from promptfuse.tasks.config.base import at
     from promptfuse.tasks.config.folder import claim_folder, write_result
-    from promptfuse.web.document import check_target
+    from promptfuse.whole_files import check_target
 
     if trace is not None:
         check_target(trace)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -57,24 +58,28 @@ def report(
         if number < 0:
             raise ConfigError(f"--{name} {number} is negative; give 0 or more")
 
+    from promptfuse.evaluation.metrics.selection import choose
     from promptfuse.evaluation.report import compare, load_judges, load_runs, measure_runs
     from promptfuse.evaluation.report.gallery import begin_thumbnails
     from promptfuse.evaluation.report.page import write_report
-    from promptfuse.web.document import check_target
+    from promptfuse.whole_files import check_target
 
     start = time.perf_counter()
     page = out if out is not None else None if as_json else Path("report.html")
     if page is not None:
         check_target(page)
+    names = listed(metric or []) or None
+    choose(names)
     comparison = compare(load_runs(folders), references)
-    # Other threads make them while the metrics are computed.
-    pictures = begin_thumbnails(comparison, limit_gallery) if page is not None and photos else None
     judges = load_judges(clip, lm, classifier, label or (), device)
-    measured = measure_runs(
-        comparison, judges, metrics=listed(metric or []) or None, java=java, resamples=resamples
-    )
-    if page is not None:
-        write_report(page, measured, photos=pictures, limit=limit_gallery)
+    with ExitStack() as stack:
+        pictures = None
+        if page is not None and photos:
+            # Other threads make them while the metrics are computed.
+            pictures = stack.enter_context(begin_thumbnails(comparison, limit_gallery))
+        measured = measure_runs(comparison, judges, metrics=names, java=java, resamples=resamples)
+        if page is not None:
+            write_report(page, measured, photos=pictures, limit=limit_gallery)
     if as_json:
         typer.echo(json.dumps(measured.to_dict(), ensure_ascii=False))
         return

@@ -81,10 +81,11 @@ def score(
 
     from promptfuse.evaluation.metrics.files import read_captions, read_references
     from promptfuse.evaluation.metrics.selection import choose
+    from promptfuse.whole_files import check_target
 
     choose(names)
-    if per_caption is not None and not per_caption.absolute().parent.is_dir():
-        raise ConfigError(f"{per_caption}: the folder does not exist; create it first")
+    if per_caption is not None:
+        check_target(per_caption)
     predicted = read_captions(predictions)
     written = read_references(references, images)
     settings = _judges(clip, lm, classifier, device) | {
@@ -99,12 +100,12 @@ def score(
         where = (predicted.images, written.images) if images else (written.images, predicted.images)
         settings["images"] = where[0] | where[1]
     found = _score(predictions, references, predicted, written, settings)
+    typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else found.table())
     if per_caption is not None:
         from promptfuse.whole_files import write_whole
 
         rows = [{**row, "text": predicted.texts[row["id"]]} for row in found.per_caption()]
         write_whole(per_caption, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else found.table())
 
 
 def _judges(clip: str | None, lm: str | None, classifier: str | None, device: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from promptfuse.errors import ConfigError
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write UTF-8 text to a temporary name beside the file, then rename it.
@@ -25,3 +27,11 @@ def write_whole(path: Path, text: str) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def check_target(path: Path) -> None:
+    """Raise ``ConfigError`` where no file can be written, before any work is done for it."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is no plain file; give the name of a file")
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(f"{path}: its folder does not exist; create it first")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +59,50 @@ def test_another_state_of_the_module_forgets_all() -> None:
     assert cache.longest((1,)).ids == (1,)
     module.to(torch.float64)
     assert cache.longest((1,)) is EMPTY
+
+
+def merged(module: nn.Module) -> None:
+    module[1].weight.data += 0.1
+
+
+def averaged(module: nn.Module) -> None:
+    module[1].weight.data.copy_(torch.randn(2, 2))
+
+
+def optimised(module: nn.Module) -> None:
+    module(torch.randn(3, 2)).sum().backward()
+    torch.optim.AdamW(module.parameters(), fused=True).step()
+
+
+def replaced(module: nn.Module) -> None:
+    module[1].weight = nn.Parameter(torch.randn(2, 2))
+
+
+def swapped(module: nn.Module) -> None:
+    module[1].weight.data = torch.randn(2, 2)
+
+
+def rounded(module: nn.Module) -> None:
+    module.to(torch.bfloat16).float()
+
+
+@pytest.mark.parametrize("change", [merged, averaged, optimised, replaced, swapped, rounded])
+def test_changes_that_torch_does_not_count(change: Callable[[nn.Module], None]) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    cache = PrefixCache(module, 10**6)
+    cache.hold([prefix(1)])
+    assert cache.longest((1,)).ids == (1,)
+    change(module)
+    assert cache.longest((1,)) is EMPTY
+
+
+def test_a_parameter_that_is_no_number() -> None:
+    module = nn.Linear(2, 2)
+    module.weight.data.fill_(torch.nan)
+    cache = PrefixCache(module, 10**6)
+    cache.hold([prefix(1)])
+    assert cache.longest((1,)).ids == (1,)
 
 
 @given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))

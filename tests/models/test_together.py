@@ -1,8 +1,11 @@
 """Searches side by side: answers as if alone, work in one go, errors where they belong."""
 
+import threading
+
 import pytest
 
 from promptfuse.errors import TextError
+from promptfuse.models.prefix import reading_whole, reads_whole
 from promptfuse.models.together import Meeting, together
 
 
@@ -110,3 +113,79 @@ def test_a_failure_of_the_joint_work_comes_out_too():
 
     with pytest.raises(ZeroDivisionError):
         Meeting().run([lambda: together("broken", 1, broken)] * 2)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_members_may_ask_while_they_are_stopped(kind):
+    doubler = Doubler()
+
+    def tidy():
+        try:
+            while True:
+                doubler(1)
+        finally:
+            doubler(2)
+
+    def failing():
+        doubler(3)
+        raise kind
+
+    before = threading.active_count()
+    with pytest.raises(kind):
+        Meeting().run([tidy, failing, tidy])
+    assert threading.active_count() == before
+
+
+def test_an_interrupt_of_the_one_who_answers_stops_all():
+    def interrupted(payloads):
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        Meeting().run([lambda: together("interrupted", 1, interrupted)] * 3)
+    assert threading.active_count() == before
+
+
+def test_a_meeting_can_be_held_again():
+    meeting, doubler, found = Meeting(), Doubler(), []
+    for _ in range(2):
+        meeting.run([lambda: found.append(doubler(1))])
+    assert found == [2, 2]
+
+
+def test_only_one_is_ever_busy():
+    doubler, busy, most = Doubler(), [], []
+
+    def worker():
+        for number in range(10):
+            busy.append(number)
+            most.append(len(busy))
+            sum(range(2000))
+            busy.pop()
+            doubler(number)
+
+    Meeting().run([worker] * 5)
+    assert max(most) == 1
+
+
+def test_work_is_done_as_its_asker_would_do_it():
+    found = {}
+
+    def joint(payloads):
+        return [(payload, reads_whole(), len(payloads)) for payload in payloads]
+
+    def whole():
+        with reading_whole():
+            found["whole"] = together("mode", 1, joint)
+
+    Meeting().run([whole, lambda: found.update(plain=together("mode", 2, joint))])
+    assert found == {"whole": (1, True, 1), "plain": (2, False, 1)}
+
+
+def test_what_is_asked_within_the_work_is_answered_at_once():
+    doubler = Doubler()
+    found = []
+    Meeting().run(
+        [lambda: found.append(together("outer", 3, lambda all_: [doubler(one) for one in all_]))] * 2
+    )
+    assert found == [6, 6]

@@ -15,6 +15,8 @@ from tests.search.conftest import FREE
     [
         ({"banned": ("cat",)}, "A dog runs.", "A Cat runs."),
         ({"banned": ("Cat",)}, "A catalogue.", "The cat's cat"),
+        ({"banned": ("e-mail",)}, "Mail me, an E.", "Send an E-mail."),
+        ({"banned": ("red car",)}, "A red bus and a car.", "The Red car."),
         ({"banned_patterns": (r"\d", "^An image")}, "A dog", "A dog 5"),
         ({"banned_patterns": (r"\d", "^An image")}, "This is An image", "An image of"),
         ({"max_words": 3}, "a dog runs.", "a dog runs far"),
@@ -85,6 +87,8 @@ def test_progress_counts_words_of_phrases():
         ({"required": ("red cat",), "banned": ("Cat",)}, "banned too"),
         ({"required": ("cat",), "vocabulary": ("dog",)}, "not in the vocabulary"),
         ({"required": ("!",)}, "has no word"),
+        ({"banned": ("!",)}, "has no word"),
+        ({"required": ("a red car",), "banned": ("red car",)}, "banned too"),
         ({"min_words": 4, "max_words": 3}, "leave no text"),
         ({"max_tokens": 0}, "leave no text"),
         ({"banned": "cat"}, "give a list"),

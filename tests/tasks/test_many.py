@@ -1,5 +1,8 @@
 """Several photos in flight: the captions of one at a time, fewer passes, errors of their own."""
 
+import gc
+import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,54 @@ def test_none_is_none_and_none_in_flight_is_refused(captioner):
     assert list(caption_each(captioner, [])) == []
     with pytest.raises(pf.ConfigError, match="give 1 or more"):
         caption_all(captioner, PHOTOS, in_flight=0)
+
+
+def test_a_callback_may_use_the_models(captioner, alone):
+    found = {}
+
+    def compare(number, outcome):
+        found[number] = captioner.objective(PHOTOS[0]).score([outcome.text])["image"].item()
+
+    caption_all(captioner, PHOTOS[:3], in_flight=3, on_outcome=compare, sentiment="positive", **QUICK)
+    expected = captioner.objective(PHOTOS[0]).score([result.text for result in alone[:3]])["image"]
+    assert [found[number] for number in range(3)] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_the_models_may_be_used_while_results_come(captioner, alone):
+    for mine, other in zip(
+        caption_each(captioner, PHOTOS, in_flight=2, sentiment="positive", **QUICK), alone, strict=True
+    ):
+        again = captioner(PHOTOS[0], sentiment="positive", **QUICK)
+        assert (mine.text, again.text) == (other.text, alone[0].text)
+
+
+def test_the_work_ends_with_the_iterator(captioner):
+    seen = []
+    real = captioner.search
+
+    class Counting:
+        """A captioner that keeps what it was asked."""
+
+        def load(self, *given):
+            captioner.load(*given)
+
+        def __call__(self, image, **settings):
+            seen.append(image)
+            return real(image, **settings).run()
+
+    before = threading.active_count()
+    each = caption_each(Counting(), [*PHOTOS, *PHOTOS, *PHOTOS], in_flight=2, **QUICK)
+    next(each)
+    each.close()
+    assert threading.active_count() == before
+    assert len(seen) <= 4
+
+
+def test_models_are_free_once_nobody_has_them():
+    captioner = pf.Captioner("mini")
+    captioner(PHOTOS[0], **QUICK)
+    models = [weakref.ref(model) for model in captioner.loaded().values()]
+    assert all(model() is not None for model in models)
+    del captioner
+    gc.collect()
+    assert [model() for model in models] == [None] * len(models)

@@ -24,6 +24,7 @@ from promptfuse.adapters.adapter import Adapter
 from promptfuse.adapters.fit import PRESETS
 from promptfuse.adapters.protocols import EmbeddingModel, Progress
 from promptfuse.errors import AdapterError
+from promptfuse.paths import at_home
 
 LOGGER = logging.getLogger(__name__)
 """Where the notices go."""
@@ -35,7 +36,7 @@ _REVISION = 1
 def cache_folder() -> Path:
     """Where adapters are cached: ``PROMPTFUSE_CACHE`` if it is set, else the user's cache folder."""
     root = os.environ.get("PROMPTFUSE_CACHE") or platformdirs.user_cache_dir("promptfuse")
-    return Path(root).expanduser() / "adapters"
+    return at_home(root) / "adapters"
 
 
 def adapter_folder(model_a: EmbeddingModel, model_b: EmbeddingModel, preset: str = "default") -> Path:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from promptfuse.errors import ConfigError
@@ -59,13 +60,15 @@ class Prediction:
 def iterate_predictions(path: Path) -> Iterator[Prediction]:
     """The lines of a ``predictions.jsonl`` one by one; a last line that was cut off is left out.
 
+    One that is whole but for its line feed counts: no part of a JSON object is one itself.
+
     Raises:
         ConfigError: if the file cannot be read, or a line is no prediction.
     """
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") and not is_whole(line):
                     return
                 yield _read_line(path, number, line)
     except OSError as error:
@@ -77,10 +80,47 @@ def read_predictions(path: Path) -> list[Prediction]:
     return list(iterate_predictions(path))
 
 
+def is_whole(line: bytes) -> bool:
+    """Whether a line that lacks its line feed lacks nothing else."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
 def _read_line(path: Path, number: int, line: bytes) -> Prediction:
     try:
-        return Prediction.from_dict(json.loads(line))
+        found = Prediction.from_dict(json.loads(line))
+        _check(found)
+        return found
     except (ValueError, TypeError, KeyError):
         raise ConfigError(
             f"{path}: line {number} is no prediction; remove the line, its photo is done again"
         ) from None
+
+
+_KINDS: dict[str, type | UnionType] = {
+    "image": str,
+    "text": str | None,
+    "error": str | None,
+    "value": float | int | None,
+    "terms": dict,
+    "weights": dict,
+    "complete": bool,
+    "exact_evaluations": int,
+    "seconds": float | int,
+    "seed": int,
+}
+
+
+def _check(prediction: Prediction) -> None:
+    """Raise an error if a field is of a wrong kind: people edit files, and others write them."""
+    for name, kind in _KINDS.items():
+        if not isinstance(getattr(prediction, name), kind):
+            raise TypeError(name)
+    numbers = [*prediction.terms.values(), *prediction.weights.values()]
+    if not all(isinstance(number, float | int) for number in numbers):
+        raise TypeError("terms or weights")
+    for text in (prediction.id, prediction.image, prediction.text, prediction.error):
+        (text or "").encode()  # Half a character, which JSON can spell, cannot be written again.

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.errors import ModelError, TextError
 from promptfuse.models.batching import bytes_per_token
+from promptfuse.models.packed import PACKED
 from promptfuse.models.prefix import (
     Branches,
     Prefix,
@@ -102,6 +103,7 @@ class Model(ABC):
         for reader in (self.__dict__.get("reader"), self.__dict__.get("tower")):
             if reader is not None:
                 reader.cache.clear()
+        PACKED.drop(self.module.parameters())
 
     @property
     def device(self) -> torch.device:

@@ -2,21 +2,23 @@
 
 oneDNN brings the weights of a product into blocks of its own before it multiplies, in every call. Keeping
 them so saves a tenth of a product with many rows and half of one with few, for as much memory again as the
-weights take. The numbers are the same to the last bit, and those of a row do not depend on how many rows
-there are, which without it they do for a single one.
+weights take, twice as much where gradients are taken. The numbers are the same to the last bit, and those of
+a row do not depend on how many rows there are, which without it they do for a single one.
 """
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from promptfuse.models.batching import available_bytes
+from promptfuse.models.probe import element_of
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,28 @@ class _Packed:
     """What was made of a weight.
 
     Attributes:
-        state: of the weight then; it is packed anew when that has changed.
+        element: a view of one of the weight's numbers.
+        state: what the weight was; it is packed anew when that has changed.
         layouts: by whether the weight is transposed, its blocks.
     """
 
-    state: tuple[int, int]
+    element: Tensor
+    state: tuple[int, int, float]
     layouts: dict[bool, Tensor]
+
+    @classmethod
+    def of(cls, weight: Tensor) -> _Packed:
+        """Of a weight, with no layout yet."""
+        element = element_of(weight)
+        return cls(element, _state(weight, element), {})
+
+    def still_holds(self, weight: Tensor) -> bool:
+        """Whether the weight is what it was."""
+        return self.state == _state(weight, self.element)
+
+
+def _state(weight: Tensor, element: Tensor) -> tuple[int, int, float]:
+    return weight._version, weight.data_ptr(), element.item()
 
 
 class PackedWeights:
@@ -44,6 +62,7 @@ class PackedWeights:
         self._limit = limit
         # By identity: tensors compare element by element.
         self._held: MutableMapping[Tensor, _Packed] = WeakIdKeyDictionary()
+        self._lock = Lock()
 
     @cached_property
     def limit(self) -> int:
@@ -55,11 +74,14 @@ class PackedWeights:
     @property
     def nbytes(self) -> int:
         """Bytes of packed weights now; those of weights that are gone are gone too."""
-        return sum(
-            blocks.numel() * blocks.element_size()
-            for packed in self._held.values()
-            for blocks in packed.layouts.values()
-        )
+        with self._lock:
+            return self._count()
+
+    def drop(self, weights: Iterable[Tensor]) -> None:
+        """Forget what was made of some weights."""
+        with self._lock:
+            for weight in weights:
+                self._held.pop(weight, None)
 
     def of(self, weight: Tensor, transposed: bool = False) -> Tensor:
         """A weight, or its transpose, packed; as it is where it is no parameter or there is no room.
@@ -69,19 +91,31 @@ class PackedWeights:
             transposed: whether to multiply by (in, out) instead.
         """
         plain = weight.t() if transposed else weight
-        if not isinstance(weight, nn.Parameter) or weight.is_inference():
+        if not isinstance(weight, nn.Parameter) or weight.is_inference() or not weight.numel():
             return plain
-        state = weight._version, weight.data_ptr()
         packed = self._held.get(weight)
-        if packed is None or packed.state != state:
-            packed = _Packed(state, {})
-            self._held[weight] = packed
-        found = packed.layouts.get(transposed)
-        if found is None:
-            if self.nbytes + weight.nbytes > self.limit:
+        if packed is not None and packed.still_holds(weight):
+            found = packed.layouts.get(transposed)
+            if found is not None:
+                return found
+        with self._lock:
+            if packed is None or not packed.still_holds(weight):
+                packed = self._held[weight] = _Packed.of(weight)
+            if self._count() + weight.nbytes > self.limit:
                 return plain
             found = packed.layouts[transposed] = _pack(plain)
         return found
+
+    def _count(self) -> int:
+        for weight in list(self._held):
+            # Moved elsewhere, or made another type: as it is it will not be asked for.
+            if weight.dtype != torch.float32 or weight.device.type != "cpu":
+                del self._held[weight]
+        return sum(
+            blocks.numel() * blocks.element_size()
+            for packed in self._held.values()
+            for blocks in packed.layouts.values()
+        )
 
 
 @torch.no_grad()

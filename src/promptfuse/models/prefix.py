@@ -13,9 +13,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
+from threading import get_ident
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from promptfuse.models.probe import ModuleProbe
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -44,7 +48,13 @@ def reads_whole() -> bool:
 @contextmanager
 def embeddings_replaced(module: nn.Module, embeddings: Tensor) -> Iterator[None]:
     """Make an embedding module give these embeddings in place of the look-up."""
-    handle = module.register_forward_hook(lambda module, args, output: embeddings)
+    asker = get_ident()  # Another thread may use the module meanwhile.
+
+    def replace(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        del module, args
+        return embeddings if get_ident() == asker else output
+
+    handle = module.register_forward_hook(replace)
     try:
         yield
     finally:
@@ -71,9 +81,11 @@ def chosen_only(
         yield taken
         return
 
+    asker = get_ident()
+
     def choose(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         del module
-        if not args or args[0].shape[:2] != (rows, columns):
+        if get_ident() != asker or not args or args[0].shape[:2] != (rows, columns):
             return None
         taken.append(True)
         return (args[0][chosen][None], *args[1:])
@@ -147,8 +159,8 @@ class Branches:
 class PrefixCache:
     """The prefixes used last, by their tokens.
 
-    It forgets everything when the module's parameters change, so that what it holds is always what the
-    module would compute.
+    It forgets everything when the module's parameters change, so that what it holds is what the module would
+    compute; see `ModuleProbe` for how that is noticed.
 
     Args:
         module: whose keys and values they are.
@@ -163,7 +175,8 @@ class PrefixCache:
         self.limit = limit
         self.nbytes = 0
         self._held: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
-        self._seen = state_of(module)
+        self._probe = ModuleProbe(module)
+        self._seen = self._probe.state()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -181,7 +194,7 @@ class PrefixCache:
         self, rows: Sequence[tuple[int, ...]], usable: Callable[[Prefix], bool] = lambda prefix: True
     ) -> list[Prefix]:
         """``longest`` of several rows; the module's parameters are looked at once."""
-        if self._held and self._seen != state_of(self.module):
+        if self._held and self._seen != self._probe.state():
             self.clear()
         return [self._longest(row, usable) for row in rows]
 
@@ -196,7 +209,7 @@ class PrefixCache:
     def hold(self, prefixes: Sequence[Prefix]) -> None:
         """Remember prefixes, and forget the oldest where there is no room."""
         if not self._held:
-            self._seen = state_of(self.module)
+            self._seen = self._probe.state()
         for prefix in prefixes:
             old = self._held.pop(prefix.ids, None)
             self.nbytes += prefix.nbytes - (0 if old is None else old.nbytes)
@@ -204,20 +217,6 @@ class PrefixCache:
         while self.nbytes > self.limit:
             _, oldest = self._held.popitem(last=False)
             self.nbytes -= oldest.nbytes
-
-
-def state_of(module: nn.Module) -> tuple[object, ...]:
-    """Changes whenever a parameter of a module does."""
-    # As ``module.parameters()`` finds them, in a tenth of the time: this is asked in every pass.
-    parameters: list[Tensor] = []
-    waiting = [module]
-    while waiting:
-        part = waiting.pop()
-        parameters += [parameter for parameter in part._parameters.values() if parameter is not None]
-        waiting += [child for child in part._modules.values() if child is not None]
-    first = parameters[0]
-    versions = sum([parameter._version for parameter in parameters if not parameter.is_inference()])
-    return first.device, first.dtype, first.data_ptr(), versions
 
 
 def common_length(row: Sequence[int], other: Sequence[int]) -> int:

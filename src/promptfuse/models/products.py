@@ -131,7 +131,12 @@ def fast_layers(module: nn.Module) -> Iterator[None]:
 
     ``fast_products`` does the same for whatever is called in its block, but looks at every call of torch.
     """
-    layers = [part for part in module.modules() if type(part) in (nn.Linear, Conv1D)]
+    # A layer with a forward pass of its own has been changed by somebody, to be loaded piece by piece, say.
+    layers = [
+        part
+        for part in module.modules()
+        if type(part) in (nn.Linear, Conv1D) and "forward" not in part.__dict__
+    ]
     if not torch.backends.mkldnn.enabled or not has_onednn():
         layers = []
     for layer in layers:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from promptfuse.errors import PromptfuseError
+from promptfuse.models.prefix import reads_whole
 
 Payload = TypeVar("Payload")
 Answer = TypeVar("Answer")
@@ -37,7 +39,7 @@ def together(
     member = _MEMBER.get()
     if member is None:
         return joint([payload])[0]
-    answer: Answer = member.meeting.ask(member.number, key, payload, joint)
+    answer: Answer = member.meeting.ask(member.number, (key, reads_whole()), payload, joint)
     return answer
 
 
@@ -59,6 +61,7 @@ class _Question:
     key: Hashable
     payload: Any
     joint: Callable[[Sequence[Any]], Sequence[Any]]
+    context: Context = field(default_factory=copy_context)
     answer: Any = None
     error: BaseException | None = None
 
@@ -79,9 +82,13 @@ class Meeting:
     def __init__(self) -> None:
         self.rounds = 0
         self.questions = 0
+        self._begin(0)
+
+    def _begin(self, members: int) -> None:
         self._waiting: dict[int, _Question] = {}
-        self._turns: list[threading.Semaphore] = []
-        self._back = threading.Semaphore(0)
+        # Queues rather than locks and semaphores: an interrupt between two of their steps leaves them whole.
+        self._turns: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(members)]
+        self._back: SimpleQueue[None] = SimpleQueue()
         self._cancelled = False
         self._failures: list[BaseException] = []
 
@@ -94,14 +101,12 @@ class Meeting:
         Raises:
             BaseException: the first that a worker raises, when all others have stopped too.
         """
-        self._turns = [threading.Semaphore(0) for _ in workers]
-        threads = [
-            threading.Thread(target=self._attend, args=(number, worker), daemon=True)
-            for number, worker in enumerate(workers)
-        ]
-        for thread in threads:
-            thread.start()
+        self._begin(len(workers))
+        threads: list[threading.Thread] = []
         try:
+            for number, worker in enumerate(workers):
+                threads.append(threading.Thread(target=self._attend, args=(number, worker), daemon=True))
+                threads[-1].start()
             for number in range(len(workers)):
                 self._let(number)
             while self._waiting and not self._failures:
@@ -109,9 +114,10 @@ class Meeting:
         finally:  # An interrupt must not leave threads waiting for answers.
             self._cancelled = True
             for turn in self._turns:
-                turn.release()
+                turn.put(None)
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:
+                    thread.join()
         if self._failures:
             raise self._failures[0]
 
@@ -119,9 +125,11 @@ class Meeting:
         self, number: int, key: Hashable, payload: Any, joint: Callable[[Sequence[Any]], Sequence[Any]]
     ) -> Any:
         """Wait for an answer; see `together`."""
+        if self._cancelled:
+            raise _Cancelled
         question = _Question(key, payload, joint)
         self._waiting[number] = question
-        self._back.release()
+        self._back.put(None)
         self._wait(number)
         if question.error is not None:
             raise question.error
@@ -138,19 +146,19 @@ class Meeting:
         except BaseException as error:
             self._failures.append(error)
         finally:
-            self._back.release()
+            self._back.put(None)
 
     def _wait(self, number: int) -> None:
         """Have a member wait for its turn."""
-        self._turns[number].acquire()
+        self._turns[number].get()
         if self._cancelled:
             raise _Cancelled
 
     def _let(self, number: int) -> None:
         """Let a member run until it asks or ends."""
         if not self._failures:
-            self._turns[number].release()
-            self._back.acquire()
+            self._turns[number].put(None)
+            self._back.get()
 
     def _serve(self) -> None:
         """Answer what most members ask for."""
@@ -172,10 +180,17 @@ class _Cancelled(BaseException):
     """Somebody else has failed, so there will be no answer."""
 
 
+def _alone(joint: Callable[[Sequence[Any]], Sequence[Any]], payloads: Sequence[Any]) -> Sequence[Any]:
+    """Work for a member, in its context but not as it: what is asked on the way is answered directly."""
+    _MEMBER.set(None)
+    return joint(payloads)
+
+
 def _answer(questions: Sequence[_Question]) -> None:
     """Answer questions of one key: in one go, or one by one where that fails."""
     try:
-        answers = questions[0].joint([question.payload for question in questions])
+        payloads = [question.payload for question in questions]
+        answers = questions[0].context.run(_alone, questions[0].joint, payloads)
     except PromptfuseError as error:
         if len(questions) == 1:
             questions[0].error = error

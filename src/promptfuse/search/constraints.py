@@ -51,7 +51,7 @@ class Constraints:
         ascii: only printable ASCII characters.
         no_repeat_ngram: no run of this many words twice in one text; 0 allows repeats.
         no_echo: no word directly behind itself.
-        banned: words that must not occur.
+        banned: words and phrases that must not occur.
         banned_patterns: regular expressions that must not match anywhere in a text.
         required: words, or phrases of several words, that a complete text has.
         vocabulary: the only words allowed, None for all. The last word of a text may be the beginning of
@@ -96,17 +96,28 @@ class Constraints:
             low, high = getattr(self, f"min_{kind}"), getattr(self, f"max_{kind}")
             if low < 0 or (high is not None and high < max(low, 1)):
                 raise ConfigError(f"min_{kind} {low} and max_{kind} {high} leave no text; change either")
+        for phrase in self.banned:
+            if not words_of(phrase):
+                raise ConfigError(f"banned: {phrase!r} has no word; give words, or banned_patterns")
         for phrase, words in zip(self.required, self._required_words, strict=True):
             if not words:
                 raise ConfigError(f"required: {phrase!r} has no word; give words")
-            if set(words) & self._banned_words:
+            if set(words) & self._banned_words or self._has_banned_run(words):
                 raise ConfigError(f"required: {phrase!r} is banned too; drop it from either")
             if self.vocabulary is not None and not set(words) <= self._vocabulary_words:
                 raise ConfigError(f"required: {phrase!r} is not in the vocabulary; add it there")
 
     @cached_property
     def _banned_words(self) -> frozenset[str]:
-        return frozenset(word.casefold() for word in self.banned)
+        return frozenset(words[0] for words in map(words_of, self.banned) if len(words) == 1)
+
+    @cached_property
+    def _banned_runs(self) -> tuple[tuple[str, ...], ...]:
+        """Banned entries of several words, such as those with a hyphen."""
+        return tuple(tuple(words) for words in map(words_of, self.banned) if len(words) > 1)
+
+    def _has_banned_run(self, words: Sequence[str]) -> bool:
+        return any(run in _runs(words, len(run)) for run in self._banned_runs)
 
     @cached_property
     def _banned_expressions(self) -> tuple[re.Pattern[str], ...]:
@@ -157,6 +168,8 @@ class Constraints:
                 return False
         words = [*head.words, *new]
         if self._banned_words and not self._banned_words.isdisjoint(words):
+            return False
+        if self._has_banned_run(words):
             return False
         if any(pattern.search(text) for pattern in self._banned_expressions):
             return False

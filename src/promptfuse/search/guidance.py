@@ -10,7 +10,6 @@ which is refitted from the true changes that the search observes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -153,14 +152,10 @@ def word_token(primary: CausalLM, word: str) -> int:
     return behind[-1]
 
 
-_TRANSPORTS: WeakKeyDictionary[CausalLM, dict[tuple[int, str, int], tuple[Model, Transport]]] = (
-    WeakKeyDictionary()
-)
-
-
 def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int) -> Transport:
     """The transport between two loaded models, made once and shared by all searches over them."""
-    made = _TRANSPORTS.setdefault(primary, {})
+    # With the primary: a table elsewhere would keep it, since a transport knows both its models.
+    made: dict[tuple[int, str, int], tuple[Model, Transport]] = primary.__dict__.setdefault("_transports", {})
     key = (id(model), kind, subtokens)
     if key not in made:
         found: Transport

@@ -9,6 +9,8 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
+
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models.prefix import reading_whole
 from promptfuse.objectives import Objective
@@ -177,7 +179,13 @@ class Search:
             yield self.step()
 
     def step(self) -> Step:
-        """Take one step."""
+        """Take one step.
+
+        Raises:
+            ConfigError: in ``torch.inference_mode``.
+        """
+        if torch.is_inference_mode_enabled():
+            raise ConfigError("a search takes gradients, which inference_mode forbids; use torch.no_grad")
         with reading_whole() if self.exact else nullcontext():
             return self._step()
 

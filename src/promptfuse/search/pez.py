@@ -239,6 +239,6 @@ class LabelGradient:
 
     def at(self, labels: Tensor) -> Tensor:
         """Gradients (tokens, d), from (tokens, rows)."""
-        values = labels[:, : len(self.centred)]
+        values = labels[:, : len(self.centred)].to(self.centred)
         against = (values - values.mean(1, keepdim=True)) @ self.centred[: values.shape[1]]
         return torch.cholesky_solve(against.double().T, self.factor).T.float()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from queue import Queue
-from threading import Lock, Thread
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Literal
 
 import torch
@@ -35,13 +35,11 @@ def side_by_side(work: Callable[[int], None], count: int, in_flight: int) -> Non
     """
     first = min(in_flight, count)
     others: Iterator[int] = iter(range(first, count))
-    lock = Lock()
 
     def begin_with(number: int | None) -> None:
         while number is not None:
             work(number)
-            with lock:
-                number = next(others, None)
+            number = next(others, None)
 
     Meeting().run([partial(begin_with, number) for number in range(first)])
 
@@ -77,7 +75,6 @@ def caption_all(
         raise ConfigError(f"in flight: {in_flight} is too few; give 1 or more")
     captioner.load(settings.get("sentiment"), settings.get("steer", ()))
     outcomes: dict[int, Outcome] = {}
-    lock = Lock()
 
     def work(number: int) -> None:
         outcome: Outcome
@@ -85,10 +82,9 @@ def caption_all(
             outcome = captioner(images[number], **settings)
         except PromptfuseError as error:
             outcome = error
-        with lock:
-            outcomes[number] = outcome
-            if on_outcome is not None:
-                on_outcome(number, outcome)
+        outcomes[number] = outcome
+        if on_outcome is not None:
+            on_outcome(number, outcome)
 
     side_by_side(work, len(images), in_flight)
     return [outcomes[number] for number in range(len(images))]
@@ -97,29 +93,53 @@ def caption_all(
 def caption_each(captioner: Captioner, images: Sequence[ImageLike], **settings: Any) -> Iterator[Outcome]:
     """What `caption_all` gives, photo by photo in their order, each as soon as those before it are known.
 
+    The work stands still while the caller looks at a photo's outcome, so the models may be used meanwhile,
+    and it ends with the iterator.
+
     Args:
         captioner: see `caption_all`.
         images: see `caption_all`.
         settings: see `caption_all`.
     """
-    known: Queue[tuple[int, Outcome] | BaseException] = Queue()
+    known: SimpleQueue[tuple[int, Outcome] | BaseException] = SimpleQueue()
+    wanted: SimpleQueue[bool] = SimpleQueue()
+
+    def hand_over(number: int, outcome: Outcome) -> None:
+        known.put((number, outcome))
+        if not wanted.get():
+            raise _Stopped
 
     def run() -> None:
         try:
-            caption_all(captioner, images, on_outcome=lambda *outcome: known.put(outcome), **settings)
+            caption_all(captioner, images, on_outcome=hand_over, **settings)
+        except _Stopped:
+            pass
         except BaseException as error:
             known.put(error)
 
     # The caller's thread waits for results, so it cannot be the one that does the work.
-    Thread(target=run, daemon=True).start()
+    worker = Thread(target=run, daemon=True)
+    worker.start()
     outcomes: dict[int, Outcome] = {}
-    for number in range(len(images)):
-        while number not in outcomes:
-            item = known.get()
-            if isinstance(item, BaseException):
-                raise item
-            outcomes[item[0]] = item[1]
-        yield outcomes.pop(number)
+    stands_still = False
+    try:
+        for number in range(len(images)):
+            while number not in outcomes:
+                if stands_still:
+                    wanted.put(True)
+                item = known.get()
+                if isinstance(item, BaseException):
+                    raise item
+                outcomes[item[0]] = item[1]
+                stands_still = True
+            yield outcomes.pop(number)
+    finally:
+        wanted.put(False)
+        worker.join()
+
+
+class _Stopped(BaseException):
+    """Nobody asks for the remaining photos."""
 
 
 def caption_many(

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from promptfuse.errors import ConfigError
 from promptfuse.models import load_image
 from promptfuse.version import __version__
-from promptfuse.whole_files import write_whole
+from promptfuse.whole_files import check_target, write_whole
 
 STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
@@ -51,14 +50,6 @@ def write_document(path: Path, title: str, header: str, body: str, footer: str, 
 </body></html>
 """
     write_whole(path, page)
-
-
-def check_target(path: Path) -> None:
-    """Raise ``ConfigError`` where no page can be written, before any work is done for it."""
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"{path}: is no plain file; give a file name such as trace.html")
-    if not path.resolve().parent.is_dir():
-        raise ConfigError(f"{path}: its folder does not exist; create it first")
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from promptfuse.search import Hypothesis, Result, Step
-from promptfuse.web.document import bar, check_target, colours_of, data_uri, keys, write_document
+from promptfuse.web.document import bar, colours_of, data_uri, keys, write_document
 from promptfuse.web.pareto import pareto_plots
 from promptfuse.web.search_page import front_table
 from promptfuse.web.steps import terms_plot, value_plot
@@ -107,4 +107,4 @@ def _grown(beam: Hypothesis) -> str:
     return escape(beam.text)
 
 
-__all__ = ["Card", "check_target", "write_page"]
+__all__ = ["Card", "write_page"]

@@ -167,3 +167,16 @@ def test_grouping_keeps_every_caption_in_order(pairs):
     assert [row.id for row in contents.rows] == list(dict.fromkeys(name for name, _ in pairs))
     for row in contents.rows:
         assert row.captions == [text for name, text in pairs if name == row.id]
+
+
+def test_a_delimiter_that_is_missing():
+    text = "image_name| comment_number| comment\na.jpg| 0| A dog.\na.jpg| 1   A dog runs.\n"
+    with pytest.raises(ConfigError, match=r"line 3: 2 columns, but the header has 3; a '\|' is missing"):
+        list(csv_records(text))
+
+
+def test_a_line_without_a_caption_beside_others():
+    dog, none, other = '{"image": "a.jpg", "caption": "A dog."}', '{"image": "a.jpg"}', '{"image": "b.jpg"}'
+    for lines in ([dog, none, other], [none, dog, other]):
+        rows = read_table(json_lines("\n".join(lines))).rows
+        assert [(row.id, row.captions) for row in rows] == [("a.jpg", ["A dog."]), ("b.jpg", [])]

@@ -11,6 +11,7 @@ import subprocess
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 
 import pytest
@@ -188,11 +189,22 @@ def test_thumbnails_of_all_kinds(tmp_path, photos):
     cut.write_bytes(photos[0].read_bytes()[:400])
     Image.effect_noise((1600, 1200), 60).convert("RGB").save(large)
     given = [turned, clear, cut, tmp_path / "gone.jpg", large]
-    found = Thumbnails([str(path) for path in given], 96).all()
+    with Thumbnails([str(path) for path in given], 96) as thumbnails:
+        found = thumbnails.all()
     sizes = [Image.open(io.BytesIO(base64.b64decode(text))).size if text else None for text in found]
     assert sizes == [(64, 96), (50, 60), None, None, (96, 72)]
     white = Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB").getpixel((5, 5))
     assert min(white) > 250
+
+
+def test_nobody_waits_for_photos_after_an_error(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "promptfuse.evaluation.report.thumbnails._thumbnail", lambda *given: made.append(given) or sleep(0.05)
+    )
+    with pytest.raises(ValueError, match="wrong"), Thumbnails(["photo.jpg"] * 1000):
+        raise ValueError("wrong")
+    assert len(made) < 100
 
 
 def test_photos_that_are_gone_are_counted(make_run, page):

@@ -117,3 +117,10 @@ def test_curves_of_another_setting(make_run):
     assert "objective as beams grows" in html
     # Two runs are two points, not a curve.
     assert sweep_plots(measure_runs(compare(load_runs(folders[:2])))) == ""
+
+
+def test_settings_are_no_markup(runs_of):
+    steers = [{**BASE, "steer": [f"org/m:<b>&={weight}"]} for weight in (0.5, 2)]
+    runs = runs_of(*steers, BASE)
+    plots = "".join(sweep_plots(measure_runs(compare(runs), metrics=["words"])))
+    assert "<b>&" not in plots

@@ -28,7 +28,7 @@ def test_lines_are_there_at_once_and_ids_only_once(tmp_path):
     assert [line.id for line in read_predictions(journal.path)] == ["photo-1", "photo-2", "photo-3"]
 
 
-@pytest.mark.parametrize("kept", [1, 40, -1])
+@pytest.mark.parametrize("kept", [1, 40, -2])
 def test_a_line_cut_off_anywhere_counts_as_not_done(tmp_path, kept):
     with Journal(tmp_path) as journal:
         journal.append(prediction(1))
@@ -39,6 +39,16 @@ def test_a_line_cut_off_anywhere_counts_as_not_done(tmp_path, kept):
         assert journal.path.read_bytes() == whole
         journal.append(prediction(2))
     assert read_predictions(journal.path) == [prediction(1), prediction(2)]
+
+
+def test_a_line_that_lacks_its_end_alone_is_kept(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    path.write_bytes((prediction(1).to_line() + prediction(2).to_line()).encode()[:-1])
+    assert read_predictions(path) == [prediction(1), prediction(2)]
+    with Journal(tmp_path) as journal:
+        assert set(journal.done) == {"photo-1", "photo-2"}
+        journal.append(prediction(3))
+    assert read_predictions(path) == [prediction(1), prediction(2), prediction(3)]
 
 
 def test_a_torn_line_longer_than_a_block_alone_in_the_file(tmp_path):
@@ -53,6 +63,10 @@ def test_a_torn_line_longer_than_a_block_alone_in_the_file(tmp_path):
     [
         ("no JSON\n", "line 2 is no prediction; remove the line"),
         ('{"text": "without id"}\n', "line 2 is no prediction"),
+        ('{"id": "1", "image": "1.jpg", "text": 5}\n', "line 2 is no prediction"),
+        ('{"id": "1", "image": "1.jpg", "terms": null}\n', "line 2 is no prediction"),
+        ('{"id": "1", "image": "1.jpg", "terms": {"image": "low"}}\n', "line 2 is no prediction"),
+        ('{"id": "1", "image": "1.jpg", "text": "half a \\ud83d"}\n', "line 2 is no prediction"),
         (prediction(1).to_line(), "line 2 is the second of photo 'photo-1'; remove one"),
     ],
 )

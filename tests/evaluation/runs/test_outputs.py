@@ -1,6 +1,9 @@
-"""Runs whose files go to an address: whole copies there, and whoever has more lines counts."""
+"""Runs whose files go to an address: whole copies there, and what was written last counts."""
 
+import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -45,6 +48,75 @@ def test_a_run_behind_an_address_goes_on_from_whichever_has_more(undisturbed, co
     copy_of(undisturbed, here, 6)
     assert run_dataset(config, address).fresh == 2
     assert contents(there) == contents(here) == contents(undisturbed)
+
+
+def rewritten(folder, updated):
+    """Make a manifest one that was written then."""
+    values = json.loads((folder / "manifest.json").read_text())
+    values["sessions"][-1]["updated"] = updated
+    (folder / "manifest.json").write_text(json.dumps(values))
+
+
+def test_what_was_written_last_counts(undisturbed, tmp_path):
+    there = tmp_path / "bucket" / "run"
+    output = open_output(there.as_uri())
+    for here_at, there_at, expected in (("2031", "2030", 2), ("2030", "2031", 6), ("2030", "2030", 2)):
+        copy_of(undisturbed, output.folder, 2)
+        copy_of(undisturbed, there, 6)
+        rewritten(output.folder, here_at)
+        rewritten(there, there_at)
+        output.fetch()
+        assert (output.folder / "predictions.jsonl").read_bytes().count(b"\n") == expected
+
+
+@pytest.mark.parametrize("gone", ["manifest.json", "predictions.jsonl"])
+def test_half_a_copy_is_made_whole(undisturbed, tmp_path, gone):
+    there = tmp_path / "bucket" / "run"
+    output = open_output(there.as_uri())
+    copy_of(undisturbed, there, 6)
+    copy_of(undisturbed, output.folder, 6)
+    (output.folder / gone).unlink()
+    if gone == "predictions.jsonl":
+        rewritten(output.folder, "2001")
+    output.fetch()
+    assert (output.folder / "predictions.jsonl").read_bytes().count(b"\n") == 6
+    assert (output.folder / "manifest.json").exists()
+    assert {path.name for path in output.folder.iterdir()} == {
+        "predictions.jsonl",
+        "manifest.json",
+        "run.lock",
+    }
+
+
+def test_files_are_not_replaced_under_a_run(undisturbed, tmp_path):
+    there = tmp_path / "bucket" / "run"
+    output = open_output(there.as_uri())
+    copy_of(undisturbed, there, 6)
+    script = "import sys; from promptfuse.evaluation.runs.journal import Journal\nfrom pathlib import Path\n"
+    script += "with Journal(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, output.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(pf.ConfigError, match="in use by process"):
+            output.fetch()
+        assert not (output.folder / "manifest.json").exists()
+        other.stdin.close()
+
+
+def test_a_retry_is_known_at_the_address_at_once(undisturbed, config, place, tmp_path, monkeypatch):
+    there = tmp_path / "bucket" / "run"
+    copy_of(undisturbed, there, 8)
+    pushed = []
+    real = RemoteOutput.push
+
+    def push(output, **options):
+        real(output, **options)
+        pushed.append((there / "predictions.jsonl").read_text().count('"text": null'))
+
+    monkeypatch.setattr(RemoteOutput, "push", push)
+    run_dataset(config, there.as_uri(), retry_failed=True)
+    assert (pushed[0], pushed[-1]) == (0, 2)
 
 
 def test_copies_are_put_now_and_then_and_at_the_end(undisturbed, memory, monkeypatch):

@@ -180,6 +180,38 @@ def test_failed_photos_can_be_tried_again(tmp_path):
     assert contents(tmp_path / "run")["02.jpg"]["text"]
 
 
+def test_failed_photos_keep_their_reasons_until_they_can_be_tried(tmp_path, monkeypatch):
+    write_photos(tmp_path / "photos", 4, broken=(2,))
+    config = load_run_config(write_config(tmp_path / "run.yaml"))
+    run_dataset(config, tmp_path / "run")
+    before = contents(tmp_path / "run")
+
+    def fail(engine):
+        raise pf.ModelError("no memory for it")
+
+    monkeypatch.setattr("promptfuse.evaluation.runs.engines.LocalEngine.load", fail)
+    with pytest.raises(pf.ModelError, match="no memory"):
+        run_dataset(config, tmp_path / "run", retry_failed=True)
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_base_beside_the_configuration(tmp_path, monkeypatch):
+    (tmp_path / "here" / "recipes").mkdir(parents=True)
+    (tmp_path / "here" / "recipes" / "mine.yaml").write_text("kind: search\nbeams: 2\nsteps: 3\n")
+    write_config(tmp_path / "here" / "run.yaml", recipe={"base": "recipes/mine.yaml", "steps": 4})
+    monkeypatch.chdir(tmp_path)
+    recipe = load_run_config("here/run.yaml").make_recipe()
+    assert (recipe.beams, recipe.steps) == (2, 4)
+
+
+@pytest.mark.parametrize("field", ["data", "images", "recipe"])
+def test_a_home_that_nobody_has(tmp_path, field):
+    values = {field: "~nobodyx/mine.yaml"}
+    write_photos(tmp_path / "photos", 1)
+    with pytest.raises(pf.ConfigError, match="~nobodyx"):
+        load_run_config(write_config(tmp_path / "run.yaml", **values)).read()
+
+
 def test_killed_at_random_moments_the_same_lines(slow, slow_undisturbed, tmp_path):
     script = [sys.executable, "tests/evaluation/runs/killing.py", slow, tmp_path, "3", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.addresses import is_address, join, parent
 from promptfuse.evaluation.datasets.records import Row
+from promptfuse.paths import at_home
 
 SUBFOLDERS = (
     "images",
@@ -64,7 +65,7 @@ class Locator:
             ConfigError: if there is no such folder.
         """
         self._listings: dict[str, dict[str, str]] = {}
-        if images is not None and not is_address(images) and not Path(images).expanduser().is_dir():
+        if images is not None and not is_address(images) and not at_home(images).is_dir():
             raise ConfigError(f"{images}: no such folder of photos; check the path")
         if images is None and is_address(source):
             images = parent(source)
@@ -72,7 +73,7 @@ class Locator:
             self.roots = [images]
             return
         if images is not None:
-            first = Path(images).expanduser()
+            first = at_home(images)
             candidates = [first, *(first / name for name in SUBFOLDERS)]
         else:
             first = Path(source).parent

@@ -16,6 +16,7 @@ import platformdirs
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.addresses import exists, is_address, join
+from promptfuse.paths import at_home
 from promptfuse.yaml_files import nearest, read_yaml
 
 FILE = "datasets.yaml"
@@ -118,7 +119,7 @@ def register(
 def data_root() -> str | None:
     """The folder or address of the data, ``PROMPTFUSE_DATA``; None if it is not set."""
     root = os.environ.get("PROMPTFUSE_DATA", "").strip()
-    return root if not root or is_address(root) else str(Path(root).expanduser())
+    return root if not root or is_address(root) else str(at_home(root))
 
 
 def user_file() -> Path:
@@ -262,7 +263,7 @@ def _from_yaml(path: Path) -> dict[str, Entry]:
 def _absolute(path: str, folder: Path | None = None) -> str:
     if is_address(path):
         return path
-    return os.path.abspath(Path(folder or Path.cwd(), Path(path).expanduser()))  # noqa: PTH100
+    return os.path.abspath(Path(folder or Path.cwd(), at_home(path)))  # noqa: PTH100
 
 
 def _is_name(name: str) -> bool:

@@ -15,6 +15,7 @@ from promptfuse.evaluation.datasets.karpathy import RESTVAL
 from promptfuse.evaluation.datasets.names import find_name
 from promptfuse.evaluation.datasets.reading import Scan, scan
 from promptfuse.evaluation.datasets.records import Dataset, Photo
+from promptfuse.paths import at_home
 from promptfuse.yaml_files import nearest
 
 
@@ -101,7 +102,7 @@ def locate_source(
     if not text:
         raise ConfigError("the data set has no path; give a file, a folder or a name")
     if not is_address(text):
-        path = Path(os.path.expanduser(text))  # noqa: PTH111 - which raises nothing for ~nobody
+        path = at_home(text)
         if "\0" in text or not os.path.lexists(path):
             entry = find_name(text)
             return Place(

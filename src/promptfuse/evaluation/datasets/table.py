@@ -17,6 +17,7 @@ IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "path", "image_name")
 ID_COLUMNS = ("id", "image_id")
 LIST_COLUMNS = ("captions", "references")
 TEXT_COLUMNS = ("caption", "reference", "comment")
+CAPTION_COLUMNS = (*LIST_COLUMNS, *TEXT_COLUMNS)
 SPLIT_COLUMNS = ("split",)
 DELIMITERS = (",", "\t", ";", "|")
 
@@ -52,6 +53,7 @@ def read_table(records: Iterable[Record]) -> Contents:
         image_id = _text(place, fields, ID_COLUMNS) or image
         split = _text(place, fields, SPLIT_COLUMNS)
         single, captions = _captions(place, fields)
+        single = single or not captions  # None beside those of other rows.
         before = grouped.get((image_id, image)) if single else None
         if before is None:
             row = Row(place, image_id, (image,), captions, split)
@@ -98,6 +100,11 @@ def csv_records(text: str, delimiter: str | None = None) -> Iterator[Record]:
                 raise ConfigError(
                     f"{place}: {len(cells)} columns, but the header has {len(header)}; "
                     f"put values that contain {delimiter!r} in quotes"
+                )
+            if len(cells) < len(header) and not set(header[len(cells) :]).isdisjoint(CAPTION_COLUMNS):
+                raise ConfigError(
+                    f"{place}: {len(cells)} columns, but the header has {len(header)}; a {delimiter!r} is "
+                    "missing in front of the caption"
                 )
             yield place, dict(zip(header, cells, strict=False))
     except csv.Error as error:

@@ -18,6 +18,7 @@ LINES = "predictions.jsonl"
 MANIFEST = "manifest.json"
 
 _PREDICTION_FORMATS = "give [{image_id, caption}] as JSON, lines of {id, text}, or the folder of a run"
+_REFERENCE_FORMATS = "give COCO's captions as JSON, lines of {id, references}, or a data set"
 
 
 @dataclass
@@ -120,7 +121,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 raise ConfigError(f"{place}: not valid JSON; correct it") from None
 
 
-def _document(path: Path, text: str) -> Any:
+def _document(path: Path, text: str, formats: str) -> Any:
     """The file as one JSON document, or None if it is JSON lines."""
     first, _, rest = text.strip().partition("\n")
     if rest and first.rstrip().endswith("}"):
@@ -138,7 +139,7 @@ def _document(path: Path, text: str) -> Any:
         reason = (
             f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "too deep"
         )
-        raise ConfigError(f"{path}: not valid JSON ({reason}); {_PREDICTION_FORMATS}") from None
+        raise ConfigError(f"{path}: not valid JSON ({reason}); {formats}") from None
 
 
 def _is_run(text: str) -> bool:
@@ -184,14 +185,14 @@ def _add(texts: dict[str, Any], id_: str, value: Any, place: str) -> None:
 
 
 def _of_others(path: Path, text: str) -> Predicted:
-    document = _document(path, text)
+    document = _document(path, text, _PREDICTION_FORMATS)
     found = Predicted()
     if isinstance(document, dict) and not document.keys() & {*_IDS, *_TEXTS}:
         for id_, caption in document.items():
             found.texts[id_] = as_caption(caption, f"{path}: {id_}")
         return found
     for place, fields in _records(path, text, document):
-        id_ = _id(fields, place)
+        id_ = _id(fields, place, _PREDICTION_FORMATS)
         key = _key(fields, _TEXTS)
         if key is None:
             raise ConfigError(f"{place}: no caption (found {', '.join(fields)}); {_PREDICTION_FORMATS}")
@@ -223,25 +224,26 @@ def _key(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in fields), None)
 
 
-def _id(fields: Mapping[str, Any], place: str) -> str:
+def _id(fields: Mapping[str, Any], place: str, formats: str) -> str:
     # COCO's results may have both; the number of the photo is what its captions are found by.
     key = "image_id" if "image_id" in fields else _key(fields, _IDS)
     id_ = as_text(fields[key], place) if key is not None else ""
     if not id_:
-        raise ConfigError(f"{place}: no id of the photo; {_PREDICTION_FORMATS}")
+        raise ConfigError(f"{place}: no id of the photo; {formats}")
     return id_
 
 
 def _own_references(path: Path, text: str) -> dict[str, list[str]] | None:
     """References by id of the formats that name no photos; None if it is a data set."""
-    document = _document(path, text)
+    document = _document(path, text, _REFERENCE_FORMATS)
     groups: dict[str, list[str]] = {}
     if isinstance(document, dict):
         if "annotations" in document and "images" not in document:
             for number, row in enumerate(as_list(document["annotations"], f"{path}: annotations")):
                 place = f"{path}: annotations[{number}]"
                 fields = as_fields(row, place)
-                groups.setdefault(_id(fields, place), []).append(as_caption(fields.get("caption"), place))
+                id_ = _id(fields, place, _REFERENCE_FORMATS)
+                groups.setdefault(id_, []).append(as_caption(fields.get("caption"), place))
             return _without_empty(groups)
         if document and all(isinstance(value, list) for value in document.values()) and not (
             document.keys() & {"images", "annotations"}
@@ -261,7 +263,8 @@ def _own_references(path: Path, text: str) -> dict[str, list[str]] | None:
         key = _key(fields, _GROUPS) or _GROUPS[0]
         value = fields[key]
         several = [value] if isinstance(value, str) else as_list(value, place)
-        _add(groups, _id(fields, place), [as_caption(one, place) for one in several], place)
+        id_ = _id(fields, place, _REFERENCE_FORMATS)
+        _add(groups, id_, [as_caption(one, place) for one in several], place)
     return _without_empty(groups)
 
 

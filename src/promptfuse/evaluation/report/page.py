@@ -26,8 +26,9 @@ from promptfuse.evaluation.report.resources import resource
 from promptfuse.evaluation.report.sweeps import leaves, sweep_plots
 from promptfuse.evaluation.report.tables import run_head, tables, title_of
 from promptfuse.evaluation.report.thumbnails import Thumbnails
-from promptfuse.web.document import GREY, check_target, write_document
+from promptfuse.web.document import GREY, write_document
 from promptfuse.web.plots import Frame, Point, figure
+from promptfuse.whole_files import check_target
 
 _CLOUD = "Runs that are hidden in the gallery are hidden here, too."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from promptfuse.evaluation.metrics import Score
@@ -166,7 +167,7 @@ def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups:
     heading = f"{upwards}{against} as {sweeps[0].setting} grows"
     legend = keys((sweep.name, colour(place)) for place, sweep in enumerate(sweeps))
     if across is not None:
-        legend += f" The numbers at the points are {sweeps[0].setting}."
+        legend += f" The numbers at the points are {escape(sweeps[0].setting)}."
     return scatter(heading, marks, right, upwards, lines=lines, legend=legend)
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 
 from PIL import Image, ImageOps
 
@@ -20,7 +21,7 @@ QUALITY = 70
 
 
 class Thumbnails:
-    """Photos as base64 of small JPEGs, made while something else is done.
+    """Photos as base64 of small JPEGs, made while something else is done in its ``with`` block.
 
     Args:
         images: paths or addresses.
@@ -29,9 +30,17 @@ class Thumbnails:
 
     def __init__(self, images: Sequence[str], side: int = 144) -> None:
         # Pillow decodes without Python's lock, so threads share the work.
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-        self._found = pool.map(lambda image: _thumbnail(image, side), images)
-        pool.shutdown(wait=False)
+        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        self._found = self._pool.map(lambda image: _thumbnail(image, side), images)
+
+    def __enter__(self) -> Thumbnails:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # After an error nobody waits for photos.
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def all(self) -> list[str]:
         """All of them, in the photos' order, once; empty for those that cannot be read."""

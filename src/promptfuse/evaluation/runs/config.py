@@ -13,6 +13,7 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import Dataset, read_dataset, registered
 from promptfuse.evaluation.datasets.addresses import is_address
 from promptfuse.evaluation.recipes import Recipe, describe, load_recipe
+from promptfuse.paths import at_home
 from promptfuse.tasks.config.base import KIND_ALONE, Settings
 from promptfuse.yaml_files import change_value, dump_yaml, explain, read_yaml
 
@@ -83,7 +84,7 @@ class RunConfig(Settings):
         folder = (info.context or {}).get("folder")
         if value is None or folder is None or is_address(value):
             return value
-        path = Path(folder, Path(value).expanduser())
+        path = Path(folder, at_home(value))
         if info.field_name == "data" and value in registered() and not path.exists():
             return value
         return str(path.resolve())
@@ -142,7 +143,7 @@ def load_run_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | N
     values["recipe"] = _spelled_out(recipe, folder)
     for key, value in changes.items():
         change_value(values, key, value)
-    _find_models(values["recipe"], folder)
+    _find_files(values["recipe"], folder)
     try:
         config = RunConfig.model_validate(values, context={"folder": folder})
     except ValidationError as error:
@@ -154,12 +155,13 @@ def _spelled_out(recipe: Any, folder: Path) -> Any:
     """A recipe's settings, if it is a name or a file; anything else as it is."""
     if not isinstance(recipe, str):
         return recipe
-    file = folder / Path(recipe).expanduser()
+    file = folder / at_home(recipe)
     return describe(load_recipe(str(file) if file.is_file() else recipe))
 
 
-def _find_models(recipe: Any, folder: Path) -> None:
-    """Make the path of a recipe's preset absolute, in place."""
-    models = recipe.get("models") if isinstance(recipe, dict) else None
-    if isinstance(models, str) and models.endswith((".yaml", ".yml")):
-        recipe["models"] = str(Path(folder, Path(models).expanduser()))
+def _find_files(recipe: Any, folder: Path) -> None:
+    """Make the paths of a recipe's preset and of the recipe that it is based on absolute, in place."""
+    for key in ("models", "base"):
+        value = recipe.get(key) if isinstance(recipe, dict) else None
+        if isinstance(value, str) and value.endswith((".yaml", ".yml")):
+            recipe[key] = str(folder / at_home(value))

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.predictions import Prediction, iterate_predictions
+from promptfuse.evaluation.predictions import Prediction, is_whole, iterate_predictions
 
 
 class Journal:
@@ -42,13 +42,7 @@ class Journal:
         return sum(self.done.values())
 
     def __enter__(self) -> Journal:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
-        except OSError as error:
-            raise ConfigError(
-                f"run folder {self.folder}: {error.strerror}; give a folder that can be written to"
-            ) from None
+        self._lock = lock_folder(self.folder)
         try:
             self._open()
         except BaseException:
@@ -61,21 +55,6 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _take_lock(self) -> None:
-        """Lock the folder; the system lets go of it when the process ends, however that comes."""
-        self._lock = os.open(self.folder / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(self._lock, 200).decode("utf-8", "replace").strip()
-            self.close()
-            raise ConfigError(
-                f"run folder {self.folder}: in use by {owner or 'another process'}; "
-                "wait for its end or give another folder"
-            ) from None
-        os.ftruncate(self._lock, 0)
-        os.write(self._lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-
     def _open(self) -> None:
         """Read what is there, cut off a torn line, and open the file to append."""
         if self.path.exists():
@@ -87,7 +66,12 @@ class Journal:
                 self.done[prediction.id] = prediction.text is None
         self._lines = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._size = _whole_lines(self._lines)
-        os.ftruncate(self._lines, self._size)
+        rest = os.pread(self._lines, os.fstat(self._lines).st_size - self._size, self._size)
+        if is_whole(rest):  # Somebody's editor writes no last line feed.
+            os.write(self._lines, b"\n")
+            self._size += len(rest) + 1
+        else:
+            os.ftruncate(self._lines, self._size)
 
     def append(self, prediction: Prediction) -> None:
         """Add a line; one of a photo that has its line already is left out.
@@ -132,6 +116,38 @@ class Journal:
             if descriptor >= 0:
                 os.close(descriptor)
         self._lines = self._lock = -1
+
+
+def lock_folder(folder: Path) -> int:
+    """Lock a folder, which is made if it is not there.
+
+    Returns:
+        A descriptor, to be closed in the end; the system does so when the process ends, however that comes.
+
+    Raises:
+        ConfigError: if another process has it, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(lock, 200).decode("utf-8", "replace").strip()
+            os.close(lock)
+            if not isinstance(error, BlockingIOError):
+                raise
+            raise ConfigError(
+                f"run folder {folder}: in use by {owner or 'another process'}; "
+                "wait for its end or give another folder"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    except OSError as error:
+        raise ConfigError(
+            f"run folder {folder}: {error.strerror}; give a folder that can be written to"
+        ) from None
+    return lock
 
 
 def _whole_lines(descriptor: int) -> int:

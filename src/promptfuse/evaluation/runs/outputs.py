@@ -8,15 +8,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import platformdirs
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.addresses import is_address
+from promptfuse.evaluation.runs.journal import lock_folder
+from promptfuse.evaluation.runs.manifest import read_manifest
+from promptfuse.paths import at_home
 
-FILES = ("predictions.jsonl", "manifest.json")
-"""What a run consists of."""
+LINES, MANIFEST = "predictions.jsonl", "manifest.json"
 
 
 class LocalOutput:
@@ -41,8 +44,8 @@ class RemoteOutput(LocalOutput):
     """A run folder behind an address that fsspec knows, such as ``s3://bucket/runs/first``.
 
     Files behind such addresses cannot be appended to. So the run is written to a folder of the user's
-    cache, and whole copies are put to the address every now and then and at the end. When a run goes on,
-    whichever of the two has more lines counts: what the other lacks would come out the same.
+    cache, and whole copies are put to the address at the begin, every now and then and at the end. When a run
+    goes on, whichever of the two was written last counts, by its manifest.
 
     Args:
         address: the folder's.
@@ -52,7 +55,7 @@ class RemoteOutput(LocalOutput):
     def __init__(self, address: str, every: float = 60.0) -> None:
         root = os.environ.get("PROMPTFUSE_CACHE") or platformdirs.user_cache_dir("promptfuse")
         name = hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:24]
-        super().__init__(Path(root).expanduser() / "runs" / name)
+        super().__init__(at_home(root) / "runs" / name)
         self.address, self.every = address.rstrip("/"), every
         self._pushed = time.monotonic()
 
@@ -60,18 +63,20 @@ class RemoteOutput(LocalOutput):
         """See ``LocalOutput``.
 
         Raises:
-            ConfigError: if the address cannot be read.
+            ConfigError: if the address cannot be read, or another process works on the run.
         """
-        with self._file_system() as (system, root):
-            lines, copy = f"{root}/{FILES[0]}", self.folder / FILES[0]
-            there = int(system.size(lines)) if system.exists(lines) else 0
-            if there <= (copy.stat().st_size if copy.exists() else 0):
-                return
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for name in FILES:
-                part = self.folder / f"{name}.fetched"
-                system.get_file(f"{root}/{name}", str(part))
-                part.replace(self.folder / name)
+        lock = lock_folder(self.folder)  # Nobody writes to the copies that are replaced.
+        try:
+            with self._file_system() as (system, root), TemporaryDirectory(dir=self.folder) as copies:
+                names = [name for name in (LINES, MANIFEST) if system.exists(f"{root}/{name}")]
+                for name in names:
+                    system.get_file(f"{root}/{name}", str(Path(copies, name)))
+                if names and _written(Path(copies)) > _written(self.folder):
+                    # The manifest last: until then the old one says that there is something newer to get.
+                    for name in names:
+                        Path(copies, name).replace(self.folder / name)
+        finally:
+            os.close(lock)
 
     def push(self, *, at_once: bool = False) -> None:
         """See ``LocalOutput``.
@@ -83,7 +88,8 @@ class RemoteOutput(LocalOutput):
             return
         with self._file_system() as (system, root):
             system.makedirs(root, exist_ok=True)
-            for name in FILES:
+            # The manifest first: lines without one are nobody's, while it may promise lines that do not come.
+            for name in (MANIFEST, LINES):
                 system.put_file(str(self.folder / name), f"{root}/{name}")
         self._pushed = time.monotonic()
 
@@ -103,6 +109,14 @@ class RemoteOutput(LocalOutput):
                 f"{self.address}: {said}; check the address and the credentials; "
                 f"what is done so far is in {self.folder}, and the same command goes on"
             ) from None
+
+
+def _written(folder: Path) -> str:
+    """When a run's manifest was written last; of lines without one, earlier than any; then nothing at all."""
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        return manifest.sessions[-1].updated if manifest.sessions else "0"
+    return " " if (folder / LINES).exists() else ""
 
 
 def open_output(place: str | os.PathLike[str]) -> LocalOutput:

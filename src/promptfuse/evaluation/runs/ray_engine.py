@@ -169,8 +169,15 @@ def _cluster(settings: EngineSettings) -> Iterator[None]:
         # Its processes warn on standard error of what Ray Data takes care of.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(**quiet)
+        if address := os.environ.get("RAY_ADDRESS"):
+            try:
+                ray.init(**quiet)
+            except (OSError, RuntimeError, ValueError) as error:
+                said = str(error).split(".")[0][:200]
+                raise ConfigError(
+                    f"engine ray: RAY_ADDRESS {address}: {said}; start the cluster, or unset RAY_ADDRESS for "
+                    "workers on this machine"
+                ) from None
         else:
             # Ray Data needs CPUs beside those that the workers reserve, or it starves.
             needed = math.ceil(settings.workers * settings.cpus_per_worker) + 2

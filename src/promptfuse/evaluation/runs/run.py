@@ -116,12 +116,16 @@ def run_dataset(
     with Journal(folder) as journal:
         # Another process may have had the folder until now.
         _take_over(folder, read_manifest(folder), current)
-        if retry_failed:
-            journal.forget_failed()
-        missing = [group for group in groups if any(one.id not in journal.done for one in group.photos)]
+
+        def is_missing(id_: str) -> bool:
+            return id_ not in journal.done or (retry_failed and journal.done[id_])
+
+        missing = [group for group in groups if any(is_missing(photo.id) for photo in group.photos)]
         if before is not None and missing:
             current.models = engine.load()
             require_same(folder, before, current)
+        if retry_failed:  # Now that nothing stands in the way of trying them again.
+            journal.forget_failed()
         return _Run(journal, output, current, config, on_progress, every).carry_out(engine, missing)
 
 
@@ -169,6 +173,8 @@ class _Run:
         if missing:
             self.manifest.sessions.append(self.session)
         self._write()
+        if missing:
+            self.output.push(at_once=True)
         self.on_progress(self.progress())
         try:
             if missing:

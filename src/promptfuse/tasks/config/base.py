@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
 from promptfuse.errors import PromptfuseError
+from promptfuse.paths import at_home
 
 
 class Settings(BaseModel):
@@ -57,7 +58,7 @@ def _kind_alone(value: Any) -> Any:
 def _from_folder(value: str, info: ValidationInfo) -> str:
     """A path of the file, which is relative to the file's folder, as an absolute one."""
     folder = (info.context or {}).get("folder")
-    return value if folder is None else str(Path(folder, Path(value).expanduser()).resolve())
+    return value if folder is None else str(Path(folder, at_home(value)).resolve())
 
 
 Texts = Annotated[list[str], BeforeValidator(_listed)]

@@ -35,6 +35,7 @@ from promptfuse.objectives import (
 from promptfuse.objectives.base import MAX_WEIGHT
 from promptfuse.objectives.checks import read_texts
 from promptfuse.objectives.classes import _check_labels, _fill
+from promptfuse.paths import at_home
 from promptfuse.tasks.config.base import FilePaths, Settings, Texts, as_problem
 
 
@@ -58,7 +59,7 @@ class ModelSettings(Settings):
         folder = (info.context or {}).get("folder")
         if folder is None or name in EMBEDDED:
             return name
-        path = Path(folder, Path(name).expanduser())
+        path = Path(folder, at_home(name))
         return str(path.resolve()) if name.startswith((".", "/", "~")) or path.is_dir() else name
 
     def load(self, device: str) -> Model:

@@ -1,0 +1,14 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """A path with the home folder in the place of ``~``; as it is where there is no such user.
+
+    ``Path.expanduser`` raises for the latter, where all others see a file that is not there.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111
