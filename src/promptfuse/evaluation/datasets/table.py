@@ -53,12 +53,13 @@ def read_table(records: Iterable[Record]) -> Contents:
         image_id = _text(place, fields, ID_COLUMNS) or image
         split = _text(place, fields, SPLIT_COLUMNS)
         single, captions = _captions(place, fields)
-        single = single or not captions  # None beside those of other rows.
-        before = grouped.get((image_id, image)) if single else None
+        before = grouped.get((image_id, image))
+        if before is not None and not single and (captions or not before.captions):
+            before = None  # The photo once more, not a row without its caption beside others.
         if before is None:
             row = Row(place, image_id, (image,), captions, split)
             contents.rows.append(row)
-            if single:
+            if single or not captions:
                 grouped[image_id, image] = row
         elif before.split != split:
             raise ConfigError(
