@@ -320,3 +320,14 @@ def test_a_tokenizer_file_that_truncates_and_pads_does_not_matter():
     tokenizer.backend_tokenizer.enable_padding(length=9)
     text = "a photo of a small dog"
     assert segment_text(text, [tokenizer]).ids[0] == full(family("byte-level"), text)
+
+
+def test_texts_can_be_forgotten_and_last_segments_stay():
+    encoder = LastSegmentEncoder(family("byte-level"))
+    encoder.encode("a red dog")
+    before = encoder.full_encodings
+    encoder.forget_texts()
+    assert encoder.encode("a red dog") == LastSegmentEncoder(family("byte-level")).encode("a red dog")
+    assert encoder.full_encodings == before + 1
+    encoder.encode("a red dog dog")
+    assert encoder.full_encodings == before + 1

@@ -172,6 +172,10 @@ class LastSegmentEncoder:
         found.update(self._learn([text for text in rest if found[text] is None]))
         return [known for text in texts if (known := found[text]) is not None]
 
+    def forget_texts(self) -> None:
+        """Forget the heads of texts; last segments, which other texts end with too, are kept."""
+        self._heads.clear()
+
     def _recall(self, text: str) -> EncodedText | None:
         """A text put together from what is remembered; None if a part of it is not."""
         border = _last_border(text)

@@ -104,6 +104,8 @@ class Model(ABC):
             if reader is not None:
                 reader.cache.clear()
         PACKED.drop(self.module.parameters())
+        if "encoder" in self.__dict__:
+            self.encoder.forget_texts()
 
     @property
     def device(self) -> torch.device:
