@@ -93,25 +93,21 @@ class Transport(ABC):
         model_b: the model whose loss is estimated.
         max_subtokens: the longest slot, M. A word of more sub-tokens in B is estimated in the slot of M,
             whose last position takes the mean of the remaining sub-tokens' embeddings.
-        product: how to multiply rows with an embedding table, where there is a faster way than torch's.
+
+    Attributes:
+        product: multiplies rows with an embedding table; to be replaced where there is a faster way.
 
     Raises:
         ValueError: if ``max_subtokens`` is not positive.
     """
 
-    def __init__(
-        self,
-        model_a: EmbeddingModel,
-        model_b: EmbeddingModel,
-        max_subtokens: int = 3,
-        product: Product = functional.linear,
-    ) -> None:
+    def __init__(self, model_a: EmbeddingModel, model_b: EmbeddingModel, max_subtokens: int = 3) -> None:
         if max_subtokens < 1:
             raise ValueError(f"max_subtokens must be at least 1, got {max_subtokens}")
         self.model_a = model_a
         self.model_b = model_b
         self.max_subtokens = max_subtokens
-        self.product = product
+        self.product: Product = functional.linear
         self._candidates = _Candidates.of(model_a, model_b)
         lengths = [len(ids) for ids in self._candidates.spellings]
         self._lengths = torch.tensor(lengths, dtype=torch.long)
@@ -196,14 +192,8 @@ class LexicalTransport(Transport):
     gather.
     """
 
-    def __init__(
-        self,
-        model_a: EmbeddingModel,
-        model_b: EmbeddingModel,
-        max_subtokens: int = 3,
-        product: Product = functional.linear,
-    ) -> None:
-        super().__init__(model_a, model_b, max_subtokens, product)
+    def __init__(self, model_a: EmbeddingModel, model_b: EmbeddingModel, max_subtokens: int = 3) -> None:
+        super().__init__(model_a, model_b, max_subtokens)
         slot, position = self._slots[self._owner] - 1, self._order.clamp(max=max_subtokens - 1)
         self._column = (slot * max_subtokens + position) * len(model_b.embedding_table) + self._subtoken
         # The last position is shared by all sub-tokens that have none of their own.
@@ -238,21 +228,15 @@ class TProductTransport(Transport):
         model_a: the model whose tokens are proposed.
         model_b: the model whose loss is estimated.
         max_subtokens: see `Transport`.
-        product: see `Transport`.
 
     Raises:
         AdapterError: if the adapter was fitted on other models.
     """
 
     def __init__(
-        self,
-        adapter: Adapter,
-        model_a: EmbeddingModel,
-        model_b: EmbeddingModel,
-        max_subtokens: int = 3,
-        product: Product = functional.linear,
+        self, adapter: Adapter, model_a: EmbeddingModel, model_b: EmbeddingModel, max_subtokens: int = 3
     ) -> None:
-        super().__init__(model_a, model_b, max_subtokens, product)
+        super().__init__(model_a, model_b, max_subtokens)
         adapter.verify(model_a, model_b)
         self.adapter = adapter
         # An appended token is a word of one sub-token in A, so the map is that of its length in B.

@@ -155,10 +155,15 @@ def attend(
     Returns:
         (queries, heads, width).
     """
-    if layout.mask is not None:
-        return _attend_dense(queries, keys, values, prefixes, layer, layout, only_last)
-    before = _before(prefixes, layer, keys)
-    return _attend(queries, keys, values, before, layout, only_last)
+    if layout.mask is None:
+        return _by_branch(queries, keys, values, _before(prefixes, layer, keys), layout, only_last)
+    # One masked product over all tokens: wasteful, but few operations.
+    known = [prefix for prefix in prefixes if len(prefix)]
+    every = torch.cat([*(prefix.keys[layer] for prefix in known), keys.transpose(0, 1)], 1)
+    said = torch.cat([*(prefix.values[layer] for prefix in known), values.transpose(0, 1)], 1)
+    mask = layout.mask[layout.last] if only_last else layout.mask
+    scores = at_least_float32(queries.transpose(0, 1) @ every.transpose(1, 2)) + mask
+    return (scores.softmax(-1).to(values.dtype) @ said).transpose(0, 1)
 
 
 def _before(prefixes: Sequence[Prefix], layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,7 +175,7 @@ def _before(prefixes: Sequence[Prefix], layer: int, like: Tensor) -> tuple[Tenso
     return stack_keys(keys, longest), stack_keys(values, longest)
 
 
-def _attend(
+def _by_branch(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -178,7 +183,7 @@ def _attend(
     layout: Layout,
     only_last: bool,
 ) -> Tensor:
-    """Branch by branch: see ``attend``.
+    """Attention branch by branch, where one mask would be large.
 
     Args:
         queries: see ``attend``.
@@ -211,25 +216,6 @@ def _attend(
         found.append(_own_values(own, said).flatten(0, 1))
     mixed = torch.cat(found) if len(found) > 1 else found[0]
     return mixed + sight.product(chances[:, :, :longest], before[1]) if longest else mixed
-
-
-def _attend_dense(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    prefixes: Sequence[Prefix],
-    layer: int,
-    layout: Layout,
-    only_last: bool,
-) -> Tensor:
-    """By one masked product over all tokens: wasteful, but few operations. See ``attend``."""
-    assert layout.mask is not None
-    known = [prefix for prefix in prefixes if len(prefix)]
-    every = torch.cat([*(prefix.keys[layer] for prefix in known), keys.transpose(0, 1)], 1)
-    said = torch.cat([*(prefix.values[layer] for prefix in known), values.transpose(0, 1)], 1)
-    mask = layout.mask[layout.last] if only_last else layout.mask
-    scores = at_least_float32(queries.transpose(0, 1) @ every.transpose(1, 2)) + mask
-    return (scores.softmax(-1).to(values.dtype) @ said).transpose(0, 1)
 
 
 def _pieces(

@@ -160,11 +160,12 @@ def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int)
     if key not in made:
         found: Transport
         if kind == "lexical":
-            found = LexicalTransport(primary, model, subtokens, product)
+            found = LexicalTransport(primary, model, subtokens)
         else:
             preset = "paper" if kind == "t-product-paper" else "default"
             adapter = Adapter.for_models(primary, model, preset=preset)
-            found = TProductTransport(adapter, primary, model, subtokens, product)
+            found = TProductTransport(adapter, primary, model, subtokens)
+        found.product = product
         # The model is kept beside its transport, so that its id cannot be given to another one.
         made[key] = (model, found)
     return made[key][1]
