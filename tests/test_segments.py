@@ -10,6 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from promptfuse.errors import ModelError
+from promptfuse.offsets import encode_texts
 from promptfuse.segments import LastSegmentEncoder, encode_words, segment_text
 from tests.tokenizer_training import train_bpe, train_unigram, train_word_piece
 
@@ -312,6 +313,27 @@ def test_the_cache_is_bounded():
     assert len(encoder._tails) <= 3
     with pytest.raises(ValueError, match="cache_size"):
         LastSegmentEncoder(family("byte-level"), cache_size=0)
+
+
+@pytest.mark.parametrize("name", ["byte-level", "clip", "word-piece"])
+def test_new_words_are_read_behind_their_neighbours_alone(name, monkeypatch):
+    read = []
+
+    def watched(tokenizer, texts, special=True):
+        read.extend(texts)
+        return encode_texts(tokenizer, texts, special)
+
+    monkeypatch.setattr("promptfuse.segments.encode_texts", watched)
+    encoder = LastSegmentEncoder(family(name))
+    head = "a photo of a small dog"
+    texts = [head + word for word in (" photo", " dog", " a", "  the", " cat", " small photo")]
+    encoder.encode(head)
+    read.clear()
+    for text, found in zip(texts, encoder.encode_many(texts), strict=True):
+        assert found.ids == full(family(name), text)
+    assert encoder.compositional
+    # The last one's head is new; of the others only the last words are, but for "dog", which is known.
+    assert sorted(read) == [texts[5], "dog  the", "dog a", "dog cat", "dog photo"]
 
 
 def test_a_tokenizer_file_that_truncates_and_pads_does_not_matter():

@@ -120,7 +120,9 @@ class LastSegmentEncoder:
     A text is its head and its last segment. The ids of both are remembered, so that a beam which is
     extended by words seen before costs two look-ups. Whatever is not remembered is encoded in full and
     then cut; that is also the check: if a tokenizer has tokens across a border, or gives a part other
-    ids than before, it is not word-compositional and every later text is encoded in full.
+    ids than before, it is not word-compositional and every later text is encoded in full. Where the
+    tokenizer splits texts at spaces before it looks for tokens, a new last segment is encoded behind its
+    neighbour alone.
 
     Only borders that every known normaliser respects are used: a space (U+0020) behind a letter, a digit
     or an ASCII sign. Texts with unknown or added tokens are never put together from parts, because those
@@ -143,6 +145,7 @@ class LastSegmentEncoder:
         self.special = special
         self.full_encodings = 0
         self.compositional = not any(_crosses_a_space(token) for token in tokenizer.get_vocab())
+        self._splits = _splits_at_spaces(tokenizer)
         self._loose = set(tokenizer.get_added_vocab().values())
         if tokenizer.unk_token_id is not None:
             self._loose.add(tokenizer.unk_token_id)
@@ -158,18 +161,19 @@ class LastSegmentEncoder:
         """Ids of texts, equal to those of full encodings; what has to be encoded in full is, at once."""
         found = {text: self._recall(text) for text in texts}
         unknown = [text for text, known in found.items() if known is None]
-        # Of texts that lack the same part one is enough: the others are put together then.
-        lacking: set[str] = set()
-        first = []
-        for text in unknown:
-            parts = self._lacks(text)
-            if not parts or not lacking.issuperset(parts):
-                first.append(text)
-                lacking.update(parts)
-        found.update(self._learn(first))
-        rest = [text for text in unknown if found[text] is None]
-        found.update((text, self._recall(text)) for text in rest)
-        found.update(self._learn([text for text in rest if found[text] is None]))
+        if unknown:
+            # Of texts that lack the same part one is enough: the others are put together then.
+            lacking: set[str] = set()
+            first = []
+            for text in unknown:
+                parts = self._lacks(text)
+                if not parts or not lacking.issuperset(parts):
+                    first.append(text)
+                    lacking.update(parts)
+            found.update(self._learn(first))
+            rest = [text for text in unknown if found[text] is None]
+            found.update((text, self._recall(text)) for text in rest)
+            found.update(self._learn([text for text in rest if found[text] is None]))
         return [known for text in texts if (known := found[text]) is not None]
 
     def forget_texts(self) -> None:
@@ -178,27 +182,53 @@ class LastSegmentEncoder:
 
     def _recall(self, text: str) -> EncodedText | None:
         """A text put together from what is remembered; None if a part of it is not."""
-        border = _last_border(text)
-        if not self.compositional or border is None:
+        if not self.compositional or (border := _last_border(text)) is None:
             return None
-        head, tail = self._heads.get(text[:border]), self._tails.get(text[border:])
-        if head is None or tail is None:
+        tail = self._tails.get(text[border:])
+        if tail is None or (head := self._head(text[:border])) is None:
             return None
-        body = head + tail
-        self._heads.put(text, body)
         before, behind = self._frame
+        body = head + tail
         return EncodedText(before + body + behind, len(before), len(before) + len(body))
+
+    def _head(self, head: str) -> tuple[int, ...] | None:
+        """What is remembered of a head, which may be a text of earlier and its last segment."""
+        found = self._heads.get(head)
+        if found is not None or (border := _last_border(head)) is None:
+            return found
+        before, tail = self._heads.get(head[:border]), self._tails.get(head[border:])
+        if before is None or tail is None:
+            return None
+        self._heads.put(head, before + tail)
+        return before + tail
 
     def _lacks(self, text: str) -> list[str]:
         """The parts of a text that are not remembered; none if it is always encoded in full."""
-        border = _last_border(text)
-        if not self.compositional or border is None:
+        if not self.compositional or (border := _last_border(text)) is None:
             return []
-        pairs = ((self._heads, text[:border]), (self._tails, text[border:]))
-        return [part for known, part in pairs if known.get(part) is None]
+        head, tail = text[:border], text[border:]
+        lacked = [] if self._head(head) is not None else [head]
+        return lacked if self._tails.get(tail) is not None else [*lacked, tail]
 
     def _learn(self, texts: list[str]) -> dict[str, EncodedText]:
-        """Encode in full, remember the parts, and compare them with what was remembered."""
+        """Encode texts, remember their parts, and compare those with what was remembered."""
+        whole, behind_known, heads = [], [], set[str]()
+        for text in texts:
+            border = _last_border(text)
+            head = text[:border]
+            if border is not None and self._splits and (head in heads or self._head(head) is not None):
+                behind_known.append(text)
+            else:
+                heads.add(head)
+                whole.append(text)
+        found = self._learn_whole(whole)
+        self._learn_tails(behind_known)
+        recalled = {text: self._recall(text) for text in behind_known}
+        found.update((text, known) for text, known in recalled.items() if known is not None)
+        return found | self._learn_whole([text for text, known in recalled.items() if known is None])
+
+    def _learn_whole(self, texts: list[str]) -> dict[str, EncodedText]:
+        """Encode in full and part."""
         self.full_encodings += len(texts)
         found = {}
         for text, encoding in zip(texts, encode_texts(self.tokenizer, texts, self.special), strict=True):
@@ -207,6 +237,19 @@ class LastSegmentEncoder:
             if self.compositional and border is not None:
                 self._part(text, border, encoding)
         return found
+
+    def _learn_tails(self, texts: list[str]) -> None:
+        """Encode the last segments of texts behind their neighbours, without the rest of their heads."""
+        if not self.compositional:
+            return
+        borders = [border for text in texts if (border := _last_border(text)) is not None]
+        starts = [text.rfind(" ", 0, border) + 1 for text, border in zip(texts, borders, strict=True)]
+        pieces = [text[start:] for text, start in zip(texts, starts, strict=True)]
+        encodings = encode_texts(self.tokenizer, pieces, special=False)
+        for text, border, start, encoding in zip(texts, borders, starts, encodings, strict=True):
+            cut = encoding.cut(border - start)
+            if cut is not None and self._loose.isdisjoint(encoding.ids):
+                self._tails.put(text[border:], encoding.ids[cut:])
 
     def _part(self, text: str, border: int, encoding: Encoding) -> None:
         body = encoding.ids[encoding.start : encoding.stop]
@@ -282,6 +325,15 @@ def _last_border(text: str) -> int | None:
         return None
     before = text[index - 1]
     return index if before.isalnum() or "!" <= before <= "~" else None
+
+
+def _splits_at_spaces(tokenizer: FastTokenizer) -> bool:
+    """Whether a tokenizer looks for tokens in each segment by itself."""
+    split = tokenizer.backend_tokenizer.pre_tokenizer
+    if split is None:
+        return False
+    pieces = [piece for piece, _ in split.pre_tokenize_str("a b")]
+    return len(pieces) > 1 and pieces[0].lstrip("▁Ġ") == "a"
 
 
 def _crosses_a_space(token: str) -> bool:

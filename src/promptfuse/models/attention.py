@@ -8,6 +8,7 @@ from itertools import groupby
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from promptfuse.models.prefix import Prefix, at_least_float32, ragged_positions, stack_keys
 
@@ -16,6 +17,10 @@ DENSE = {"cpu": 2**15}
 
 DENSE_ELSEWHERE = 2**22
 """The same on other devices, where every operation costs a launch."""
+
+
+NEAR = 8
+"""Tokens of a branch up to which a product of numbers for each distance is faster than one of matrices."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +55,37 @@ class _Sight:
         slots[grouped] = owner[grouped] * spread.shape[1] + rank
         return cls(hidden, spread.to(device), slots.to(device))
 
-    def product(self, left: Tensor, right: Tensor) -> Tensor:
-        """Each query times its prefix's matrix.
+    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Each query times the keys of its prefix, -inf at those that it does not see.
 
         Args:
-            left: (queries, heads, a).
-            right: (prefixes, heads, a, b).
+            queries: (queries, heads, width).
+            keys: (prefixes, heads, longest, width).
 
         Returns:
-            (queries, heads, b).
+            (heads, longest, queries).
         """
         if self.spread is None or self.slots is None:
-            return (left.transpose(0, 1) @ right[0]).transpose(0, 1)
-        product = left[self.spread].transpose(1, 2) @ right
-        return product.transpose(1, 2).flatten(0, 1)[self.slots]
+            found = keys[0] @ queries.permute(1, 2, 0)
+        else:
+            each = keys @ queries[self.spread].permute(0, 2, 3, 1)
+            found = each.permute(1, 2, 0, 3).flatten(2)[:, :, self.slots]
+        return found if self.hidden is None else found.masked_fill(self.hidden.T, -torch.inf)
+
+    def values(self, chances: Tensor, values: Tensor) -> Tensor:
+        """The values of each query's prefix, weighed by chances.
+
+        Args:
+            chances: (heads, longest, queries).
+            values: (prefixes, heads, longest, width).
+
+        Returns:
+            (queries, heads, width).
+        """
+        if self.spread is None or self.slots is None:
+            return (chances.transpose(1, 2) @ values[0]).transpose(0, 1)
+        each = chances[:, :, self.spread].permute(2, 0, 3, 1) @ values
+        return each.transpose(1, 2).flatten(0, 1)[self.slots]
 
 
 @dataclass(frozen=True)
@@ -73,6 +95,7 @@ class Layout:
     Attributes:
         positions: (tokens,) their places in their rows.
         groups: runs of equally long branches: how many, how long; ascending in length.
+        depth: (tokens,) how many tokens of the branch stand before each.
         last: (branches,) where each branch ends.
         mask: (tokens, all prefixes' tokens + tokens), 0 where a token sees another and -inf elsewhere;
             None where that would be large.
@@ -82,6 +105,7 @@ class Layout:
 
     positions: Tensor
     groups: tuple[tuple[int, int], ...]
+    depth: Tensor
     last: Tensor
     mask: Tensor | None
     every: _Sight | None
@@ -103,6 +127,7 @@ class Layout:
         return cls(
             positions.to(device),
             tuple((len(list(group)), length) for length, group in groupby(lengths)),
+            (positions - seen[branch]).to(device),
             (count.cumsum(0) - 1).to(device),
             mask,
             _Sight.of(owner[branch], seen[branch], prefixes, device) if mask is None else None,
@@ -196,80 +221,98 @@ def _by_branch(
     longest = before[0].shape[2]
     sight = layout.ends if only_last else layout.every
     assert sight is not None
-    pieces = list(_pieces(queries, keys, values, layout, only_last))
-    widest = layout.groups[-1][1]
-    scores = queries.new_full((*queries.shape[:2], longest + widest), -torch.inf)
+    own = _Near(layout, only_last) if layout.groups[-1][1] <= NEAR else _Grouped(layout, only_last)
+    scores = own.scores(queries, keys)
     if longest:
-        there = sight.product(queries, before[0].transpose(2, 3))
-        if sight.hidden is not None:
-            there = there.masked_fill(sight.hidden[:, None], -torch.inf)
-        scores[:, :, :longest] = there
-    for rows, asking, known, _ in pieces:
-        own = _own_scores(asking, known)
-        if not only_last:
-            own = own + own.new_full((own.shape[1], own.shape[3]), -torch.inf).triu(1)[:, None]
-        scores[rows, :, longest : longest + own.shape[3]] = own.flatten(0, 1)
-    chances = at_least_float32(scores).softmax(-1).to(values.dtype)
-    found = []
-    for rows, asking, _, said in pieces:
-        own = _split(chances[rows, :, longest : longest + said.shape[1]], len(asking))
-        found.append(_own_values(own, said).flatten(0, 1))
-    mixed = torch.cat(found) if len(found) > 1 else found[0]
-    return mixed + sight.product(chances[:, :, :longest], before[1]) if longest else mixed
+        scores = torch.cat([sight.scores(queries, before[0]), scores], 1)
+    chances = at_least_float32(scores).softmax(1).to(values.dtype)
+    mixed = own.values(chances[:, longest:], values)
+    return mixed + sight.values(chances[:, :longest], before[1]) if longest else mixed
 
 
-def _pieces(
-    queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, only_last: bool
-) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Branches of one length at a time.
+class _Near:
+    """What tokens of short branches see of their own branch: themselves, the token before, and so on.
 
-    Yields:
-        Their queries' rows, and queries, keys and values, (branches, tokens, heads, width) each.
+    A product of numbers for each distance is faster than a product of matrices for each branch.
+
+    Args:
+        layout: which tokens belong together.
+        only_last: whether the last token of each branch alone asks.
     """
-    first, start = 0, 0
-    for many, length in layout.groups:
-        asking = 1 if only_last else length
-        part = slice(first, first := first + many * length)
-        rows = slice(start, start := start + many * asking)
-        yield (
-            rows,
-            _split(queries[rows], many),
-            _split(keys[part], many),
-            _split(values[part], many),
-        )
+
+    def __init__(self, layout: Layout, only_last: bool) -> None:
+        self.widest = layout.groups[-1][1]
+        self.last = layout.last if only_last else None
+        self.depth = layout.depth[layout.last] if only_last else layout.depth
+
+    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Products of queries and keys, (heads, distances, queries)."""
+        columns = []
+        for distance in range(self.widest):
+            column = (queries * self._before(keys, distance)).sum(-1)
+            if distance:
+                column = column.masked_fill((self.depth < distance)[:, None], -torch.inf)
+            columns.append(column)
+        return torch.stack(columns).permute(2, 0, 1)
+
+    def values(self, chances: Tensor, values: Tensor) -> Tensor:
+        """Values weighed by chances (heads, distances, queries), (queries, heads, width)."""
+        weights = chances.permute(1, 2, 0)[..., None]
+        found = weights[0] * self._before(values, 0)
+        for distance in range(1, self.widest):
+            found = torch.addcmul(found, weights[distance], self._before(values, distance))
+        return found
+
+    def _before(self, tensor: Tensor, distance: int) -> Tensor:
+        """For each query what stands so many tokens before it; anything where that is another branch's."""
+        if self.last is not None:
+            return tensor[(self.last - distance).clamp_min(0)]
+        return torch.cat([tensor[:distance], tensor[: len(tensor) - distance]]) if distance else tensor
+
+
+class _Grouped:
+    """What tokens see of their own branch, by products of matrices for all branches of one length.
+
+    Args:
+        layout: which tokens belong together.
+        only_last: whether the last token of each branch alone asks.
+    """
+
+    def __init__(self, layout: Layout, only_last: bool) -> None:
+        self.groups, self.only_last = layout.groups, only_last
+        self.widest = layout.groups[-1][1]
+
+    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Products of queries and keys, -inf where there are none, (heads, widest, queries)."""
+        found = []
+        for rows, part, many in self._parts():
+            asking, known = _split(queries[rows], many), _split(keys[part], many)
+            own = asking.transpose(1, 2) @ known.permute(0, 2, 3, 1)
+            if not self.only_last:
+                own = own + own.new_full(own.shape[2:], -torch.inf).triu(1)
+            flat = own.permute(1, 3, 0, 2).flatten(2)
+            found.append(functional.pad(flat, (0, 0, 0, self.widest - flat.shape[1]), value=-torch.inf))
+        return torch.cat(found, 2)
+
+    def values(self, chances: Tensor, values: Tensor) -> Tensor:
+        """Values weighed by chances (heads, widest, queries), (queries, heads, width)."""
+        found = []
+        for rows, part, many in self._parts():
+            said = _split(values[part], many)
+            own = chances[:, : said.shape[1], rows]
+            own = own.reshape(*own.shape[:2], many, -1).permute(2, 0, 3, 1)
+            found.append((own @ said.transpose(1, 2)).transpose(1, 2).flatten(0, 1))
+        return torch.cat(found)
+
+    def _parts(self) -> Iterator[tuple[slice, slice, int]]:
+        """For each length the rows of the queries, those of the tokens, and how many branches there are."""
+        first, start = 0, 0
+        for many, length in self.groups:
+            asking = 1 if self.only_last else length
+            part = slice(first, first := first + many * length)
+            yield slice(start, start := start + many * asking), part, many
 
 
 def _split(tensor: Tensor, many: int) -> Tensor:
     """(branches x tokens, heads, any) of equally long branches as (branches, tokens, heads, any)."""
     return tensor.reshape(many, -1, *tensor.shape[1:])
-
-
-def _few(keys: Tensor) -> bool:
-    """Whether branches are so short that a product of matrices takes longer than one of numbers."""
-    return keys.shape[1] <= 4 and keys.device.type == "cpu" and keys.dtype == torch.float32
-
-
-def _own_scores(asking: Tensor, known: Tensor) -> Tensor:
-    """Products of branches' queries (branches, a, heads, width) and keys (branches, b, heads, width).
-
-    Returns:
-        (branches, a, heads, b).
-    """
-    if _few(known):
-        columns = [(asking * known[:, index, None]).sum(-1) for index in range(known.shape[1])]
-        return torch.stack(columns, -1)
-    return (asking.transpose(1, 2) @ known.permute(0, 2, 3, 1)).transpose(1, 2)
-
-
-def _own_values(chances: Tensor, said: Tensor) -> Tensor:
-    """Values (branches, b, heads, width) weighed by chances (branches, a, heads, b).
-
-    Returns:
-        (branches, a, heads, width).
-    """
-    if not _few(said):
-        return (chances.transpose(1, 2) @ said.transpose(1, 2)).transpose(1, 2)
-    found = chances[..., :1] * said[:, :1]
-    for index in range(1, said.shape[1]):
-        found = torch.addcmul(found, chances[..., index, None], said[:, index, None])
-    return found
