@@ -45,7 +45,7 @@ def run(
     engine: Annotated[str | None, typer.Option(help="local or ray (replaces engine.kind).")] = None,
     workers: Annotated[
         int | None,
-        typer.Option(parser=whole, metavar="N", help="Processes on Ray (replaces engine.workers)."),
+        typer.Option(parser=whole, metavar="N", help="Processes (replaces engine.workers)."),
     ] = None,
     in_flight: Annotated[
         int | None,

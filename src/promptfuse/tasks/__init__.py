@@ -1,7 +1,8 @@
 """Tasks: a few lines each over the layers below."""
 
 from promptfuse.tasks.caption import Captioner, caption
-from promptfuse.tasks.many import caption_all, caption_each, caption_many
+from promptfuse.tasks.caption_many import caption_many
+from promptfuse.tasks.many import caption_all, caption_each
 from promptfuse.tasks.optimize import optimize
 from promptfuse.tasks.steering import Steer
 

@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from promptfuse.errors import ConfigError, PromptfuseError
-from promptfuse.models import Preset
 from promptfuse.models.images import ImageLike
 from promptfuse.models.together import Meeting
 from promptfuse.search import Result
@@ -140,47 +137,3 @@ def caption_each(captioner: Captioner, images: Sequence[ImageLike], **settings: 
 
 class _Stopped(BaseException):
     """Nobody asks for the remaining photos."""
-
-
-def caption_many(
-    images: Sequence[ImageLike],
-    *,
-    models: str | Preset = "mini",
-    sentiment: Literal["positive", "negative"] | None = None,
-    in_flight: int = 8,
-    device: str | torch.device = "cpu",
-    on_outcome: OnOutcome | None = None,
-    **settings: Any,
-) -> list[Result]:
-    """Describe many photos; see ``caption``.
-
-    Args:
-        images: paths or open images.
-        models: see ``caption``.
-        sentiment: see ``caption``.
-        in_flight: how many photos are searched for at the same time; they share the models' batches.
-        device: where the models go.
-        on_outcome: called with a photo's number and its result or error, as soon as it is known.
-        settings: as for ``caption``.
-
-    Returns:
-        A result for each photo, in order.
-
-    Raises:
-        ImageError, ConfigError, ModelError, TextError: the first that a photo ended with, when all are
-            done; ``on_outcome`` has been given the others' results.
-    """
-    outcomes = caption_all(
-        Captioner(models, device=device),
-        images,
-        in_flight=in_flight,
-        on_outcome=on_outcome,
-        sentiment=sentiment,
-        **settings,
-    )
-    results = []
-    for outcome in outcomes:
-        if isinstance(outcome, PromptfuseError):
-            raise outcome
-        results.append(outcome)
-    return results

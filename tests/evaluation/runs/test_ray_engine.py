@@ -1,6 +1,5 @@
 """The same lines from workers on Ray, also when workers are killed."""
 
-import json
 import os
 import signal
 import sys
@@ -12,14 +11,7 @@ import promptfuse as pf
 from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.runs import load_run_config, read_manifest, run_dataset
 from promptfuse.evaluation.runs.config import EngineSettings
-from promptfuse.evaluation.runs.groups import describe_group, make_groups
-from promptfuse.evaluation.runs.ray_engine import (
-    GroupWorker,
-    RayEngine,
-    _group_from_json,
-    _group_to_json,
-    _take,
-)
+from promptfuse.evaluation.runs.ray_engine import RayEngine
 from tests.evaluation.runs.conftest import QUICK, contents, write_config, write_photos
 
 pytest.importorskip("ray.data")
@@ -74,38 +66,6 @@ def test_two_workers_give_the_local_lines_though_both_are_killed(tmp_path, monke
     assert session.peak_memory_bytes > 10**8
     assert session.work_seconds > 0
     assert workers() == []
-
-
-@pytest.fixture
-def group(tmp_path):
-    write_photos(tmp_path / "photos", 3, broken=(1,))
-    config = load_run_config(write_config(tmp_path / "run.yaml"))
-    return make_groups(config.read().photos, 3, seed=5)[0]
-
-
-def test_groups_and_lines_survive_the_way_to_a_worker_and_back(group):
-    given = _group_from_json(_group_to_json(group))
-    assert (given.number, given.seeds) == (group.number, group.seeds)
-    assert [(photo.id, photo.image) for photo in given.photos] == [
-        (photo.id, photo.image) for photo in group.photos
-    ]
-    describer = load_recipe(QUICK).build()
-    describer.load()
-    expected, found, costs = [], [], []
-    describe_group(describer, group, expected.append)
-    worker = GroupWorker(QUICK, "cpu", 1, describer.models())
-    answer = json.loads(json.dumps(worker({"group": _group_to_json(group)})))
-    _take(answer, found.append, costs.append)
-    assert {(line.id, line.text, line.value, line.error, line.seed) for line in found} == {
-        (line.id, line.text, line.value, line.error, line.seed) for line in expected
-    }
-    assert costs[0].seconds > 0
-
-
-def test_a_worker_with_other_models_is_found_out(group):
-    worker = GroupWorker(QUICK, "cpu", 1, {"lm": {"name": "mini-lm", "fingerprint": "0"}})
-    with pytest.raises(pf.ModelError, match="mini-lm: the worker's files are not those of the process that"):
-        _take(worker({"group": _group_to_json(group)}), [].append, [].append)
 
 
 def test_what_ray_cannot_do(monkeypatch):

@@ -64,7 +64,7 @@ def test_validate_says_what_is_there(promptfuse, place):
         (("--out", "run", "--set", "recipe"), "--set 'recipe' is not KEY=VALUE"),
         (("--out", "run", "--set", "recipe.stepz=3"), "no field 'stepz'; did you mean 'steps'"),
         (("--out", "run", "--limit", "x"), "'x' is not a whole number"),
-        (("--out", "run", "--workers", "2"), "2 workers need the engine ray"),
+        (("--out", "run", "--workers", "0"), "engine.workers"),
         (("--out", "run", "--set", "data=nowhere"), "nowhere"),
     ],
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import Dataset, read_dataset, registered
@@ -24,8 +24,8 @@ class EngineSettings(Settings):
     """What a run is computed on; its predictions do not depend on it.
 
     Attributes:
-        kind: ``local`` for this process, or ``ray`` for workers on a Ray cluster.
-        workers: how many processes with a set of models each; a local run has one.
+        kind: ``local`` for this machine, or ``ray`` for workers on a Ray cluster.
+        workers: how many processes with a set of models each; a local run with one is one process.
         cpus_per_worker: logical CPUs that Ray reserves for each.
         gpus_per_worker: GPUs that Ray reserves for each; workers with less than 1 share one.
     """
@@ -34,12 +34,6 @@ class EngineSettings(Settings):
     workers: Count = 1
     cpus_per_worker: float = Field(default=1.0, gt=0)
     gpus_per_worker: float = Field(default=0.0, ge=0)
-
-    @model_validator(mode="after")
-    def _fits(self) -> EngineSettings:
-        if self.kind == "local" and self.workers > 1:
-            raise ValueError(f"{self.workers} workers need the engine ray; a local run is one process")
-        return self
 
 
 class RunConfig(Settings):

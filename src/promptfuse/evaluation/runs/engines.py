@@ -1,4 +1,4 @@
-"""What computes groups: this process, or workers on a Ray cluster."""
+"""What computes groups: this process, several of this machine, or workers on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -68,4 +68,8 @@ def make_engine(settings: EngineSettings, recipe: Recipe, device: str, threads: 
         from promptfuse.evaluation.runs.ray_engine import RayEngine
 
         return RayEngine(recipe, device, threads, settings)
+    if settings.workers > 1:
+        from promptfuse.evaluation.runs.local_workers import LocalWorkersEngine
+
+        return LocalWorkersEngine(recipe, device, threads, settings.workers)
     return LocalEngine(recipe, device, threads)

@@ -6,78 +6,25 @@ lines travel as JSON; photos do not travel: each worker opens those of its group
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
-from promptfuse import errors
-from promptfuse.errors import ConfigError, ModelError, PromptfuseError
-from promptfuse.evaluation.datasets import Photo
-from promptfuse.evaluation.predictions import Prediction
-from promptfuse.evaluation.recipes import Describer, Recipe, describe, load_recipe
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.recipes import Recipe, describe
 from promptfuse.evaluation.runs.config import EngineSettings
 from promptfuse.evaluation.runs.engines import OnGroup, OnLine
-from promptfuse.evaluation.runs.groups import (
-    Group,
-    Work,
-    describe_group,
-    keep_memory_flat,
-    torch_threads,
-)
+from promptfuse.evaluation.runs.group_worker import GroupWorker, Models, group_to_json, models_of, take
+from promptfuse.evaluation.runs.groups import Group
 
 MOST_BLOCKS = 10_000
 """Ray Data takes this many blocks of work without effort; with more groups, a block has several."""
 
 STORE_BYTES = 256 * 2**20
 """For Ray's object store, where there is no cluster yet: it holds only JSON."""
-
-Models = dict[str, dict[str, str]]
-
-
-class GroupWorker:
-    """Describes groups in a process of its own; the models are loaded with the first one.
-
-    Args:
-        recipe: settings of the recipe.
-        device: where the models go.
-        threads: that torch uses.
-        models: name and fingerprint of each, as the run's manifest has them.
-    """
-
-    def __init__(self, recipe: dict[str, Any], device: str, threads: int, models: Models) -> None:
-        keep_memory_flat()
-        self.recipe = load_recipe(recipe)
-        self.device, self.threads, self.models = device, threads, models
-        self._describer: Describer | None = None
-
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        """Describe a group; what the user can mend is handed over as an answer too."""
-        try:
-            with torch_threads(self.threads):
-                return self._describe(_group_from_json(row["group"]))
-        except PromptfuseError as error:
-            return {"lines": "[]", "work": "{}", "error": type(error).__name__, "message": str(error)}
-
-    def _describe(self, group: Group) -> dict[str, str]:
-        if self._describer is None:
-            describer = self.recipe.build(self.device)
-            describer.load()
-            for role, model in describer.models().items():
-                if model != self.models.get(role):
-                    raise ModelError(
-                        f"{model['name']}: the worker's files are not those of the process that started the "
-                        "run; give all machines the same"
-                    )
-            self._describer = describer
-        lines: list[Prediction] = []
-        work = describe_group(self._describer, group, lines.append)
-        values = [asdict(line) for line in lines]
-        return {"lines": json.dumps(values), "work": json.dumps(asdict(work)), "error": "", "message": ""}
 
 
 class RayEngine:
@@ -109,9 +56,7 @@ class RayEngine:
 
     def load(self) -> Models:
         """See ``Engine``; here only to know the models, so on the CPU."""
-        describer = self.recipe.build()
-        describer.load()
-        self.models = describer.models()
+        self.models = models_of(self.recipe)
         return self.models
 
     def run(self, groups: Sequence[Group], on_line: OnLine, on_group: OnGroup) -> None:
@@ -129,7 +74,7 @@ class RayEngine:
         with _cluster(settings):
             # Ray Data starts workers again that were lost, and gives their blocks out again.
             rows = ray.data.from_items(
-                [{"group": _group_to_json(group)} for group in groups], override_num_blocks=blocks
+                [{"group": group_to_json(group)} for group in groups], override_num_blocks=blocks
             )
             answers = rows.map(
                 GroupWorker,
@@ -140,22 +85,12 @@ class RayEngine:
             )
             try:
                 for answer in answers.iter_rows():
-                    _take(answer, on_line, on_group)
+                    take(answer, on_line, on_group)
             except ray.exceptions.RayTaskError:
                 raise  # A fault of the program, with its traceback.
             except ray.exceptions.RayError as error:
                 said = " ".join(str(error).split())[:300]
                 raise ConfigError(f"engine ray: {said}; see Ray's logs, the same command goes on") from None
-
-
-def _take(answer: dict[str, str], on_line: OnLine, on_group: OnGroup) -> None:
-    """Hand a worker's answer on."""
-    if answer["error"]:
-        kind: type[PromptfuseError] = getattr(errors, answer["error"])
-        raise kind(answer["message"])
-    for values in json.loads(answer["lines"]):
-        on_line(Prediction.from_dict(values))
-    on_group(Work(**json.loads(answer["work"])))
 
 
 @contextmanager
@@ -195,13 +130,3 @@ def _cluster(settings: EngineSettings) -> Iterator[None]:
         logger.setLevel(level)
         if owned:
             ray.shutdown()
-
-
-def _group_to_json(group: Group) -> str:
-    photos = [[photo.id, photo.image] for photo in group.photos]
-    return json.dumps([group.number, photos, group.seeds])
-
-
-def _group_from_json(text: str) -> Group:
-    number, photos, seeds = json.loads(text)
-    return Group(number, tuple(Photo(id, image) for id, image in photos), tuple(seeds))

@@ -130,10 +130,10 @@ def run_dataset(
 
 
 def _threads(config: RunConfig) -> int:
-    """Threads of a process where nobody says how many: all, or what Ray reserves."""
+    """Threads of a process where nobody says how many: its share of all, or what Ray reserves."""
     if config.engine.kind == "ray":
         return max(1, int(config.engine.cpus_per_worker))
-    return torch.get_num_threads()
+    return max(1, torch.get_num_threads() // config.engine.workers)
 
 
 def _take_over(folder: Path, before: Manifest | None, current: Manifest) -> None:

@@ -1,0 +1,44 @@
+"""What travels between a run and its workers, whatever engine started them."""
+
+import json
+
+import pytest
+
+import promptfuse as pf
+from promptfuse.evaluation.recipes import load_recipe
+from promptfuse.evaluation.runs import load_run_config
+from promptfuse.evaluation.runs.group_worker import GroupWorker, group_from_json, group_to_json, take
+from promptfuse.evaluation.runs.groups import describe_group, make_groups
+from tests.evaluation.runs.conftest import QUICK, write_config, write_photos
+
+
+@pytest.fixture
+def group(tmp_path):
+    write_photos(tmp_path / "photos", 3, broken=(1,))
+    config = load_run_config(write_config(tmp_path / "run.yaml"))
+    return make_groups(config.read().photos, 3, seed=5)[0]
+
+
+def test_groups_and_lines_survive_the_way_to_a_worker_and_back(group):
+    given = group_from_json(group_to_json(group))
+    assert (given.number, given.seeds) == (group.number, group.seeds)
+    assert [(photo.id, photo.image) for photo in given.photos] == [
+        (photo.id, photo.image) for photo in group.photos
+    ]
+    describer = load_recipe(QUICK).build()
+    describer.load()
+    expected, found, costs = [], [], []
+    describe_group(describer, group, expected.append)
+    worker = GroupWorker(QUICK, "cpu", 1, describer.models())
+    answer = json.loads(json.dumps(worker({"group": group_to_json(group)})))
+    take(answer, found.append, costs.append)
+    assert {(line.id, line.text, line.value, line.error, line.seed) for line in found} == {
+        (line.id, line.text, line.value, line.error, line.seed) for line in expected
+    }
+    assert costs[0].seconds > 0
+
+
+def test_a_worker_with_other_models_is_found_out(group):
+    worker = GroupWorker(QUICK, "cpu", 1, {"lm": {"name": "mini-lm", "fingerprint": "0"}})
+    with pytest.raises(pf.ModelError, match="mini-lm: the worker's files are not those of the process that"):
+        take(worker({"group": group_to_json(group)}), [].append, [].append)
