@@ -96,6 +96,14 @@ def test_what_is_left_out_says_why(make_run):
         assert option in found.reason
 
 
+@pytest.mark.parametrize("name", ["sentiment", "sentiment_accuracy"])
+def test_accuracy_that_was_asked_for_without_a_classifier_says_so(make_run, name):
+    measured = measure_runs(compare(load_runs([make_run("one")])), metrics=["cider_d", name])
+    found = measured.scores[0]["sentiment_accuracy"]
+    assert isinstance(found, Unavailable)
+    assert found.reason == "no model is given; --classifier adds it"
+
+
 def test_metrics_by_name(make_run):
     measured = measure_runs(compare(load_runs([make_run("one")])), metrics=["cider_d"], resamples=0)
     assert "bleu_4" not in measured.names()

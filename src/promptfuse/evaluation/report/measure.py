@@ -37,6 +37,7 @@ ACCURACY = "sentiment_accuracy"
 """Before a point and a label: how many captions a classifier that judges gives the label."""
 
 _JUDGED = {"clipscore": "--clip", "perplexity": "--lm", "sentiment": "--classifier"}
+_NO_MODEL = "no model is given; {} adds it"
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _choose(
     if metrics is not None:
         return metrics, {}
     without = {
-        group: f"no model is given; {option} adds it"
+        group: _NO_MODEL.format(option)
         for (group, option), model in zip(
             _JUDGED.items(), (judges.clip, judges.lm, judges.classifier), strict=True
         )
@@ -234,6 +235,9 @@ def _accuracies(
 ) -> dict[str, Column | Unavailable]:
     """How many captions a classifier gives each label; every run is asked for all of them."""
     found: dict[str, Column | Unavailable] = {}
+    if not labels:
+        reason = _NO_MODEL.format(_JUDGED["sentiment"])
+        found = {name: Unavailable(name, title, reason) for name, title in METRICS["sentiment"].items()}
     for label in labels:
         one = score(
             _texts(run, ids), {}, metrics=[ACCURACY], classifier=judges.classifier, label=label, resamples=0
