@@ -14,6 +14,8 @@ import torch
 from loky import ProcessPoolExecutor
 from loky.process_executor import BrokenProcessPool
 
+from promptfuse.memory import keep_memory_flat
+
 __all__ = ["BrokenProcessPool", "processes"]
 
 
@@ -54,6 +56,7 @@ def _begin(parent: int, threads: int, begin: Callable[..., None], args: tuple[An
     # An interrupt from the keyboard goes to all; the parent stops the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    keep_memory_flat()
     torch.set_num_threads(threads)
     begin(*args)
 

@@ -12,9 +12,9 @@ from promptfuse.evaluation.runs.groups import (
     Group,
     Work,
     describe_group,
-    keep_memory_flat,
     torch_threads,
 )
+from promptfuse.memory import keep_memory_flat
 
 OnLine = Callable[[Prediction], None]
 OnGroup = Callable[[Work], None]

@@ -16,9 +16,9 @@ from promptfuse.evaluation.runs.groups import (
     Group,
     Work,
     describe_group,
-    keep_memory_flat,
     torch_threads,
 )
+from promptfuse.memory import keep_memory_flat
 
 Models = dict[str, dict[str, str]]
 """Name and fingerprint of each model, by role."""

@@ -8,13 +8,10 @@ empty when it begins, and each photo has a thread of its own.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 
 import torch
@@ -23,6 +20,7 @@ from promptfuse.errors import ImageError, TextError
 from promptfuse.evaluation.datasets import Photo, open_photo
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.recipes import Describer
+from promptfuse.memory import give_memory_back, peak_memory
 from promptfuse.tasks.many import side_by_side
 
 
@@ -142,36 +140,6 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def keep_memory_flat() -> None:
-    """Bound what torch's CPU kernels remember; without effect in a process that has used them already.
-
-    oneDNN keeps half a megabyte for each of the last 1,024 shapes of a matrix product that it has met, and
-    searches meet new ones all the time. Fewer make no difference to the time.
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-
-
-def give_memory_back() -> None:
-    """Have the C library give free memory back to the system; it keeps what is fragmented otherwise."""
-    with suppress(OSError, AttributeError):  # Only glibc can do so, and only glibc needs to.
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def peak_memory() -> int:
-    """The largest resident size that this process has had, in bytes."""
-    try:
-        # Of this program alone; what ``getrusage`` tells is handed down from the process that started it.
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import resource
-
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size if os.uname().sysname == "Darwin" else size * 1024
 
 
 def _peak_device() -> int:
