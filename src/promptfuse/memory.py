@@ -12,7 +12,7 @@ _ARENA_MAX = -8
 
 
 def keep_memory_flat() -> None:
-    """Bound what torch's CPU kernels and the C library keep; without effect on what they have already.
+    """Bound what torch's CPU kernels and the C library keep; for the whole process, from now on.
 
     oneDNN, and what torch has around it, remember what they prepared for each of the last 1,024 shapes of a
     matrix product, up to half a megabyte each, and searches meet new ones all the time. Fewer make no

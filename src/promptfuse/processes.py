@@ -41,7 +41,8 @@ def processes(
         count,
         initializer=_begin,
         initargs=(os.getpid(), threads, begin, args),
-        env={"OMP_NUM_THREADS": str(threads)},
+        # Models are loaded, and prefixes remembered, by the work; loky would take that for a leak.
+        env={"OMP_NUM_THREADS": str(threads), "LOKY_MAX_MEMORY_LEAK_SIZE": "1e18"},
     )
     ended = False
     try:

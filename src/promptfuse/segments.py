@@ -212,7 +212,9 @@ class LastSegmentEncoder:
 
     def _learn(self, texts: list[str]) -> dict[str, EncodedText]:
         """Encode texts, remember their parts, and compare those with what was remembered."""
-        whole, behind_known, heads = [], [], set[str]()
+        whole: list[str] = []
+        behind_known: list[str] = []
+        heads: set[str] = set()
         for text in texts:
             border = _last_border(text)
             head = text[:border]
@@ -248,8 +250,12 @@ class LastSegmentEncoder:
         encodings = encode_texts(self.tokenizer, pieces, special=False)
         for text, border, start, encoding in zip(texts, borders, starts, encodings, strict=True):
             cut = encoding.cut(border - start)
-            if cut is not None and self._loose.isdisjoint(encoding.ids):
-                self._tails.put(text[border:], encoding.ids[cut:])
+            if cut is None or not self._loose.isdisjoint(encoding.ids):
+                continue
+            if self._tails.get(text[border:]) not in (None, encoding.ids[cut:]):
+                self._give_up()
+                return
+            self._tails.put(text[border:], encoding.ids[cut:])
 
     def _part(self, text: str, border: int, encoding: Encoding) -> None:
         body = encoding.ids[encoding.start : encoding.stop]
@@ -263,13 +269,17 @@ class LastSegmentEncoder:
         )
         framed = (encoding.ids[: encoding.start], encoding.ids[encoding.stop :]) == self._frame
         if cut is None or not agrees or not framed:
-            self.compositional = False
-            self._heads.clear()
-            self._tails.clear()
+            self._give_up()
             return
         self._heads.put(text[:border], head)
         self._tails.put(text[border:], tail)
         self._heads.put(text, body)
+
+    def _give_up(self) -> None:
+        """Encode every text in full from now on."""
+        self.compositional = False
+        self._heads.clear()
+        self._tails.clear()
 
 
 class EncodedText(NamedTuple):
@@ -329,10 +339,11 @@ def _last_border(text: str) -> int | None:
 
 def _splits_at_spaces(tokenizer: FastTokenizer) -> bool:
     """Whether a tokenizer looks for tokens in each segment by itself."""
-    split = tokenizer.backend_tokenizer.pre_tokenizer
+    normalizer, split = tokenizer.backend_tokenizer.normalizer, tokenizer.backend_tokenizer.pre_tokenizer
     if split is None:
         return False
-    pieces = [piece for piece, _ in split.pre_tokenize_str("a b")]
+    text = "a b" if normalizer is None else normalizer.normalize_str("a b")
+    pieces = [piece for piece, _ in split.pre_tokenize_str(text)]
     return len(pieces) > 1 and pieces[0].lstrip("▁Ġ") == "a"
 
 

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import promptfuse as pf
 from promptfuse.tasks.workers import part_size
@@ -42,13 +44,39 @@ def test_what_cannot_go_to_other_processes_is_refused_before_any_work():
         pf.caption_many(PHOTOS, workers=2, models="none")
 
 
-def test_no_photo_is_no_caption():
-    assert pf.caption_many([], workers=2) == []
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_photo_is_no_caption_and_bad_settings_are_refused_all_the_same(workers):
+    assert pf.caption_many([], workers=workers) == []
+    with pytest.raises(pf.ConfigError, match="no sentiment 'angry'"):
+        pf.caption_many([], workers=workers, sentiment="angry")
+    with pytest.raises(pf.ConfigError, match="in flight: 0 is too few"):
+        pf.caption_many([], workers=workers, in_flight=0)
+
+
+def test_a_setting_that_cannot_travel_is_named():
+    with pytest.raises(
+        pf.ConfigError, match=r"cannot go to another process \(.*lock.*\); leave workers at 1"
+    ):
+        pf.caption_many(PHOTOS, workers=2, method=threading.Lock())
 
 
 def test_errors_of_workers_come_back_as_they_are():
-    with pytest.raises(pf.ConfigError, match="no sentiment 'angry'"):
-        pf.caption_many(PHOTOS, workers=2, sentiment="angry")
+    with pytest.raises(pf.ConfigError, match="no term 'volume'"):
+        pf.caption_many(PHOTOS[:2], workers=2, weights={"volume": 1.0})
+
+
+def test_open_images_travel_and_a_damaged_one_does_not_matter_to_others(tmp_path):
+    whole = PHOTOS[0].read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    seen = {}
+    with (
+        Image.open(tmp_path / "cut.jpg") as cut,
+        Image.open(PHOTOS[0]) as photo,
+        pytest.raises(pf.ImageError, match="image: the image is damaged or cut short"),
+    ):
+        pf.caption_many([cut, photo], workers=2, on_outcome=seen.__setitem__, **QUICK)
+    assert isinstance(seen[0], pf.ImageError)
+    assert seen[1].text == pf.caption(PHOTOS[0], **QUICK).text
 
 
 @needs_proc
@@ -71,12 +99,14 @@ def test_workers_end_when_a_script_without_a_guard_is_killed(tmp_path):
         "on_outcome=lambda number, outcome: print(number, flush=True), steps=3)\n"
     )
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline().strip().isdigit()
-    workers = workers_of(process.pid)
-    assert len(workers) == 2
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    try:
+        assert process.stdout.readline().strip().isdigit()
+        workers = workers_of(process.pid)
+        assert len(workers) == 2
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
     until = time.monotonic() + 60
     while any(map(alive, workers)):
         assert time.monotonic() < until

@@ -20,7 +20,8 @@ DENSE_ELSEWHERE = 2**22
 
 
 NEAR = 8
-"""Tokens of a branch up to which a product of numbers for each distance is faster than one of matrices."""
+"""Tokens of a branch up to which, in float32 on a CPU, a product of numbers for each distance is faster than
+one of matrices."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,8 @@ def _by_branch(
     longest = before[0].shape[2]
     sight = layout.ends if only_last else layout.every
     assert sight is not None
-    own = _Near(layout, only_last) if layout.groups[-1][1] <= NEAR else _Grouped(layout, only_last)
+    near = layout.groups[-1][1] <= NEAR and keys.device.type == "cpu" and keys.dtype == torch.float32
+    own = _Near(layout, only_last) if near else _Grouped(layout, only_last)
     scores = own.scores(queries, keys)
     if longest:
         scores = torch.cat([sight.scores(queries, before[0]), scores], 1)

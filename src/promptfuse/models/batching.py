@@ -70,18 +70,6 @@ def token_budget(device: torch.device, per_token: int) -> int:
     return max(FEWEST_TOKENS, room // per_token)
 
 
-def even_budget(tokens: int, budget: int, threads: int) -> int:
-    """Tokens in a batch where threads take one batch each at a time: batches of about one size.
-
-    Args:
-        tokens: all there are.
-        budget: the most in a batch.
-        threads: how many batches there are at a time.
-    """
-    rounds = -(-tokens // (budget * threads))
-    return max(FEWEST_TOKENS, min(budget, -(-tokens // (rounds * threads)))) if tokens else budget
-
-
 def cut(lengths: Sequence[int], budget: int, most_rows: int | None = None, slack: float = 0.125) -> list[int]:
     """Where to cut rows into batches that are padded to their longest.
 

@@ -32,7 +32,8 @@ def load_image(source: ImageLike) -> Image.Image:
         ImageError: if the file is missing, no image, damaged, too small or far too large.
     """
     if isinstance(source, Image.Image):
-        return _upright_rgb(source, "image")
+        with _explained("image"):
+            return _upright_rgb(source, "image")
     path = Path(source)
     with _explained(str(path)):
         if path.is_dir():

@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -18,8 +17,7 @@ from promptfuse.adapters import SlotGradient
 from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import Batch, Model
 from promptfuse.models.base import at_least_float32
-from promptfuse.models.batching import cut, cut_branches, even_budget, run_halving, token_budget
-from promptfuse.models.parallel import on_threads, threads_worth
+from promptfuse.models.batching import cut, cut_branches, run_halving, token_budget
 from promptfuse.models.products import fast_products
 from promptfuse.models.together import together
 
@@ -167,7 +165,7 @@ class Term(ABC):
         """
         model = self.model
         branches = None if beginnings is None else model.grow(rows, beginnings)
-        budget, threads = token_budget(model.device, model.bytes_per_token), 1
+        budget = token_budget(model.device, model.bytes_per_token)
         if branches is None:
             order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
             ends = cut([len(rows[index]) for index in order], budget, batch_size)
@@ -175,8 +173,6 @@ class Term(ABC):
             origin, shared = branches.origin, branches.shared
             fresh = [len(row) - known - model.unread for row, known in zip(rows, shared, strict=True)]
             order = sorted(range(len(rows)), key=lambda index: (origin[index], fresh[index]))
-            threads = threads_worth(model.device, sum(fresh) * model.bytes_per_token)
-            budget = even_budget(sum(fresh), budget, threads)
             ends = cut_branches(
                 [fresh[index] for index in order], [origin[index] for index in order], budget, batch_size
             )
@@ -190,9 +186,11 @@ class Term(ABC):
             with fast_products(model.device) if branches is None else nullcontext():
                 return outputs(batch)
 
-        works = [partial(run_halving, run, start, stop) for start, stop in pairwise([0, *ends])]
-        parts = on_threads(works, threads)
-        found = [outputs for part in parts for outputs in part]
+        found: list[Tensor] = []
+        start = 0
+        for stop in ends:
+            found += run_halving(run, start, stop)
+            start = stop
         place = torch.tensor(order, device=model.device).argsort()
         return torch.cat(found)[place]
 

@@ -50,7 +50,10 @@ def caption_many(
     settings["sentiment"] = sentiment
     if workers < 1:
         raise ConfigError(f"workers: {workers} is too few; give 1 or more")
+    if in_flight < 1:
+        raise ConfigError(f"in flight: {in_flight} is too few; give 1 or more")
     captioner = Captioner(models, device=device)
+    captioner.check_sentiment(sentiment)
     if workers > 1:
         from promptfuse.tasks.workers import Order, caption_on_workers  # Only now: its import takes time.
 

@@ -7,14 +7,16 @@ Processes share nothing, so they take as many cores as there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from loky.backend.reduction import dumps
+from PIL import Image
 
-from promptfuse.errors import ConfigError
-from promptfuse.models import Preset
+from promptfuse.errors import ConfigError, ImageError
+from promptfuse.models import Preset, load_image
 from promptfuse.models.images import ImageLike
 from promptfuse.processes import BrokenProcessPool, processes
 from promptfuse.tasks.caption import Captioner
@@ -57,19 +59,34 @@ def caption_on_workers(
     """
     if order.settings.get("callbacks"):
         raise ConfigError("callbacks are not called from other processes; leave workers at 1")
-    size = part_size(len(images), workers, order.in_flight)
-    outcomes: dict[int, Outcome] = {}
     try:
-        with processes(workers, order.threads, _begin, order) as pool:
-            first_of: dict[Future[list[Outcome]], int] = {
-                pool.submit(_describe, list(images[first : first + size])): first
-                for first in range(0, len(images), size)
-            }
-            for part in as_completed(first_of):
-                for number, outcome in enumerate(part.result(), first_of[part]):
-                    outcomes[number] = outcome
-                    if on_outcome is not None:
-                        on_outcome(number, outcome)
+        dumps(order)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"a setting cannot go to another process ({reason}); leave workers at 1") from None
+    outcomes: dict[int, Outcome] = {}
+
+    def end(number: int, outcome: Outcome) -> None:
+        outcomes[number] = outcome
+        if on_outcome is not None:
+            on_outcome(number, outcome)
+
+    given: list[tuple[int, ImageLike]] = []
+    for number, image in enumerate(images):
+        try:  # An image that is open here has to be read here.
+            given.append((number, load_image(image) if isinstance(image, Image.Image) else image))
+        except ImageError as error:
+            end(number, error)
+    size = part_size(len(given), workers, order.in_flight)
+    parts = [given[first : first + size] for first in range(0, len(given), size)]
+    if not parts:
+        return [outcomes[number] for number in range(len(images))]
+    try:
+        with processes(min(workers, len(parts)), order.threads, _begin, order) as pool:
+            submitted = {pool.submit(_describe, [image for _, image in part]): part for part in parts}
+            for done in as_completed(submitted):
+                for (number, _), outcome in zip(submitted[done], done.result(), strict=True):
+                    end(number, outcome)
     except BrokenProcessPool:
         raise ConfigError(
             f"workers: one of {workers} processes was killed, maybe for want of memory; give fewer"

@@ -51,8 +51,8 @@ class RunConfig(Settings):
         sentiment: replaces the recipe's.
         seed: of the data set's first photo; the one at place i has ``seed`` + i, whatever ``start`` is.
         in_flight: photos that share their forward passes.
-        threads: of each process; None for as many as the run began with, else all, or on Ray those that a
-            worker reserves.
+        threads: of each process; None for as many as the run began with, else all cores shared out among the
+            workers, or on Ray those that a worker reserves.
         device: where the models go.
         engine: what the run is computed on.
     """
