@@ -6,11 +6,12 @@
 A step reads the beams with the language model, takes the gradient at a placeholder, ranks the vocabulary and
 scores every candidate exactly. The naive path scores the same candidates one at a time, each encoded whole,
 with no cache: ``Objective.exact``. It is timed on ``--naive`` of the candidates, evenly spread, and counted
-up; 0 for all of them. The floor is the step's matrix products at the rate that this machine reaches, in the
-same run, on products of the text tower's shapes, by the fastest library at hand; ``times_floor_torch`` is
-against the rate of ``torch.nn.functional.linear``. Steps differ in their products, since candidates have
-one, two or more tokens: ``times_floor`` is the median over steps of each one's time by its own floor, and
-seconds and floor are those of that step.
+up; 0 for all of them. The floor is the step's matrix products at the rate that this machine reaches, right
+before and after the step, on products of the text tower's shapes, by the fastest library at hand: a machine
+that others use too is not equally fast from one second to the next. ``times_floor_torch`` is against the rate
+of ``torch.nn.functional.linear``. Steps differ in their products, since candidates have one, two or more
+tokens: ``times_floor`` is the median over steps of each one's time by its own floor, and seconds and floor
+are those of that step.
 
 Prints ``seconds, naive_seconds, floor_seconds, times_naive, times_floor, max_abs_difference``.
 """
@@ -62,28 +63,48 @@ def median_seconds(run: Callable[[], Any], repeats: int, clock: Clock) -> float:
     return statistics.median(taken)
 
 
-@torch.no_grad()
-def matrix_rate(
-    product: Callable[[torch.nn.Linear, Tensor], Tensor],
-    width: int,
-    inner: int,
-    clock: Clock,
-    rows: Sequence[int] = (256, 512, 1024, 2048),
-) -> float:
-    """FLOP/s of the products of a transformer block, at the number of rows where they are fastest."""
-    pairs = [(width, width)] * 4 + [(width, inner), (inner, width)]
-    best = 0.0
-    for count in rows:
-        inputs = {size: torch.randn(count, size) for size in (width, inner)}
-        modules = [torch.nn.Linear(narrow, wide).requires_grad_(False) for narrow, wide in pairs]
+class Products:
+    """Products of a transformer block, as fast as this machine can be seen to do them.
 
-        def run(inputs: dict[int, Tensor] = inputs, modules: list[torch.nn.Linear] = modules) -> None:
-            for module in modules:
-                product(module, inputs[module.in_features])
+    Args:
+        product: what does them.
+        width: of the block.
+        inner: of its feed-forward part.
+        clock: seconds.
+        rows: numbers of rows, of which the fastest is taken.
+    """
 
-        flops = 2 * count * sum(narrow * wide for narrow, wide in pairs)
-        best = max(best, flops / median_seconds(run, 9, clock))
-    return best
+    def __init__(
+        self,
+        product: Callable[[torch.nn.Linear, Tensor], Tensor],
+        width: int,
+        inner: int,
+        clock: Clock,
+        rows: Sequence[int] = (256, 512, 1024, 2048),
+    ) -> None:
+        pairs = [(width, width)] * 4 + [(width, inner), (inner, width)]
+        self.product, self.clock = product, clock
+        self.modules = [torch.nn.Linear(narrow, wide).requires_grad_(False) for narrow, wide in pairs]
+        self.flops = 2 * sum(narrow * wide for narrow, wide in pairs)
+        self.inputs: dict[int, Tensor] = {}
+        rates = {}
+        for count in rows:
+            self.inputs = {size: torch.randn(count, size) for size in (width, inner)}
+            rates[count] = self.rate(9)
+        self.count = max(rates, key=lambda count: rates[count])
+        self.inputs = {size: torch.randn(self.count, size) for size in (width, inner)}
+        self.best = rates[self.count]
+
+    @torch.no_grad()
+    def rate(self, repeats: int = 5) -> float:
+        """FLOP/s, median of a few runs."""
+        rows = next(iter(self.inputs.values())).shape[0]
+
+        def run() -> None:
+            for module in self.modules:
+                self.product(module, self.inputs[module.in_features])
+
+        return rows * self.flops / median_seconds(run, repeats, self.clock)
 
 
 def tower_flops(clip: ImageTextModel, new: Sequence[int], context: Sequence[int]) -> float:
@@ -141,22 +162,27 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     search.step()  # From the prefix to as many beams as asked for.
     search.step()
-    taken: list[tuple[float, float]] = []  # Seconds and products of each step.
+    width = clip.module.config.text_config.hidden_size
+    plain = Products(lambda module, inputs: module(inputs), width, 4 * width, clock)
+    packed = Products(linear, width, 4 * width, clock)
+    fastest = max(plain, packed, key=lambda products: products.best)
+    rates = [fastest.rate()]
+    taken: list[tuple[float, float, float]] = []  # Seconds, products, and the rate around it, of each step.
     for _ in range(args.steps):
         started = clock()
         search.step()
         seconds = clock() - started
-        taken.append((seconds, step_flops(lm, clip, term, method.subtokens)))
-    seconds, flops = sorted(taken, key=lambda step: step[0] / step[1])[(len(taken) - 1) // 2]
+        rates.append(fastest.rate())
+        taken.append((seconds, step_flops(lm, clip, term, method.subtokens), sum(rates[-2:]) / 2))
+    times_floor = [seconds * rate / flops for seconds, flops, rate in taken]
+    middle = sorted(range(len(taken)), key=lambda step: times_floor[step])[(len(taken) - 1) // 2]
+    seconds, flops, rate = taken[middle]
     texts, _, found = term.asked
     stride = max(1, len(texts) // args.naive) if args.naive else 1
     chosen = list(range(0, len(texts), stride))
     started = clock()
     exact = [objective.exact(texts[index]).terms[term.name] for index in chosen]
     naive = (clock() - started) / len(chosen) * len(texts)
-    width = clip.module.config.text_config.hidden_size
-    plain = matrix_rate(lambda module, inputs: module(inputs), width, 4 * width, clock)
-    rate = max(plain, matrix_rate(linear, width, 4 * width, clock))
     return {
         "beams": args.beams,
         "candidates": len(texts),
@@ -164,17 +190,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "threads": args.threads,
         "steps": args.steps,
         "seconds": seconds,
-        "each_seconds": [one for one, _ in taken],
-        "each_times_floor": [one / (counted / rate) for one, counted in taken],
+        "each_seconds": [one for one, _, _ in taken],
+        "each_times_floor": times_floor,
         "naive_seconds": naive,
         "naive_timed": len(chosen),
         "gflop": flops / 1e9,
         "gflop_per_second": rate / 1e9,
-        "gflop_per_second_torch": plain / 1e9,
+        "each_gflop_per_second": [one / 1e9 for one in rates],
+        "gflop_per_second_torch": rate * plain.best / fastest.best / 1e9,
         "floor_seconds": flops / rate,
         "times_naive": naive / seconds,
-        "times_floor": seconds / (flops / rate),
-        "times_floor_torch": seconds / (flops / plain),
+        "times_floor": times_floor[middle],
+        "times_floor_torch": times_floor[middle] * plain.best / fastest.best,
         "max_abs_difference": max(
             abs(float(found[index]) - value) for index, value in zip(chosen, exact, strict=True)
         ),

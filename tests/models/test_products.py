@@ -115,18 +115,23 @@ def test_other_types_are_left_alone():
         assert torch.equal(torch.addmm(torch.ones(2), torch.eye(2), torch.eye(2), beta=3), torch.eye(2) + 3)
 
 
+@pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("activation", [QuickGELUActivation(), nn.GELU(), nn.ReLU()])
-def test_a_feed_forward_layer_is_its_three_parts(activation, bias):
+def test_a_feed_forward_layer_is_its_parts(activation, bias, affine):
     torch.manual_seed(0)
+    norm = nn.LayerNorm(24, elementwise_affine=affine, bias=bias)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
     first, second = nn.Linear(24, 96, bias=bias), nn.Linear(96, 24, bias=bias)
-    whole = nn.Sequential(first, activation, second).requires_grad_(False)
+    parts = norm, first, activation, second
+    whole = nn.Sequential(*parts).requires_grad_(False)
     inputs = torch.randn(9, 24) * 3
     with torch.no_grad():
-        assert torch.allclose(feed_forward(first, activation, second, inputs), whole(inputs), atol=1e-5)
+        assert torch.allclose(feed_forward(*parts, inputs), inputs + whole(inputs), atol=1e-5)
     moved = inputs.clone().requires_grad_(True)
-    (expected,) = torch.autograd.grad(whole(moved).square().sum(), moved)
-    (found,) = torch.autograd.grad(feed_forward(first, activation, second, moved).square().sum(), moved)
+    (expected,) = torch.autograd.grad((moved + whole(moved)).square().sum(), moved)
+    (found,) = torch.autograd.grad(feed_forward(*parts, moved).square().sum(), moved)
     assert torch.allclose(found, expected, atol=1e-4)
 
 
@@ -135,7 +140,7 @@ def test_a_feed_forward_layer_is_its_three_parts(activation, bias):
 def test_nothing_passes_over_the_wide_layer_between_the_products():
     first, second = nn.Linear(24, 96), nn.Linear(96, 24)
     with profile(record_shapes=True) as profiled:
-        feed_forward(first, QuickGELUActivation(), second, torch.randn(9, 24))
+        feed_forward(nn.LayerNorm(24), first, QuickGELUActivation(), second, torch.randn(9, 24))
     passes = [
         event.key
         for event in profiled.key_averages(group_by_input_shape=True)

@@ -248,28 +248,34 @@ class _Near:
         self.depth = layout.depth[layout.last] if only_last else layout.depth
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Products of queries and keys, (heads, distances, queries)."""
-        columns = []
+        """Products of queries and keys, -inf where there are none, (heads, distances, queries)."""
+        found = queries.new_full((self.widest, *queries.shape[:2]), -torch.inf)
         for distance in range(self.widest):
-            column = (queries * self._before(keys, distance)).sum(-1)
+            asking, depth = self._behind(queries, distance), self._behind(self.depth, distance)
+            column = (asking * self._before(keys, distance)).sum(-1)
             if distance:
-                column = column.masked_fill((self.depth < distance)[:, None], -torch.inf)
-            columns.append(column)
-        return torch.stack(columns).permute(2, 0, 1)
+                column = column.masked_fill((depth < distance)[:, None], -torch.inf)
+            found[distance, len(queries) - len(column) :] = column
+        return found.permute(2, 0, 1)
 
     def values(self, chances: Tensor, values: Tensor) -> Tensor:
         """Values weighed by chances (heads, distances, queries), (queries, heads, width)."""
         weights = chances.permute(1, 2, 0)[..., None]
         found = weights[0] * self._before(values, 0)
         for distance in range(1, self.widest):
-            found = torch.addcmul(found, weights[distance], self._before(values, distance))
+            weight, known = self._behind(weights[distance], distance), self._before(values, distance)
+            self._behind(found, distance).addcmul_(weight, known)
         return found
 
+    def _behind(self, tensor: Tensor, distance: int) -> Tensor:
+        """The queries that have a token so far before them; their own may still end before that."""
+        return tensor if self.last is not None else tensor[distance:]
+
     def _before(self, tensor: Tensor, distance: int) -> Tensor:
-        """For each query what stands so many tokens before it; anything where that is another branch's."""
+        """What stands so many tokens before each of them; anything where that is another branch's."""
         if self.last is not None:
             return tensor[(self.last - distance).clamp_min(0)]
-        return torch.cat([tensor[:distance], tensor[: len(tensor) - distance]]) if distance else tensor
+        return tensor[: len(tensor) - distance]
 
 
 class _Grouped:

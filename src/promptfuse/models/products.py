@@ -58,13 +58,17 @@ def linear(module: nn.Module, inputs: Tensor) -> Tensor:
     return found
 
 
-def feed_forward(first: nn.Module, activation: nn.Module, second: nn.Module, inputs: Tensor) -> Tensor:
-    """``second(activation(first(inputs)))``; OpenAI's GELU within the first product, where that is faster.
+def feed_forward(
+    norm: nn.Module, first: nn.Module, activation: nn.Module, second: nn.Module, inputs: Tensor
+) -> Tensor:
+    """``inputs + second(activation(first(norm(inputs))))``; OpenAI's GELU within the first product.
 
     The layer between the two is the widest of a block, so that each pass over it counts. oneDNN knows the
-    swish, x times its sigmoid: the GELU of x is the swish of 1.702 x, divided by 1.702.
+    swish, x times its sigmoid: the GELU of x is the swish of 1.702 x, divided by 1.702. The norm multiplies
+    by the one factor and the sum by the other, so that neither is a pass of its own.
 
     Args:
+        norm: the layer before them.
         first: the layer that widens.
         activation: what comes between.
         second: the layer that narrows.
@@ -73,13 +77,19 @@ def feed_forward(first: nn.Module, activation: nn.Module, second: nn.Module, inp
     if (
         isinstance(activation, QuickGELUActivation)
         and not torch.is_grad_enabled()
+        and type(norm) is nn.LayerNorm
         and type(first) is type(second) is nn.Linear
         and _asked(inputs, first.weight)
         and second.weight.dtype == torch.float32
     ):
-        inner = _multiply(inputs * _QUICK, first.weight, _scaled(first.bias), "swish")
-        return _multiply(inner, second.weight, _scaled(second.bias)) / _QUICK
-    return linear(second, activation(linear(first, inputs)))
+        normed = functional.layer_norm(
+            inputs, norm.normalized_shape, _scaled(norm.weight), _scaled(norm.bias), norm.eps
+        )
+        if not norm.elementwise_affine:
+            normed = normed * _QUICK
+        inner = _multiply(normed, first.weight, _scaled(first.bias), "swish")
+        return torch.add(inputs, _multiply(inner, second.weight, _scaled(second.bias)), alpha=1 / _QUICK)
+    return inputs + linear(second, activation(linear(first, norm(inputs))))
 
 
 def _scaled(bias: Tensor | None) -> Tensor | None:

@@ -167,7 +167,7 @@ class TextTower:
             mixed = attend(queries, keys, values, prefixes, number, layout, final)
             hidden = hidden + linear(attention.out_proj, mixed.flatten(1))
             mlp = layer.mlp
-            hidden = hidden + feed_forward(mlp.fc1, mlp.activation_fn, mlp.fc2, layer.layer_norm2(hidden))
+            hidden = feed_forward(layer.layer_norm2, mlp.fc1, mlp.activation_fn, mlp.fc2, hidden)
         return (hidden if pool else hidden[:0]), collected
 
 
