@@ -24,6 +24,7 @@ import torch
 
 import promptfuse as pf
 from benchmarks import shapes
+from promptfuse.memory import reuse_memory
 from promptfuse.models import CausalLM, ImageTextModel
 from promptfuse.search import AutoDAN, BeamSearch, Search
 
@@ -53,6 +54,7 @@ def step_seconds(
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure the curves, and print each point."""
     torch.set_num_threads(args.threads)
+    reuse_memory()  # As the command line does.
     size = shapes.TINY if args.tiny else shapes.REAL
     lm = shapes.gpt2(size)
     most = max([BASE["models"], *(args.models if "models" in args.curves else [])])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,36 @@ def test_products_of_new_shapes_take_no_more_memory_in_the_end():
 
     flat, plain = grown("flat"), grown("plain")
     assert flat < max(3.0, plain / 4), (flat, plain)
+
+
+FAULTS = """
+import resource, sys, torch
+from promptfuse.memory import reuse_memory
+if sys.argv[1] == "reuse":
+    reuse_memory()
+
+def touch():
+    for rows in (1546, 525, 1560, 1530):
+        held = [torch.zeros(rows, 512) for _ in range(6)] + [torch.zeros(rows, 2048) for _ in range(2)]
+        del held
+
+for _ in range(4):
+    touch()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    touch()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told so")
+def test_freed_memory_is_used_again():
+    def faults(how):
+        command = [sys.executable, "-c", FAULTS, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    again, plain = faults("reuse"), faults("plain")
+    assert again < 0.1 * plain, (again, plain)
 
 
 ENVIRONMENT = {

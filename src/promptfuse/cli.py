@@ -14,6 +14,7 @@ from promptfuse.adapter_cli import adapter_app
 from promptfuse.cli_options import whole
 from promptfuse.datasets_cli import datasets_app
 from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
+from promptfuse.memory import reuse_memory
 from promptfuse.optimize_cli import optimize
 from promptfuse.report_cli import report
 from promptfuse.run_cli import run
@@ -268,6 +269,7 @@ def _complain(error: Exception) -> None:
 
 def main() -> None:
     """Run the command line; bad input gives one line on standard error and exit code 2."""
+    reuse_memory()
     # Typer carries its own copy of click in some versions, so its exceptions are met by their shape.
     try:
         code = app(standalone_mode=False)

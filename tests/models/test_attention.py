@@ -4,16 +4,18 @@ import pytest
 import torch
 
 from promptfuse.models import attention
-from promptfuse.models.attention import Layout, attend
+from promptfuse.models.attention import Layout, attend, reading_order
 from promptfuse.models.prefix import EMPTY, Prefix
 
 HEADS, WIDTH = 2, 8
-CPU = torch.device("cpu")
+LIKE = torch.zeros(1)
 CASES = {
     "one prefix": ([4], [0, 0, 0], [4, 4, 4], [1, 2, 2]),
     "several, some shared in part": ([3, 5, 2], [0, 2, 1, 1, 0], [3, 1, 5, 2, 1], [1, 1, 2, 3, 3]),
     "an empty one": ([0, 3], [0, 1, 0], [0, 3, 0], [2, 2, 6]),
     "nothing before": ([0], [0, 0], [0, 0], [3, 5]),
+    "prefix by prefix": ([3, 5, 2], [0, 0, 1, 2, 2], [3, 2, 5, 2, 1], [1, 3, 2, 1, 2]),
+    "prefix by prefix, one unused": ([3, 5, 2], [0, 0, 2, 2], [3, 3, 2, 2], [1, 3, 2, 2]),
     "long branches": ([6, 2], [1, 0], [2, 6], [5, 9]),
 }
 
@@ -50,14 +52,17 @@ def naive(queries, keys, values, prefixes, layer, origin, shared, fresh):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("way", ["dense", "branch by branch"])
+@pytest.mark.parametrize("way", ["dense", "branch by branch", "in runs"])
 @pytest.mark.parametrize("only_last", [False, True])
 def test_it_is_what_a_loop_gives(case, way, only_last, monkeypatch):
     monkeypatch.setitem(attention.DENSE, "cpu", 10**9 if way == "dense" else 0)
+    monkeypatch.setattr(attention, "RUN", 0 if way == "in runs" else 10**9)
     lengths, origin, shared, fresh = CASES[case]
     prefixes, parts = problem(lengths, origin, shared, fresh)
-    layout = Layout.of(prefixes, origin, shared, fresh, CPU)
+    layout = Layout.of(prefixes, origin, shared, fresh, LIKE)
     assert (layout.mask is not None) == (way == "dense")
+    if layout.every is not None and len(lengths) > 1:
+        assert bool(layout.every.runs) == (way == "in runs" and origin == sorted(origin))
     parts = [part.requires_grad_(True) for part in parts]
     queries, keys, values = parts
     expected = naive(queries, keys, values, prefixes, 1, origin, shared, fresh)
@@ -77,8 +82,15 @@ def test_it_is_what_a_loop_gives(case, way, only_last, monkeypatch):
 def test_large_masks_are_not_made(monkeypatch):
     fresh = [1] * 100
     prefixes, _ = problem([5], [0], [5], [1])
-    layout = Layout.of(prefixes, [0] * 100, [5] * 100, fresh, CPU)
+    layout = Layout.of(prefixes, [0] * 100, [5] * 100, fresh, LIKE)
     assert layout.mask is not None
     assert layout.mask.shape == (100, 105)
     monkeypatch.setitem(attention.DENSE, "cpu", 100 * 105 - 1)
-    assert Layout.of(prefixes, [0] * 100, [5] * 100, fresh, CPU).mask is None
+    assert Layout.of(prefixes, [0] * 100, [5] * 100, fresh, LIKE).mask is None
+
+
+def test_the_order_puts_short_branches_by_prefix_and_long_ones_by_length():
+    lengths, origin = [2, 1, 2, 1], [1, 0, 0, 1]
+    assert reading_order(lengths, origin, LIKE) == [1, 2, 3, 0]
+    assert reading_order(lengths, origin, LIKE.double()) == [1, 3, 2, 0]
+    assert reading_order([*lengths, 9], [*origin, 0], LIKE) == [1, 3, 2, 0, 4]

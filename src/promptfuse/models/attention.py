@@ -24,6 +24,29 @@ NEAR = 8
 one of matrices."""
 
 
+RUN = 64
+"""Queries of a prefix, on average, from which each prefix has a product of its own, where they stand
+together; otherwise all are filled up to the same number, which takes copies but one product."""
+
+
+def reading_order(lengths: Sequence[int], origin: Sequence[int], like: Tensor) -> list[int]:
+    """The order in which branches are read fastest, and that ``Layout.of`` asks for.
+
+    Args:
+        lengths: how many new tokens each has.
+        origin: the number of each one's prefix.
+        like: a tensor of the type and on the device of the keys.
+    """
+    if _near(lengths, like):
+        return sorted(range(len(lengths)), key=lambda index: (origin[index], lengths[index]))
+    return sorted(range(len(lengths)), key=lambda index: (lengths[index], origin[index]))
+
+
+def _near(lengths: Sequence[int], like: Tensor) -> bool:
+    """Whether branches attend to themselves by distances rather than by products of matrices."""
+    return max(lengths, default=0) <= NEAR and like.device.type == "cpu" and like.dtype == torch.float32
+
+
 @dataclass(frozen=True)
 class _Sight:
     """What queries see of the prefixes.
@@ -31,12 +54,14 @@ class _Sight:
     Attributes:
         hidden: (queries, longest prefix), true at the tokens that a query does not see; None if there
             are none.
+        runs: each prefix's queries, where these stand together and are many; empty otherwise.
         spread: (prefixes, most queries) the queries of each prefix, filled up with the first; None if
-            there is one prefix only.
+            there are ``runs``.
         slots: (queries,) where ``spread``, flattened, has each query; None likewise.
     """
 
     hidden: Tensor | None
+    runs: tuple[slice, ...]
     spread: Tensor | None
     slots: Tensor | None
 
@@ -45,16 +70,17 @@ class _Sight:
         """The sight of queries that each have a prefix, and the number of its tokens that they share."""
         beyond = torch.arange(max(map(len, prefixes))) >= shared[:, None]
         hidden = beyond.to(device) if bool(beyond.any()) else None
-        if len(prefixes) == 1:
-            return cls(hidden, None, None)
         many = owner.bincount(minlength=len(prefixes))
+        if len(prefixes) == 1 or (len(owner) >= RUN * len(prefixes) and bool((owner.diff() >= 0).all())):
+            ends = many.cumsum(0).tolist()
+            return cls(hidden, tuple(map(slice, [0, *ends], ends)), None, None)
         grouped = owner.argsort(stable=True)
         rank = torch.arange(len(owner)) - (many.cumsum(0) - many)[owner[grouped]]
         spread = torch.zeros(len(prefixes), int(many.max()), dtype=torch.long)
         spread[owner[grouped], rank] = grouped
         slots = torch.empty_like(owner)
         slots[grouped] = owner[grouped] * spread.shape[1] + rank
-        return cls(hidden, spread.to(device), slots.to(device))
+        return cls(hidden, (), spread.to(device), slots.to(device))
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Each query times the keys of its prefix, -inf at those that it does not see.
@@ -67,7 +93,9 @@ class _Sight:
             (heads, longest, queries).
         """
         if self.spread is None or self.slots is None:
-            found = keys[0] @ queries.permute(1, 2, 0)
+            found = queries.new_empty(keys.shape[1], keys.shape[2], len(queries))
+            for run, known in zip(self.runs, keys, strict=True):
+                found[:, :, run] = known @ queries[run].permute(1, 2, 0)
         else:
             each = keys @ queries[self.spread].permute(0, 2, 3, 1)
             found = each.permute(1, 2, 0, 3).flatten(2)[:, :, self.slots]
@@ -84,7 +112,10 @@ class _Sight:
             (queries, heads, width).
         """
         if self.spread is None or self.slots is None:
-            return (chances.transpose(1, 2) @ values[0]).transpose(0, 1)
+            found = values.new_empty(chances.shape[2], values.shape[1], values.shape[3])
+            for run, said in zip(self.runs, values, strict=True):
+                found[run] = (chances[:, :, run].transpose(1, 2) @ said).transpose(0, 1)
+            return found
         each = chances[:, :, self.spread].permute(2, 0, 3, 1) @ values
         return each.transpose(1, 2).flatten(0, 1)[self.slots]
 
@@ -95,7 +126,8 @@ class Layout:
 
     Attributes:
         positions: (tokens,) their places in their rows.
-        groups: runs of equally long branches: how many, how long; ascending in length.
+        groups: runs of equally long branches: how many, how long; none where branches attend by distances.
+        widest: the most tokens of a branch.
         depth: (tokens,) how many tokens of the branch stand before each.
         last: (branches,) where each branch ends.
         mask: (tokens, all prefixes' tokens + tokens), 0 where a token sees another and -inf elsewhere;
@@ -106,6 +138,7 @@ class Layout:
 
     positions: Tensor
     groups: tuple[tuple[int, int], ...]
+    widest: int
     depth: Tensor
     last: Tensor
     mask: Tensor | None
@@ -119,15 +152,17 @@ class Layout:
         origin: Sequence[int],
         shared: Sequence[int],
         lengths: Sequence[int],
-        device: torch.device,
+        like: Tensor,
     ) -> Layout:
-        """The layout of branches in ascending order of their new tokens' number."""
+        """The layout of branches in their ``reading_order``, which takes the same ``like``."""
+        device = like.device
         count, seen, owner = torch.tensor(lengths), torch.tensor(shared), torch.tensor(origin)
         branch, positions = ragged_positions(seen, count)
         mask = _dense_mask(prefixes, owner[branch], seen[branch], branch, device)
         return cls(
             positions.to(device),
-            tuple((len(list(group)), length) for length, group in groupby(lengths)),
+            () if _near(lengths, like) else tuple((len(list(all_)), each) for each, all_ in groupby(lengths)),
+            max(lengths),
             (positions - seen[branch]).to(device),
             (count.cumsum(0) - 1).to(device),
             mask,
@@ -222,8 +257,7 @@ def _by_branch(
     longest = before[0].shape[2]
     sight = layout.ends if only_last else layout.every
     assert sight is not None
-    near = layout.groups[-1][1] <= NEAR and keys.device.type == "cpu" and keys.dtype == torch.float32
-    own = _Near(layout, only_last) if near else _Grouped(layout, only_last)
+    own = _Grouped(layout, only_last) if layout.groups else _Near(layout, only_last)
     scores = own.scores(queries, keys)
     if longest:
         scores = torch.cat([sight.scores(queries, before[0]), scores], 1)
@@ -243,7 +277,7 @@ class _Near:
     """
 
     def __init__(self, layout: Layout, only_last: bool) -> None:
-        self.widest = layout.groups[-1][1]
+        self.widest = layout.widest
         self.last = layout.last if only_last else None
         self.depth = layout.depth[layout.last] if only_last else layout.depth
 
@@ -288,7 +322,7 @@ class _Grouped:
 
     def __init__(self, layout: Layout, only_last: bool) -> None:
         self.groups, self.only_last = layout.groups, only_last
-        self.widest = layout.groups[-1][1]
+        self.widest = layout.widest
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Products of queries and keys, -inf where there are none, (heads, widest, queries)."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from promptfuse.models.attention import Layout, attend
+from promptfuse.models.attention import Layout, attend, reading_order
 from promptfuse.models.prefix import Branches, Prefix, PrefixCache, ragged_positions
 from promptfuse.models.products import feed_forward, linear
 
@@ -83,7 +83,7 @@ class TextTower:
         lengths = [
             self.pooling_column(row) + 1 - shared for row, shared in zip(rows, branches.shared, strict=True)
         ]
-        order = sorted(range(len(rows)), key=lambda index: (lengths[index], branches.origin[index]))
+        order = reading_order(lengths, branches.origin, self.module.final_layer_norm.weight)
         hidden, _ = self._read(
             branches.prefixes,
             [branches.origin[index] for index in order],
@@ -123,7 +123,7 @@ class TextTower:
         embeddings: Tensor | None,
         pool: bool,
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Read branches' new tokens, in ascending order of their number.
+        """Read branches' new tokens, the branches in their ``reading_order``.
 
         Args:
             prefixes: what the branches go on from.
@@ -137,8 +137,8 @@ class TextTower:
             Hidden states of the last tokens, (branches, d), and keys and values of all new tokens, for
             each layer (tokens, heads, width); one of both is empty.
         """
-        device = self.module.final_layer_norm.weight.device
-        layout = Layout.of(prefixes, origin, shared, [len(tail) for tail in fresh], device)
+        like = self.module.final_layer_norm.weight
+        layout, device = Layout.of(prefixes, origin, shared, [len(tail) for tail in fresh], like), like.device
         if embeddings is None:
             ids = torch.tensor([token for tail in fresh for token in tail], device=device)
             hidden = self.module.embeddings.token_embedding(ids)
