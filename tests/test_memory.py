@@ -57,17 +57,16 @@ def test_products_of_new_shapes_take_no_more_memory_in_the_end():
 
 
 FAULTS = """
-import resource, sys, torch
+import resource, torch
 from promptfuse.memory import reuse_memory
-if sys.argv[1] == "reuse":
-    reuse_memory()
+reuse_memory()
 
 def touch():
     for rows in (1546, 525, 1560, 1530):
         held = [torch.zeros(rows, 512) for _ in range(6)] + [torch.zeros(rows, 2048) for _ in range(2)]
         del held
 
-for _ in range(4):
+for _ in range(12):  # The heap takes its final form.
     touch()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):
@@ -78,12 +77,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told so")
 def test_freed_memory_is_used_again():
-    def faults(how):
-        command = [sys.executable, "-c", FAULTS, how]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-    again, plain = faults("reuse"), faults("plain")
-    assert again < 0.1 * plain, (again, plain)
+    # Without it most processes, though not all, have some 80,000: it depends on where the heap begins.
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000
 
 
 ENVIRONMENT = {
