@@ -229,3 +229,19 @@ def test_wrong_slots_and_stale_adapters_are_refused(models, text_words):
         SlotGradient(slot.loss, slot.gradient[:, :2], slot.probe)
     with pytest.raises(AdapterError, match="fit it again"):
         TProductTransport(Adapter.fit(model_b, model_a, words=text_words), model_a, model_b)
+
+
+@every_pair
+def test_directions_and_embeddings_of_words_are_those_of_all_words(models, families):
+    model_a, model_b = models(families)
+    carrier = LexicalTransport(model_a, model_b, M)
+    words, tokens = carrier.word_embeddings(), carrier.tokens
+    some = tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:7]].tolist()
+    place = {token: index for index, token in enumerate(tokens.tolist())}
+    assert torch.allclose(carrier.embeddings_of(some), words[[place[token] for token in some]], atol=1e-6)
+    direction = torch.randn(words.shape[1], generator=torch.Generator().manual_seed(1))
+    along = carrier.along(direction)
+    assert along.shape == (len(model_a.embedding_table),)
+    assert torch.allclose(along[tokens], words @ direction, atol=1e-5)
+    others = torch.ones_like(along, dtype=torch.bool).index_fill(0, tokens, False)
+    assert along[others].isnan().all()

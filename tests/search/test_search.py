@@ -62,7 +62,7 @@ def test_random_proposals_follow_the_seed(captioner):
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-@pytest.mark.parametrize("method", [None, pf.RandomAppend(6)])
+@pytest.mark.parametrize("method", [None, pf.RandomAppend(6), pf.AutoDAN(6, ridge=3.0)])
 def test_resumed_search_ends_in_the_same_result(captioner, stop, method):
     whole = small_search(captioner, method=method, sentiment="negative").run()
     broken = small_search(captioner, method=method, sentiment="negative")

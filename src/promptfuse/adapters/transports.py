@@ -147,6 +147,28 @@ class Transport(ABC):
         total = table.new_zeros(len(self._lengths), table.shape[1]).index_add(0, owner, table[subtoken])
         return total / self._lengths.to(total)[:, None]
 
+    def embeddings_of(self, tokens: Sequence[int]) -> Tensor:
+        """Rows of `word_embeddings` for some of `tokens`, (tokens, d_B)."""
+        table = self.model_b.embedding_table
+        place = torch.searchsorted(self._candidates.tokens, torch.tensor(tokens, dtype=torch.long))
+        ids = [self._candidates.spellings[index] for index in place.tolist()]
+        return torch.stack([table[list(row)].mean(0) for row in ids])
+
+    def along(self, direction: Tensor) -> Tensor:
+        """Products of `word_embeddings` with a direction in B's space, at A's rows.
+
+        Args:
+            direction: (d_B,).
+
+        Returns:
+            (rows of A's embedding table,); nan where `estimate` has it too.
+        """
+        table = self.model_b.embedding_table
+        against = (table @ direction.to(table)).float()
+        owner, subtoken = self._owner.to(table.device), self._subtoken.to(table.device)
+        total = against.new_zeros(len(self._lengths)).index_add(0, owner, against[subtoken])
+        return self._spread((total / self._lengths.to(total))[None])[0]
+
     def expected_embedding(self, probabilities: Tensor) -> Tensor:
         """B's expected embedding of the next word: the best probe that we know of.
 

@@ -152,13 +152,12 @@ class GuidedProposer(AppendProposer):
         return {name: gain.value for name, gain in self.guidance.gains.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums behind the gains."""
-        return {name: [gain.xy, gain.xx, gain.count] for name, gain in self.guidance.gains.items()}
+        """What the guidance has learned."""
+        return self.guidance.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo ``state_dict``."""
-        for name, gain in self.guidance.gains.items():
-            gain.xy, gain.xx, gain.count = state[name]
+        self.guidance.load_state_dict(state)
 
 
 class RandomProposer(AppendProposer):

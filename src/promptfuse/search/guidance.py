@@ -9,7 +9,8 @@ which is refitted from the true changes that the search observes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from promptfuse.models.products import product
 from promptfuse.objectives import Fluency, Objective, Term
 from promptfuse.search.hypothesis import Proposal
 from promptfuse.search.methods import AutoDAN, Transports
+from promptfuse.search.surrogate import Surrogate
 
 PRIOR_OBSERVATIONS = 64.0
 """How many observed candidates the starting gain counts as."""
@@ -63,6 +65,7 @@ class Guidance:
         self.terms: dict[str, Term] = {}
         self.transports: dict[str, Transport] = {}
         self.gains: dict[str, Gain] = {}
+        self.surrogates: dict[str, Surrogate] = {}
         self.slots = method.subtokens
         self.temperature = method.probe_temperature
         self.probe = None if method.probe is None else word_token(primary, method.probe)
@@ -73,6 +76,8 @@ class Guidance:
                 self.terms[name] = term
                 self.transports[name] = transport(primary, term.model, method.transport, method.subtokens)
                 self.gains[name] = Gain(method.gain, method.adapt_gain)
+                if method.ridge is not None:
+                    self.surrogates[name] = Surrogate(self.transports[name], method.ridge)
 
     def estimate(self, texts: Sequence[str], log_probabilities: Tensor) -> dict[str, Tensor]:
         """Estimated loss of every next word, by term.
@@ -118,11 +123,14 @@ class Guidance:
         for name, losses in estimates.items():
             known = torch.isfinite(losses)
             chance = log_probabilities.exp() * known
-            losses = losses.nan_to_num(0.0)
-            mean = (chance * losses).sum(1, keepdim=True) / chance.sum(1, keepdim=True).clamp_min(1e-9)
+            gain = self.gains[name].value
+            change = gain * losses.nan_to_num(0.0)
+            if name in self.surrogates and (found := self.surrogates[name].correction(gain)) is not None:
+                change += found.cpu().nan_to_num(0.0)
+            mean = (chance * change).sum(1, keepdim=True) / chance.sum(1, keepdim=True).clamp_min(1e-9)
             # A token that begins no word (punctuation, a suffix) is taken to change nothing.
-            change = torch.where(known, losses - mean, torch.zeros_like(losses))
-            scores -= self.gains[name].value * self.terms[name].weight / nat * change
+            change = torch.where(known, change - mean, torch.zeros_like(change))
+            scores -= self.terms[name].weight / nat * change
         return scores
 
     def observe(self, proposals: Sequence[Proposal], losses: dict[str, Tensor]) -> None:
@@ -138,6 +146,24 @@ class Guidance:
                 estimated = torch.tensor([proposals[index].estimates[name] for index in indices])
                 true = losses[name][torch.tensor(indices)].float()
                 gain.observe(estimated - estimated.mean(), true - true.mean())
+                if name in self.surrogates:
+                    tokens = [proposals[index].ids[-1] for index in indices]
+                    self.surrogates[name].observe(tokens, estimated, true)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums behind the gains, and what surrogates have seen; JSON values."""
+        sums = {name: [gain.xy, gain.xx, gain.count] for name, gain in self.gains.items()}
+        return {
+            "gains": sums,
+            "surrogates": {name: one.state_dict() for name, one in self.surrogates.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo ``state_dict``."""
+        for name, gain in self.gains.items():
+            gain.xy, gain.xx, gain.count = state["gains"][name]
+        for name, surrogate in self.surrogates.items():
+            surrogate.load_state_dict(state["surrogates"][name])
 
 
 def word_token(primary: CausalLM, word: str) -> int:

@@ -55,6 +55,9 @@ class AutoDAN:
             distribution at this temperature; flatter estimates better than 1.
         probe: a word to stand there instead, such as ``the``, which estimates worse; it has to be a single
             token of the language model.
+        ridge: correct the estimates by a ridge regression of what the search has seen of the true changes
+            on the words' embeddings (``Surrogate``), with this penalty in units of their mean squared norm;
+            None for no correction. It helps where a loss is far from linear, as a sentence encoder's is.
     """
 
     candidates: int = 256
@@ -64,12 +67,17 @@ class AutoDAN:
     subtokens: int = 2
     probe_temperature: float = 3.0
     probe: str | None = None
+    ridge: float | None = None
 
     def __post_init__(self) -> None:
         _at_least("candidates", self.candidates)
         _transport(self.transport)
         _require(0 <= self.gain <= 10, f"gain: {self.gain} is out of range; give 0 to 10")
         _require(1 <= self.subtokens <= 8, f"subtokens: {self.subtokens} is out of range; give 1 to 8")
+        _require(
+            self.ridge is None or 0 < self.ridge < float("inf"),
+            f"ridge: {self.ridge} is out of range; give a number above 0, or none",
+        )
         _require(
             0 < self.probe_temperature <= 100,
             f"probe_temperature: {self.probe_temperature} is out of range; give a number above 0",

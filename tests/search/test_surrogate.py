@@ -1,0 +1,106 @@
+"""What a search has seen corrects its estimates: known answers, and the textbook's primal solution."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import promptfuse as pf
+from promptfuse.adapters import LexicalTransport
+from promptfuse.errors import ConfigError
+from promptfuse.search.surrogate import MOST_OBSERVATIONS, Surrogate
+
+PHOTO = Path(__file__).parents[2] / "examples/photos/golden_retriever.jpg"
+
+
+@pytest.fixture(scope="module")
+def captioner():
+    captioner = pf.Captioner("mini")
+    captioner.load()
+    return captioner
+
+
+@pytest.fixture(scope="module")
+def carrier(captioner):
+    return LexicalTransport(captioner.model("lm"), captioner.model("image_text"), 2)
+
+
+def draw(carrier, count, seed):
+    order = torch.randperm(len(carrier.tokens), generator=torch.Generator().manual_seed(seed))
+    return carrier.tokens[order[:count]].tolist()
+
+
+def test_direction_is_the_ridge_regression_of_the_primal_form(carrier):
+    surrogate, generator = Surrogate(carrier, 2.0), torch.Generator().manual_seed(0)
+    rows, left, gain = [], [], 0.3
+    for seed, count in enumerate((6, 9, 2)):
+        tokens = draw(carrier, count, seed)
+        estimated, true = torch.randn(2, count, generator=generator)
+        surrogate.observe(tokens, estimated, true)
+        features = carrier.embeddings_of(tokens)
+        rows.append(features - features.mean(0))
+        change = true - gain * estimated
+        left.append(change - change.mean())
+    x, r = torch.cat(rows).double(), torch.cat(left).double()
+    penalty = 2.0 * x.square().sum(1).mean() * torch.eye(x.shape[1])
+    expected = torch.linalg.solve(x.T @ x + penalty, x.T @ r)
+    assert torch.allclose(surrogate.direction(gain).double(), expected, atol=1e-5)
+
+
+def test_unseen_words_are_ranked_by_what_the_estimate_missed(carrier):
+    """The true loss is linear in the words, and the estimate knows nothing of it."""
+    direction = torch.randn(carrier.word_embeddings().shape[1], generator=torch.Generator().manual_seed(3))
+    surrogate = Surrogate(carrier, 0.1)
+    assert surrogate.correction(0.2) is None
+    for seed in range(12):
+        tokens = draw(carrier, 32, seed)
+        surrogate.observe(tokens, torch.zeros(32), carrier.embeddings_of(tokens) @ direction + seed)
+    seen = {token for group in surrogate.seen for token in group.tokens}
+    unseen = torch.tensor([token for token in carrier.tokens.tolist() if token not in seen])
+    found, true = surrogate.correction(0.2)[unseen], carrier.along(direction)[unseen]
+    assert float(torch.corrcoef(torch.stack([found, true]))[0, 1]) > 0.8
+
+
+def test_estimates_that_are_right_need_no_correction(carrier):
+    surrogate = Surrogate(carrier, 1.0)
+    tokens, true = draw(carrier, 10, 0), torch.randn(10, generator=torch.Generator().manual_seed(1))
+    surrogate.observe(tokens, true / 0.25 + 7, true)
+    correction = surrogate.correction(0.25)
+    assert float(correction.nan_to_num().abs().max()) < 1e-5
+
+
+def test_alike_words_say_nothing(carrier):
+    surrogate, (token,) = Surrogate(carrier, 1.0), draw(carrier, 1, 0)
+    surrogate.observe([token, token], torch.zeros(2), torch.tensor([1.0, 2.0]))
+    assert surrogate.correction(0.2) is None
+
+
+def test_what_lies_far_back_is_forgotten_and_the_rest_survives_saving(carrier):
+    surrogate = Surrogate(carrier, 1.0)
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(8):
+        surrogate.observe(draw(carrier, 100, seed), *torch.randn(2, 100, generator=generator))
+    assert sum(len(group.tokens) for group in surrogate.seen) <= MOST_OBSERVATIONS
+    assert surrogate.seen[-1].tokens == draw(carrier, 100, 7)
+    again = Surrogate(carrier, 1.0)
+    again.load_state_dict(json.loads(json.dumps(surrogate.state_dict())))
+    assert torch.equal(again.direction(0.3), surrogate.direction(0.3))
+
+
+def test_a_search_with_it_is_another_search_and_scores_as_exactly(captioner):
+    results = [
+        captioner(PHOTO, method=pf.AutoDAN(6, ridge=ridge), steps=5, beams=3) for ridge in (None, 0.3, 0.3)
+    ]
+    assert results[1].to_dict()["history"][-1]["beams"] == results[2].to_dict()["history"][-1]["beams"]
+    assert results[0].history[-1].beams != results[1].history[-1].beams
+    search = captioner.search(PHOTO, method=pf.AutoDAN(6, ridge=0.3), steps=5, beams=3)
+    search.run()
+    for beam in search.beams:
+        assert search.objective.exact(beam.text).value == pytest.approx(beam.value, abs=1e-4)
+
+
+@pytest.mark.parametrize("ridge", [0.0, -1.0, float("inf")])
+def test_penalties_out_of_range_are_refused(ridge):
+    with pytest.raises(ConfigError, match="ridge"):
+        pf.AutoDAN(ridge=ridge)
