@@ -27,6 +27,7 @@ import promptfuse as pf
 FREE = pf.Constraints(no_repeat_ngram=0, no_echo=False)
 METHODS: dict[str, Callable[[], Any]] = {
     "autodan": lambda: pf.AutoDAN(6),
+    "autodan-ridge": lambda: pf.AutoDAN(6, ridge=1.0),
     "random-append": lambda: pf.RandomAppend(4),
     "gcg": lambda: pf.GCG(init="runs the runs dog", top_k=6, batch=8),
     "pez": lambda: pf.PEZ(length=4, weight_decay=1.0, updates=4),
