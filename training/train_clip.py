@@ -73,6 +73,19 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Tensor:
     return pad(rows, tokenizer.eos_token_id)
 
 
+def pooled(
+    model: VisionTextDualEncoderModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], chunk: int = 100
+) -> Tensor:
+    """The text tower's output, (texts, 256); texts of like lengths are read together."""
+    rows = tokenizer(texts, truncation=True, max_length=40)["input_ids"]
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    found = []
+    for start in range(0, len(order), chunk):
+        ids = pad([rows[index] for index in order[start : start + chunk]], tokenizer.eos_token_id)
+        found.append(model.text_model(input_ids=ids.to(model.logit_scale.device)).pooler_output)
+    return torch.cat(found)[torch.tensor(order).argsort().to(found[0].device)]
+
+
 def text_features(model: VisionTextDualEncoderModel, ids: Tensor) -> Tensor:
     """Unit text features, (texts, 256)."""
     return project(model, model.text_model(input_ids=ids).pooler_output)
@@ -176,7 +189,7 @@ def main() -> None:
     seed_everything(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     model = build(args.data / "models/mobilenet_v2_imagenet/dequantised_f32.npz", tokenizer).to(args.device)
-    model.vision_model.requires_grad_(False)
+    model.vision_model.requires_grad_(False).to(memory_format=torch.channels_last)
     tail = tail_parameters(model.vision_model)
     for parameter in tail:
         parameter.requires_grad_(True)
@@ -228,8 +241,8 @@ def main() -> None:
         batch = batches(step, args.device)
         with torch.autocast(args.device.split(":")[0], dtype=torch.bfloat16):
             images = image_features(model, batch.hidden, args.drop)
-            pooled = model.text_model(input_ids=encode(tokenizer, batch.texts).to(args.device)).pooler_output
-            predicted, features = head(pooled), project(model, pooled)
+            hidden = pooled(model, tokenizer, batch.texts)
+            predicted, features = head(hidden), project(model, hidden)
         scale = model.logit_scale.exp()
         own = len(batch.owner)
         loss = contrast(
