@@ -76,12 +76,16 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Tensor:
 def pooled(
     model: VisionTextDualEncoderModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], chunk: int = 100
 ) -> Tensor:
-    """The text tower's output, (texts, 256); texts of like lengths are read together."""
+    """The text tower's output, (texts, 256); texts of like lengths are read together.
+
+    Lengths are multiples of four, since a product of a new shape takes oneDNN long to prepare.
+    """
     rows = tokenizer(texts, truncation=True, max_length=40)["input_ids"]
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     found = []
     for start in range(0, len(order), chunk):
         ids = pad([rows[index] for index in order[start : start + chunk]], tokenizer.eos_token_id)
+        ids = functional.pad(ids, (0, -ids.shape[1] % 4), value=tokenizer.eos_token_id)
         found.append(model.text_model(input_ids=ids.to(model.logit_scale.device)).pooler_output)
     return torch.cat(found)[torch.tensor(order).argsort().to(found[0].device)]
 
