@@ -294,7 +294,7 @@ def main() -> None:
 
 def save(model: VisionTextDualEncoderModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the model as fp16 with its tokenizer and what it does to photos."""
-    save_half(model, folder)
+    save_half(model.to(memory_format=torch.contiguous_format), folder)
     tokenizer.save_pretrained(folder)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     CLIPImageProcessorPil(
