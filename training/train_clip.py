@@ -289,13 +289,14 @@ def main() -> None:
             )
             total = 0.0
             run.save(holder, optimisers, {"step": step + 1})
-    save(average.module, tokenizer, args.out)
+    save(average.module, args.tokenizer, args.out)
 
 
-def save(model: VisionTextDualEncoderModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save(model: VisionTextDualEncoderModel, tokenizer: Path, folder: Path) -> None:
     """Write the model as fp16 with its tokenizer and what it does to photos."""
     save_half(model.to(memory_format=torch.contiguous_format), folder)
-    tokenizer.save_pretrained(folder)
+    # Read again, since one that has cut texts keeps the length that it cut them to.
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     CLIPImageProcessorPil(
         size=size,
