@@ -99,8 +99,10 @@ class Run:
 
     def save(self, model: nn.Module, optimisers: Optimisers, progress: dict[str, int]) -> None:
         """Write the checkpoint to a temporary name, then rename it."""
-        tensors = {f"model.{name}": value.detach().clone() for name, value in model.state_dict().items()}
+        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= optimisers.tensors()
+        # Convolutions may lie in memory with channels last, which safetensors does not know.
+        tensors = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
         part = self.checkpoint.with_suffix(".part")
         save_file(tensors, part, metadata={"progress": json.dumps(progress)})
         part.replace(self.checkpoint)

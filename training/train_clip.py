@@ -73,6 +73,23 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Tensor:
     return pad(rows, tokenizer.eos_token_id)
 
 
+def pooled(
+    model: VisionTextDualEncoderModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], chunk: int = 100
+) -> Tensor:
+    """The text tower's output, (texts, 256); texts of like lengths are read together.
+
+    Lengths are multiples of four, since a product of a new shape takes oneDNN long to prepare.
+    """
+    rows = tokenizer(texts, truncation=True, max_length=40)["input_ids"]
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    found = []
+    for start in range(0, len(order), chunk):
+        ids = pad([rows[index] for index in order[start : start + chunk]], tokenizer.eos_token_id)
+        ids = functional.pad(ids, (0, -ids.shape[1] % 4), value=tokenizer.eos_token_id)
+        found.append(model.text_model(input_ids=ids.to(model.logit_scale.device)).pooler_output)
+    return torch.cat(found)[torch.tensor(order).argsort().to(found[0].device)]
+
+
 def text_features(model: VisionTextDualEncoderModel, ids: Tensor) -> Tensor:
     """Unit text features, (texts, 256)."""
     return project(model, model.text_model(input_ids=ids).pooler_output)
@@ -176,7 +193,7 @@ def main() -> None:
     seed_everything(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     model = build(args.data / "models/mobilenet_v2_imagenet/dequantised_f32.npz", tokenizer).to(args.device)
-    model.vision_model.requires_grad_(False)
+    model.vision_model.requires_grad_(False).to(memory_format=torch.channels_last)
     tail = tail_parameters(model.vision_model)
     for parameter in tail:
         parameter.requires_grad_(True)
@@ -228,8 +245,8 @@ def main() -> None:
         batch = batches(step, args.device)
         with torch.autocast(args.device.split(":")[0], dtype=torch.bfloat16):
             images = image_features(model, batch.hidden, args.drop)
-            pooled = model.text_model(input_ids=encode(tokenizer, batch.texts).to(args.device)).pooler_output
-            predicted, features = head(pooled), project(model, pooled)
+            hidden = pooled(model, tokenizer, batch.texts)
+            predicted, features = head(hidden), project(model, hidden)
         scale = model.logit_scale.exp()
         own = len(batch.owner)
         loss = contrast(
@@ -272,13 +289,14 @@ def main() -> None:
             )
             total = 0.0
             run.save(holder, optimisers, {"step": step + 1})
-    save(average.module, tokenizer, args.out)
+    save(average.module, args.tokenizer, args.out)
 
 
-def save(model: VisionTextDualEncoderModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save(model: VisionTextDualEncoderModel, tokenizer: Path, folder: Path) -> None:
     """Write the model as fp16 with its tokenizer and what it does to photos."""
-    save_half(model, folder)
-    tokenizer.save_pretrained(folder)
+    save_half(model.to(memory_format=torch.contiguous_format), folder)
+    # Read again, since one that has cut texts keeps the length that it cut them to.
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     CLIPImageProcessorPil(
         size=size,
