@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from promptfuse.models.prefix import Prefix, at_least_float32, ragged_positions, stack_keys
 
@@ -82,42 +81,37 @@ class _Sight:
         slots[grouped] = owner[grouped] * spread.shape[1] + rank
         return cls(hidden, (), spread.to(device), slots.to(device))
 
-    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+    def score(self, queries: Tensor, keys: Tensor, into: Tensor) -> None:
         """Each query times the keys of its prefix, -inf at those that it does not see.
 
         Args:
             queries: (queries, heads, width).
             keys: (prefixes, heads, longest, width).
-
-        Returns:
-            (heads, longest, queries).
+            into: (heads, longest, queries), what is written.
         """
         if self.spread is None or self.slots is None:
-            found = queries.new_empty(keys.shape[1], keys.shape[2], len(queries))
             for run, known in zip(self.runs, keys, strict=True):
-                found[:, :, run] = known @ queries[run].permute(1, 2, 0)
+                into[:, :, run] = known @ queries[run].permute(1, 2, 0)
         else:
             each = keys @ queries[self.spread].permute(0, 2, 3, 1)
-            found = each.permute(1, 2, 0, 3).flatten(2)[:, :, self.slots]
-        return found if self.hidden is None else found.masked_fill(self.hidden.T, -torch.inf)
+            into.copy_(each.permute(1, 2, 0, 3).flatten(2)[:, :, self.slots])
+        if self.hidden is not None:
+            into.masked_fill_(self.hidden.T, -torch.inf)
 
-    def values(self, chances: Tensor, values: Tensor) -> Tensor:
+    def add_values(self, chances: Tensor, values: Tensor, to: Tensor) -> None:
         """The values of each query's prefix, weighed by chances.
 
         Args:
             chances: (heads, longest, queries).
             values: (prefixes, heads, longest, width).
-
-        Returns:
-            (queries, heads, width).
+            to: (queries, heads, width), what they are added to.
         """
         if self.spread is None or self.slots is None:
-            found = values.new_empty(chances.shape[2], values.shape[1], values.shape[3])
             for run, said in zip(self.runs, values, strict=True):
-                found[run] = (chances[:, :, run].transpose(1, 2) @ said).transpose(0, 1)
-            return found
-        each = chances[:, :, self.spread].permute(2, 0, 3, 1) @ values
-        return each.transpose(1, 2).flatten(0, 1)[self.slots]
+                to[run].transpose(0, 1).baddbmm_(chances[:, :, run].transpose(1, 2), said)
+        else:
+            each = chances[:, :, self.spread].permute(2, 0, 3, 1) @ values
+            to.add_(each.transpose(1, 2).flatten(0, 1)[self.slots])
 
 
 @dataclass(frozen=True)
@@ -134,6 +128,8 @@ class Layout:
             None where that would be large.
         every: the sight of all tokens; None where there is a mask.
         ends: the sight of the branches' last tokens; None where there is a mask.
+        longer: for each distance, the runs of tokens, and of branches, among which are all that have a token
+            so far before them in their branch; none where there is a mask.
     """
 
     positions: Tensor
@@ -144,6 +140,7 @@ class Layout:
     mask: Tensor | None
     every: _Sight | None
     ends: _Sight | None
+    longer: tuple[tuple[tuple[slice, slice], ...], ...]
 
     @classmethod
     def of(
@@ -159,6 +156,9 @@ class Layout:
         count, seen, owner = torch.tensor(lengths), torch.tensor(shared), torch.tensor(origin)
         branch, positions = ragged_positions(seen, count)
         mask = _dense_mask(prefixes, owner[branch], seen[branch], branch, device)
+        every = _Sight.of(owner[branch], seen[branch], prefixes, device) if mask is None else None
+        # The branches of a prefix are in order of their lengths, so those that are longer stand together.
+        stretches = [len(list(same)) for _, same in groupby(origin)]
         return cls(
             positions.to(device),
             () if _near(lengths, like) else tuple((len(list(all_)), each) for each, all_ in groupby(lengths)),
@@ -166,9 +166,30 @@ class Layout:
             (positions - seen[branch]).to(device),
             (count.cumsum(0) - 1).to(device),
             mask,
-            _Sight.of(owner[branch], seen[branch], prefixes, device) if mask is None else None,
+            every,
             _Sight.of(owner, seen, prefixes, device) if mask is None else None,
+            () if every is None else _longer(lengths, stretches if every.runs else [len(lengths)]),
         )
+
+
+def _longer(lengths: Sequence[int], stretches: Sequence[int]) -> tuple[tuple[tuple[slice, slice], ...], ...]:
+    """See ``Layout.longer``.
+
+    Args:
+        lengths: tokens of each branch.
+        stretches: numbers of branches, one behind the other, that are looked at by themselves.
+    """
+    starts = [0, *accumulate(lengths)]
+    ends = list(accumulate(stretches))
+    found = []
+    for distance in range(max(lengths)):
+        parts = []
+        for begin, end in zip([0, *ends], ends, strict=False):
+            first = next((index for index in range(begin, end) if lengths[index] > distance), end)
+            if first < end:
+                parts.append((slice(starts[first] + distance, starts[end]), slice(first, end)))
+        found.append(tuple(parts))
+    return tuple(found)
 
 
 def _dense_mask(
@@ -218,13 +239,25 @@ def attend(
     """
     if layout.mask is None:
         return _by_branch(queries, keys, values, _before(prefixes, layer, keys), layout, only_last)
-    # One masked product over all tokens: wasteful, but few operations.
+    every, said, mask = dense(keys, values, prefixes, layer, layout, only_last)
+    scores = at_least_float32(queries.transpose(0, 1) @ every.transpose(1, 2)) + mask
+    return (scores.softmax(-1).to(values.dtype) @ said).transpose(0, 1)
+
+
+def dense(
+    keys: Tensor, values: Tensor, prefixes: Sequence[Prefix], layer: int, layout: Layout, only_last: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What one masked product over all tokens takes: wasteful, but few operations.
+
+    Returns:
+        Keys and values of the prefixes and, behind them, of the branches, (heads, all tokens, width) each,
+        and the mask, (queries, all tokens); the arguments are those of ``attend``.
+    """
     known = [prefix for prefix in prefixes if len(prefix)]
     every = torch.cat([*(prefix.keys[layer] for prefix in known), keys.transpose(0, 1)], 1)
     said = torch.cat([*(prefix.values[layer] for prefix in known), values.transpose(0, 1)], 1)
-    mask = layout.mask[layout.last] if only_last else layout.mask
-    scores = at_least_float32(queries.transpose(0, 1) @ every.transpose(1, 2)) + mask
-    return (scores.softmax(-1).to(values.dtype) @ said).transpose(0, 1)
+    assert layout.mask is not None
+    return every, said, layout.mask[layout.last] if only_last else layout.mask
 
 
 def _before(prefixes: Sequence[Prefix], layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,12 +291,15 @@ def _by_branch(
     sight = layout.ends if only_last else layout.every
     assert sight is not None
     own = _Grouped(layout, only_last) if layout.groups else _Near(layout, only_last)
-    scores = own.scores(queries, keys)
+    scores = queries.new_full((queries.shape[1], longest + layout.widest, len(queries)), -torch.inf)
+    own.score(queries, keys, scores[:, longest:])
     if longest:
-        scores = torch.cat([sight.scores(queries, before[0]), scores], 1)
+        sight.score(queries, before[0], scores[:, :longest])
     chances = at_least_float32(scores).softmax(1).to(values.dtype)
     mixed = own.values(chances[:, longest:], values)
-    return mixed + sight.values(chances[:, :longest], before[1]) if longest else mixed
+    if longest:
+        sight.add_values(chances[:, :longest], before[1], mixed)
+    return mixed
 
 
 class _Near:
@@ -277,39 +313,38 @@ class _Near:
     """
 
     def __init__(self, layout: Layout, only_last: bool) -> None:
-        self.widest = layout.widest
+        self.longer = layout.longer
         self.last = layout.last if only_last else None
         self.depth = layout.depth[layout.last] if only_last else layout.depth
 
-    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Products of queries and keys, -inf where there are none, (heads, distances, queries)."""
-        found = queries.new_full((self.widest, *queries.shape[:2]), -torch.inf)
-        for distance in range(self.widest):
-            asking, depth = self._behind(queries, distance), self._behind(self.depth, distance)
-            column = (asking * self._before(keys, distance)).sum(-1)
+    def score(self, queries: Tensor, keys: Tensor, into: Tensor) -> None:
+        """Write products of queries and keys, (heads, distances, queries), where there are any."""
+        for distance, asking, known in self._parts():
+            column = (queries[asking] * keys[known]).sum(-1)
             if distance:
-                column = column.masked_fill((depth < distance)[:, None], -torch.inf)
-            found[distance, len(queries) - len(column) :] = column
-        return found.permute(2, 0, 1)
+                column = column.masked_fill((self.depth[asking] < distance)[:, None], -torch.inf)
+            into[:, distance, asking] = column.T
 
     def values(self, chances: Tensor, values: Tensor) -> Tensor:
         """Values weighed by chances (heads, distances, queries), (queries, heads, width)."""
         weights = chances.permute(1, 2, 0)[..., None]
-        found = weights[0] * self._before(values, 0)
-        for distance in range(1, self.widest):
-            weight, known = self._behind(weights[distance], distance), self._before(values, distance)
-            self._behind(found, distance).addcmul_(weight, known)
+        found = weights[0] * (values if self.last is None else values[self.last])
+        for distance, asking, known in self._parts():
+            if distance:
+                found[asking].addcmul_(weights[distance, asking], values[known])
         return found
 
-    def _behind(self, tensor: Tensor, distance: int) -> Tensor:
-        """The queries that have a token so far before them; their own may still end before that."""
-        return tensor if self.last is not None else tensor[distance:]
+    def _parts(self) -> Iterator[tuple[int, slice, slice | Tensor]]:
+        """Distances, queries that have a token so far before them, and the places of those tokens.
 
-    def _before(self, tensor: Tensor, distance: int) -> Tensor:
-        """What stands so many tokens before each of them; anything where that is another branch's."""
-        if self.last is not None:
-            return tensor[(self.last - distance).clamp_min(0)]
-        return tensor[: len(tensor) - distance]
+        A few other queries are among them, whose own branch ends before that.
+        """
+        for distance, parts in enumerate(self.longer):
+            for tokens, branches in parts:
+                if self.last is None:
+                    yield distance, tokens, slice(tokens.start - distance, tokens.stop - distance)
+                else:
+                    yield distance, branches, (self.last[branches] - distance).clamp_min(0)
 
 
 class _Grouped:
@@ -322,19 +357,16 @@ class _Grouped:
 
     def __init__(self, layout: Layout, only_last: bool) -> None:
         self.groups, self.only_last = layout.groups, only_last
-        self.widest = layout.widest
 
-    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Products of queries and keys, -inf where there are none, (heads, widest, queries)."""
-        found = []
+    def score(self, queries: Tensor, keys: Tensor, into: Tensor) -> None:
+        """Write products of queries and keys, (heads, widest, queries), where there are any."""
         for rows, part, many in self._parts():
             asking, known = _split(queries[rows], many), _split(keys[part], many)
             own = asking.transpose(1, 2) @ known.permute(0, 2, 3, 1)
             if not self.only_last:
                 own = own + own.new_full(own.shape[2:], -torch.inf).triu(1)
             flat = own.permute(1, 3, 0, 2).flatten(2)
-            found.append(functional.pad(flat, (0, 0, 0, self.widest - flat.shape[1]), value=-torch.inf))
-        return torch.cat(found, 2)
+            into[:, : flat.shape[1], rows] = flat
 
     def values(self, chances: Tensor, values: Tensor) -> Tensor:
         """Values weighed by chances (heads, widest, queries), (queries, heads, width)."""

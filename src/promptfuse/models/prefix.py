@@ -168,12 +168,14 @@ class PrefixCache:
 
     Attributes:
         nbytes: memory that the held prefixes take.
+        changes: how often the parameters were seen to have changed.
     """
 
     def __init__(self, module: nn.Module, limit: int) -> None:
         self.module = module
         self.limit = limit
         self.nbytes = 0
+        self.changes = 0
         self._held: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
         self._probe = ModuleProbe(module)
         self._seen = self._probe.state()
@@ -194,9 +196,16 @@ class PrefixCache:
         self, rows: Sequence[tuple[int, ...]], usable: Callable[[Prefix], bool] = lambda prefix: True
     ) -> list[Prefix]:
         """``longest`` of several rows; the module's parameters are looked at once."""
-        if self._held and self._seen != self._probe.state():
-            self.clear()
+        self._look()
         return [self._longest(row, usable) for row in rows]
+
+    def _look(self) -> None:
+        """Forget everything if the module's parameters have changed."""
+        state = self._probe.state()
+        if state != self._seen:
+            self._seen = state
+            self.changes += 1
+            self.clear()
 
     def _longest(self, ids: tuple[int, ...], usable: Callable[[Prefix], bool]) -> Prefix:
         for length in range(len(ids), 0, -1):
@@ -209,7 +218,7 @@ class PrefixCache:
     def hold(self, prefixes: Sequence[Prefix]) -> None:
         """Remember prefixes, and forget the oldest where there is no room."""
         if not self._held:
-            self._seen = self._probe.state()
+            self._look()
         for prefix in prefixes:
             old = self._held.pop(prefix.ids, None)
             self.nbytes += prefix.nbytes - (0 if old is None else old.nbytes)

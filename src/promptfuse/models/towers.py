@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from promptfuse.models.attention import Layout, attend, reading_order
+from promptfuse.models.packed_blocks import PackedBlock, PackedBlocks
 from promptfuse.models.prefix import Branches, Prefix, PrefixCache, ragged_positions
-from promptfuse.models.products import feed_forward, linear
+from promptfuse.models.products import linear
+from promptfuse.models.tower_blocks import Block, ModuleBlock
+from promptfuse.models.tower_gradient import read_and_differentiate
 
 _PARTS = {"embeddings", "encoder", "final_layer_norm"}
 _LAYER = {"self_attn", "layer_norm1", "mlp", "layer_norm2"}
@@ -35,9 +38,10 @@ class TextTower:
     def __init__(self, module: Any, projection: nn.Module, limit: int) -> None:
         self.module = module
         self.projection = projection
-        self.layers = list(module.encoder.layers)
-        self.heads = int(self.layers[0].self_attn.num_heads)
         self.cache = PrefixCache(module, limit)
+        self._blocks: list[ModuleBlock] = []
+        self._packed: PackedBlocks | None = None
+        self._seen = -1
 
     @staticmethod
     def matches(module: Any) -> bool:
@@ -56,6 +60,12 @@ class TextTower:
                 for layer in layers
             )
         )
+
+    def forget(self) -> None:
+        """Forget what was read, and what was made of the weights."""
+        self.cache.clear()
+        self._packed = None
+        self._seen = -1
 
     # -------------------------------------------------------------------------------- what is asked
 
@@ -147,28 +157,37 @@ class TextTower:
             rows, _ = ragged_positions(torch.zeros_like(lengths), lengths)
             hidden = embeddings[rows, layout.positions]
         hidden = hidden + self.module.embeddings.position_embedding(layout.positions)
+        gradient = torch.is_grad_enabled() and hidden.requires_grad
+        packed = self._packed_blocks(gradient)
+        if packed is not None and gradient:
+            return read_and_differentiate(packed, hidden, prefixes, layout), []
+        blocks: Sequence[Block] = self._blocks if packed is None else packed
         collected = []
-        for number, layer in enumerate(self.layers):
-            final = number == len(self.layers) - 1
-            attention = layer.self_attn
-            normed = layer.layer_norm1(hidden)
-            keys, values = (
-                linear(projection, normed).view(len(normed), self.heads, -1)
-                for projection in (attention.k_proj, attention.v_proj)
-            )
+        for number, block in enumerate(blocks):
+            final = number == len(blocks) - 1
+            # Nobody attends to what the other tokens become.
+            asking = layout.last if final and pool else None
+            queries, keys, values = block.project(hidden, asking)
             if not pool:
                 collected.append((keys, values))
                 if final:
-                    break
-            if final:  # Nobody attends to what the other tokens become.
-                hidden, normed = hidden[layout.last], normed[layout.last]
-            queries = linear(attention.q_proj, normed).view(len(normed), self.heads, -1)
-            queries = queries * attention.scale
-            mixed = attend(queries, keys, values, prefixes, number, layout, final)
-            hidden = hidden + linear(attention.out_proj, mixed.flatten(1))
-            mlp = layer.mlp
-            hidden = feed_forward(layer.layer_norm2, mlp.fc1, mlp.activation_fn, mlp.fc2, hidden)
-        return (hidden if pool else hidden[:0]), collected
+                    return hidden[:0], collected
+            mixed = attend(queries, keys, values, prefixes, number, layout, asking is not None)
+            hidden = block.finish(hidden if asking is None else hidden[asking], mixed)
+        return hidden, collected
+
+    def _packed_blocks(self, gradient: bool) -> list[PackedBlock] | None:
+        """The layers with weights prepared for oneDNN, where there are any.
+
+        What was made of the weights holds as long as the prefixes do, which every branch goes on from: the
+        cache looks at the weights when it is asked for those.
+        """
+        if self._seen != self.cache.changes:
+            self._seen = self.cache.changes
+            self._blocks = [ModuleBlock(layer) for layer in self.module.encoder.layers]
+            self._packed = None  # First, to make room.
+            self._packed = PackedBlocks(self.module.encoder.layers)
+        return None if self._packed is None else self._packed.usable(gradient)
 
 
 def _extend(old: tuple[Tensor, ...], new: Sequence[Tensor]) -> tuple[Tensor, ...]:
