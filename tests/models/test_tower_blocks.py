@@ -12,7 +12,7 @@ from torch.profiler import profile
 from transformers import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 
-from promptfuse.models import attention, packed_blocks
+from promptfuse.models import dense_attention, packed_blocks
 from promptfuse.models.packed import PACKED, PackedWeights
 from promptfuse.models.packed_blocks import PackedBlock, PackedBlocks
 from promptfuse.models.prefix import Branches
@@ -67,7 +67,7 @@ def by_modules(
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
 def test_features_and_gradients_are_those_of_the_modules(activation, layers, way, monkeypatch):
-    monkeypatch.setitem(attention.DENSE, "cpu", 10**9 if way == "dense" else 0)
+    monkeypatch.setitem(dense_attention.DENSE, "cpu", 10**9 if way == "dense" else 0)
     found = tower(activation, num_hidden_layers=layers)
     for asked in (features, gradient):
         expected = by_modules(found, monkeypatch, asked)

@@ -9,14 +9,8 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 
-from promptfuse.models.prefix import Prefix, at_least_float32, ragged_positions, stack_keys
-
-DENSE = {"cpu": 2**15}
-"""Entries of a mask over all tokens up to which a masked product is faster than one branch by branch."""
-
-DENSE_ELSEWHERE = 2**22
-"""The same on other devices, where every operation costs a launch."""
-
+from promptfuse.models.dense_attention import behind, dense_chances, dense_mask
+from promptfuse.models.prefix import Prefix, at_least_float32, ragged_positions
 
 NEAR = 8
 """Tokens of a branch up to which, in float32 on a CPU, a product of numbers for each distance is faster than
@@ -155,7 +149,7 @@ class Layout:
         device = like.device
         count, seen, owner = torch.tensor(lengths), torch.tensor(shared), torch.tensor(origin)
         branch, positions = ragged_positions(seen, count)
-        mask = _dense_mask(prefixes, owner[branch], seen[branch], branch, device)
+        mask = dense_mask(prefixes, owner[branch], seen[branch], branch, device)
         every = _Sight.of(owner[branch], seen[branch], prefixes, device) if mask is None else None
         # The branches of a prefix are in order of their lengths, so those that are longer stand together.
         stretches = [len(list(same)) for _, same in groupby(origin)]
@@ -192,36 +186,44 @@ def _longer(lengths: Sequence[int], stretches: Sequence[int]) -> tuple[tuple[tup
     return tuple(found)
 
 
-def _dense_mask(
-    prefixes: Sequence[Prefix], owner: Tensor, seen: Tensor, branch: Tensor, device: torch.device
-) -> Tensor | None:
-    """See ``Layout.mask``.
+Before = tuple[Tensor | None, Tensor | None]
+"""Keys and values of the prefixes in one layer, as ``before`` gives them."""
 
-    Args:
-        prefixes: what the branches go on from.
-        owner: (tokens,) the number of each token's prefix.
-        seen: (tokens,) how many of the prefix's tokens it sees.
-        branch: (tokens,) its branch.
-        device: where the mask is to be.
+
+def before(prefixes: Sequence[Prefix], layout: Layout) -> Sequence[Before]:
+    """Keys and values of prefixes, layer by layer; nothing at all if all prefixes are empty.
+
+    Returns:
+        For each layer (heads, all prefixes' tokens, width) twice, where the layout has a mask; elsewhere
+        (prefixes, heads, longest, width), zero behind the short ones.
     """
-    lengths = torch.tensor([len(prefix) for prefix in prefixes])
-    if len(branch) * (int(lengths.sum()) + len(branch)) > DENSE.get(device.type, DENSE_ELSEWHERE):
-        return None
-    whose, place = (found.to(device) for found in ragged_positions(torch.zeros_like(lengths), lengths))
-    owner, seen, branch = owner.to(device), seen.to(device), branch.to(device)
-    before = (whose == owner[:, None]) & (place < seen[:, None])
-    visible = torch.cat([before, (branch == branch[:, None]).tril()], 1)
-    return torch.zeros(visible.shape, device=device).masked_fill_(~visible, -torch.inf)
+    if not any(map(len, prefixes)):
+        return []
+    keys, values = (
+        _all_layers([getattr(one, side) for one in prefixes], layout) for side in ("keys", "values")
+    )
+    return list(zip(keys.unbind(0), values.unbind(0), strict=True))
+
+
+def _all_layers(sides: Sequence[Tensor | tuple[Tensor, ...]], layout: Layout) -> Tensor:
+    """Keys or values of prefixes as ``before`` gives them, with the layers in front of all else."""
+    each = [side if isinstance(side, Tensor) else torch.stack(side) if side else None for side in sides]
+    known = [tensor for tensor in each if tensor is not None]
+    if layout.mask is not None:
+        return torch.cat(known, 2)
+    if len(each) == 1:
+        return known[0][:, None]
+    layers, heads, _, width = known[0].shape
+    longest = max(tensor.shape[2] for tensor in known)
+    found = known[0].new_zeros(layers, len(each), heads, longest, width)
+    for index, tensor in enumerate(each):
+        if tensor is not None:
+            found[:, index, :, : tensor.shape[2]] = tensor
+    return found
 
 
 def attend(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    prefixes: Sequence[Prefix],
-    layer: int,
-    layout: Layout,
-    only_last: bool,
+    queries: Tensor, keys: Tensor, values: Tensor, known: Before, layout: Layout, only_last: bool
 ) -> Tensor:
     """Attention of branches to their prefix and to themselves.
 
@@ -229,8 +231,7 @@ def attend(
         queries: (tokens, heads, width), scaled; of the branches' last tokens with ``only_last``.
         keys: (tokens, heads, width).
         values: (tokens, heads, width).
-        prefixes: what the branches go on from.
-        layer: number of the layer, of whose keys and values of the prefixes.
+        known: what ``before`` gives for the layer.
         layout: which tokens belong together.
         only_last: whether the last token of each branch alone asks.
 
@@ -238,42 +239,17 @@ def attend(
         (queries, heads, width).
     """
     if layout.mask is None:
-        return _by_branch(queries, keys, values, _before(prefixes, layer, keys), layout, only_last)
-    every, said, mask = dense(keys, values, prefixes, layer, layout, only_last)
-    scores = at_least_float32(queries.transpose(0, 1) @ every.transpose(1, 2)) + mask
-    return (scores.softmax(-1).to(values.dtype) @ said).transpose(0, 1)
-
-
-def dense(
-    keys: Tensor, values: Tensor, prefixes: Sequence[Prefix], layer: int, layout: Layout, only_last: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What one masked product over all tokens takes: wasteful, but few operations.
-
-    Returns:
-        Keys and values of the prefixes and, behind them, of the branches, (heads, all tokens, width) each,
-        and the mask, (queries, all tokens); the arguments are those of ``attend``.
-    """
-    known = [prefix for prefix in prefixes if len(prefix)]
-    every = torch.cat([*(prefix.keys[layer] for prefix in known), keys.transpose(0, 1)], 1)
-    said = torch.cat([*(prefix.values[layer] for prefix in known), values.transpose(0, 1)], 1)
-    assert layout.mask is not None
-    return every, said, layout.mask[layout.last] if only_last else layout.mask
-
-
-def _before(prefixes: Sequence[Prefix], layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values of prefixes in one layer, (prefixes, heads, longest, width) each."""
-    blank = like.new_empty(like.shape[1], 0, like.shape[2])
-    longest = max(map(len, prefixes))
-    keys = [prefix.keys[layer] if len(prefix) else blank for prefix in prefixes]
-    values = [prefix.values[layer] if len(prefix) else blank for prefix in prefixes]
-    return stack_keys(keys, longest), stack_keys(values, longest)
+        return _by_branch(queries, keys, values, known, layout, only_last)
+    every, said = behind(known[0], keys), behind(known[1], values)
+    mask = layout.mask[layout.last] if only_last else layout.mask
+    return (dense_chances(queries.transpose(0, 1), every, mask) @ said).transpose(0, 1)
 
 
 def _by_branch(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    before: tuple[Tensor, Tensor],
+    known: Before,
     layout: Layout,
     only_last: bool,
 ) -> Tensor:
@@ -283,22 +259,22 @@ def _by_branch(
         queries: see ``attend``.
         keys: see ``attend``.
         values: see ``attend``.
-        before: keys and values of the prefixes, (prefixes, heads, longest, width).
+        known: see ``attend``.
         layout: see ``attend``.
         only_last: see ``attend``.
     """
-    longest = before[0].shape[2]
+    longest = 0 if known[0] is None else known[0].shape[2]
     sight = layout.ends if only_last else layout.every
     assert sight is not None
     own = _Grouped(layout, only_last) if layout.groups else _Near(layout, only_last)
     scores = queries.new_full((queries.shape[1], longest + layout.widest, len(queries)), -torch.inf)
     own.score(queries, keys, scores[:, longest:])
-    if longest:
-        sight.score(queries, before[0], scores[:, :longest])
+    if known[0] is not None:
+        sight.score(queries, known[0], scores[:, :longest])
     chances = at_least_float32(scores).softmax(1).to(values.dtype)
     mixed = own.values(chances[:, longest:], values)
-    if longest:
-        sight.add_values(chances[:, :longest], before[1], mixed)
+    if known[1] is not None:
+        sight.add_values(chances[:, :longest], known[1], mixed)
     return mixed
 
 

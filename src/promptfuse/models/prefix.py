@@ -103,15 +103,15 @@ class Prefix:
 
     Attributes:
         ids: the tokens.
-        keys: for each layer (heads, len(ids), head width).
-        values: for each layer (heads, len(ids), head width).
+        keys: for each layer (heads, len(ids), head width); one tensor where all layers are asked for at once.
+        values: the same.
         following: (vocabulary,) log-probabilities of the next token, from a language model.
         nll: (len(ids) - 1,) NLL of the tokens behind the first, where somebody has asked for it.
     """
 
     ids: tuple[int, ...]
-    keys: tuple[Tensor, ...] = ()
-    values: tuple[Tensor, ...] = ()
+    keys: tuple[Tensor, ...] | Tensor = ()
+    values: tuple[Tensor, ...] | Tensor = ()
     following: Tensor | None = None
     nll: Tensor | None = None
 
@@ -121,8 +121,9 @@ class Prefix:
     @cached_property
     def nbytes(self) -> int:
         """Memory that it holds."""
+        sides = [[side] if isinstance(side, Tensor) else side for side in (self.keys, self.values)]
         extra = [tensor for tensor in (self.following, self.nll) if tensor is not None]
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values, *extra))
+        return sum(tensor.nbytes for tensor in (*sides[0], *sides[1], *extra))
 
 
 EMPTY = Prefix(())

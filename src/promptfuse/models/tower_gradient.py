@@ -14,27 +14,26 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from promptfuse.models.attention import Layout
+from promptfuse.models.attention import Before, Layout
 from promptfuse.models.attention_gradient import attend_and_back
 from promptfuse.models.packed_blocks import PackedBlock
-from promptfuse.models.prefix import Prefix
 
 Back = Callable[[Tensor], Tensor]
 """The gradient at an input, from the one at the output."""
 
 
 def read_and_differentiate(
-    blocks: Sequence[PackedBlock], hidden: Tensor, prefixes: Sequence[Prefix], layout: Layout
+    blocks: Sequence[PackedBlock], hidden: Tensor, known: Sequence[Before], layout: Layout
 ) -> Tensor:
     """Hidden states of branches' last tokens, (branches, d), differentiable with respect to the input.
 
     Args:
         blocks: the tower's layers.
         hidden: (tokens, d), the branches' new tokens.
-        prefixes: what the branches go on from.
+        known: keys and values of what the branches go on from, for each layer.
         layout: which tokens belong together.
     """
-    found: Tensor = _Pass.apply(hidden, blocks, prefixes, layout)  # type: ignore[no-untyped-call]
+    found: Tensor = _Pass.apply(hidden, blocks, known, layout)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -43,12 +42,12 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, blocks: Sequence[PackedBlock], prefixes: Sequence[Prefix], layout: Layout
+        ctx: Any, hidden: Tensor, blocks: Sequence[PackedBlock], known: Sequence[Before], layout: Layout
     ) -> Tensor:
         ctx.backs = []
         for number, block in enumerate(blocks):
             last = layout.last if number == len(blocks) - 1 else None
-            hidden, back = _attention(block, hidden, prefixes, number, layout, last)
+            hidden, back = _attention(block, hidden, known[number], layout, last)
             hidden, back_inner = _feed_forward(block, hidden)
             ctx.backs += [back, back_inner]
         return hidden
@@ -64,16 +63,13 @@ class _Pass(torch.autograd.Function):
 def _attention(
     block: PackedBlock,
     hidden: Tensor,
-    prefixes: Sequence[Prefix],
-    number: int,
+    known: Before,
     layout: Layout,
     last: Tensor | None,
 ) -> tuple[Tensor, Back]:
     """The first half of a layer, whose input is passed on only at the tokens ``last``; None for all."""
     normed, back_norm = block.norm.measured(hidden)
-    mixed, back_attention = attend_and_back(
-        *block.by_head(normed, last), prefixes, number, layout, last is not None
-    )
+    mixed, back_attention = attend_and_back(*block.by_head(normed, last), known, layout, last is not None)
 
     def back(gradient: Tensor) -> Tensor:
         at_mixed = block.outward.back(gradient).view(mixed.shape)
