@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -162,6 +164,17 @@ def test_room_is_counted_and_given_back():
     assert PACKED.nbytes - before >= 2 * held
     found.forget()
     assert PACKED.nbytes - before < held
+
+
+def test_a_copy_has_weights_of_its_own():
+    found = tower()
+    before = features(found)
+    copied = deepcopy(found)
+    assert torch.allclose(features(copied), before, atol=1e-6)
+    copied.module.encoder.layers[1].mlp.fc1.weight.mul_(2)
+    assert not torch.allclose(features(copied), before, atol=1e-3)
+    assert torch.equal(features(found), before)
+    assert torch.equal(features(pickle.loads(pickle.dumps(found))), before)
 
 
 def test_other_types_are_read_by_their_modules():

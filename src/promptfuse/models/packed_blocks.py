@@ -170,12 +170,17 @@ class PackedBlocks:
     """
 
     def __init__(self, layers: Sequence[Any]) -> None:
+        self._layers = list(layers)
         self._modules = [part for layer in layers for part in layer.modules()]
         self._nbytes = sum(part.weight.nbytes for part in self._modules if isinstance(part, nn.Linear))
         self.blocks: list[PackedBlock] | None = None
         if has_onednn() and all(map(_is_plain, layers)) and PACKED.reserve(self, self._nbytes):
             with torch.no_grad():
                 self.blocks = [PackedBlock(layer, layer is layers[-1]) for layer in layers]
+
+    def __reduce__(self) -> tuple[type[PackedBlocks], tuple[list[Any]]]:
+        """A copy is made of its own modules: what oneDNN made of weights can be neither copied nor sent."""
+        return PackedBlocks, (self._layers,)
 
     def usable(self, gradient: bool) -> list[PackedBlock] | None:
         """The layers; None where their modules have to be called now.
