@@ -145,7 +145,8 @@ def step_flops(lm: CausalLM, clip: ImageTextModel, term: Recorded, subtokens: in
     # Backwards, through the activations only, costs as much as forwards.
     total += 2 * tower_flops(clip, [count for count, _ in slots], [length for _, length in slots])
     table = clip.embedding_table
-    total += 2 * table.numel() * len(beams) * (1 + subtokens**2)
+    # The slot of m placeholders has m gradients.
+    total += 2 * table.numel() * len(beams) * (1 + subtokens * (subtokens + 1) // 2)
     return total + lm_flops(lm, len(beams), max(beams))
 
 

@@ -77,9 +77,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told so")
 def test_freed_memory_is_used_again():
-    # Without it most processes, though not all, have some 80,000: it depends on where the heap begins.
+    # Without it most processes, though not all, have some 80,000; with it 0 to 2,000. It depends on where the
+    # heap begins.
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 1000
+    assert int(done.stdout) < 10_000
 
 
 ENVIRONMENT = {

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from promptfuse.models import attention
-from promptfuse.models.attention import Layout, attend, reading_order
+from promptfuse.models import attention, dense_attention
+from promptfuse.models.attention import Layout, attend, before, reading_order
 from promptfuse.models.prefix import EMPTY, Prefix
 
 HEADS, WIDTH = 2, 8
@@ -55,7 +55,7 @@ def naive(queries, keys, values, prefixes, layer, origin, shared, fresh):
 @pytest.mark.parametrize("way", ["dense", "branch by branch", "in runs"])
 @pytest.mark.parametrize("only_last", [False, True])
 def test_it_is_what_a_loop_gives(case, way, only_last, monkeypatch):
-    monkeypatch.setitem(attention.DENSE, "cpu", 10**9 if way == "dense" else 0)
+    monkeypatch.setitem(dense_attention.DENSE, "cpu", 10**9 if way == "dense" else 0)
     monkeypatch.setattr(attention, "RUN", 0 if way == "in runs" else 10**9)
     lengths, origin, shared, fresh = CASES[case]
     prefixes, parts = problem(lengths, origin, shared, fresh)
@@ -68,7 +68,9 @@ def test_it_is_what_a_loop_gives(case, way, only_last, monkeypatch):
     expected = naive(queries, keys, values, prefixes, 1, origin, shared, fresh)
     if only_last:
         expected, queries = expected[layout.last], queries[layout.last]
-    found = attend(queries, keys, values, prefixes, 1, layout, only_last)
+    found = attend(
+        queries, keys, values, (before(prefixes, layout) or [(None, None)] * 2)[1], layout, only_last
+    )
     assert torch.allclose(found, expected, atol=1e-5)
     weights = torch.randn_like(expected)
     for own, true in zip(
@@ -85,7 +87,7 @@ def test_large_masks_are_not_made(monkeypatch):
     layout = Layout.of(prefixes, [0] * 100, [5] * 100, fresh, LIKE)
     assert layout.mask is not None
     assert layout.mask.shape == (100, 105)
-    monkeypatch.setitem(attention.DENSE, "cpu", 100 * 105 - 1)
+    monkeypatch.setitem(dense_attention.DENSE, "cpu", 100 * 105 - 1)
     assert Layout.of(prefixes, [0] * 100, [5] * 100, fresh, LIKE).mask is None
 
 

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 from torch.profiler import profile
-from transformers.activations import QuickGELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from promptfuse.models.products import fast_layers, fast_products, feed_forward, has_onednn, linear
+from promptfuse.models.products import fast_layers, fast_products, has_onednn, linear
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="no oneDNN for float32 here")
@@ -113,37 +112,3 @@ def test_other_types_are_left_alone():
         # Sums that are no layer's.
         assert torch.equal(torch.addmm(torch.ones(2, 2), torch.eye(2), torch.eye(2)), torch.eye(2) + 1)
         assert torch.equal(torch.addmm(torch.ones(2), torch.eye(2), torch.eye(2), beta=3), torch.eye(2) + 3)
-
-
-@pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("activation", [QuickGELUActivation(), nn.GELU(), nn.ReLU()])
-def test_a_feed_forward_layer_is_its_parts(activation, bias, affine):
-    torch.manual_seed(0)
-    norm = nn.LayerNorm(24, elementwise_affine=affine, bias=bias)
-    for parameter in norm.parameters():
-        nn.init.normal_(parameter)
-    first, second = nn.Linear(24, 96, bias=bias), nn.Linear(96, 24, bias=bias)
-    parts = norm, first, activation, second
-    whole = nn.Sequential(*parts).requires_grad_(False)
-    inputs = torch.randn(9, 24) * 3
-    with torch.no_grad():
-        assert torch.allclose(feed_forward(*parts, inputs), inputs + whole(inputs), atol=1e-5)
-    moved = inputs.clone().requires_grad_(True)
-    (expected,) = torch.autograd.grad((moved + whole(moved)).square().sum(), moved)
-    (found,) = torch.autograd.grad(feed_forward(*parts, moved).square().sum(), moved)
-    assert torch.allclose(found, expected, atol=1e-4)
-
-
-@needs_onednn
-@torch.no_grad()
-def test_nothing_passes_over_the_wide_layer_between_the_products():
-    first, second = nn.Linear(24, 96), nn.Linear(96, 24)
-    with profile(record_shapes=True) as profiled:
-        feed_forward(nn.LayerNorm(24), first, QuickGELUActivation(), second, torch.randn(9, 24))
-    passes = [
-        event.key
-        for event in profiled.key_averages(group_by_input_shape=True)
-        if [9, 96] in event.input_shapes
-    ]
-    assert set(passes) == {"mkldnn::_linear_pointwise"}

@@ -210,14 +210,17 @@ class LexicalTransport(Transport):
     """Looks the sub-tokens of each candidate's word up in B: no map, so no error but the first-order one.
 
     The estimate is ``loss[m] + sum_j <g[m, j], Y_B(b_j) - probe>`` for a word of the B-tokens b_1 .. b_m.
-    The scalar products of all gradients with all of B's table are one matrix product; what is left is a
-    gather.
+    The scalar products of all gradients with all of B's table are one matrix product, without those that
+    are zero; what is left is a gather.
     """
 
     def __init__(self, model_a: EmbeddingModel, model_b: EmbeddingModel, max_subtokens: int = 3) -> None:
         super().__init__(model_a, model_b, max_subtokens)
         slot, position = self._slots[self._owner] - 1, self._order.clamp(max=max_subtokens - 1)
-        self._column = (slot * max_subtokens + position) * len(model_b.embedding_table) + self._subtoken
+        # The slot of m tokens has m gradients, behind those of the shorter slots.
+        self._kept = torch.ones(max_subtokens, max_subtokens).tril().flatten().nonzero()[:, 0]
+        kept = slot * (slot + 1) // 2 + position
+        self._column = kept * len(model_b.embedding_table) + self._subtoken
         # The last position is shared by all sub-tokens that have none of their own.
         length = self._lengths[self._owner]
         sharing = (length - max_subtokens + 1).clamp(min=1)
@@ -229,7 +232,7 @@ class LexicalTransport(Transport):
         device = slot.gradient.device
         owner, column = self._owner.to(device), self._column.to(device)
         table = self.model_b.embedding_table
-        flat = slot.gradient.flatten(1, 2)
+        flat = slot.gradient.flatten(1, 2)[:, self._kept.to(device)]
         against_table = self.product(flat.to(table.dtype), table)
         dtype = slot.loss.dtype
         terms = against_table.flatten(1).index_select(1, column).to(dtype) * self._share.to(device, dtype)

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from promptfuse.models.prefix import Prefix, at_least_float32, ragged_positions, stack_keys
-
-DENSE = {"cpu": 2**15}
-"""Entries of a mask over all tokens up to which a masked product is faster than one branch by branch."""
-
-DENSE_ELSEWHERE = 2**22
-"""The same on other devices, where every operation costs a launch."""
-
+from promptfuse.models.dense_attention import behind, dense_chances, dense_mask
+from promptfuse.models.prefix import Prefix, at_least_float32, ragged_positions
 
 NEAR = 8
 """Tokens of a branch up to which, in float32 on a CPU, a product of numbers for each distance is faster than
@@ -82,42 +75,37 @@ class _Sight:
         slots[grouped] = owner[grouped] * spread.shape[1] + rank
         return cls(hidden, (), spread.to(device), slots.to(device))
 
-    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+    def score(self, queries: Tensor, keys: Tensor, into: Tensor) -> None:
         """Each query times the keys of its prefix, -inf at those that it does not see.
 
         Args:
             queries: (queries, heads, width).
             keys: (prefixes, heads, longest, width).
-
-        Returns:
-            (heads, longest, queries).
+            into: (heads, longest, queries), what is written.
         """
         if self.spread is None or self.slots is None:
-            found = queries.new_empty(keys.shape[1], keys.shape[2], len(queries))
             for run, known in zip(self.runs, keys, strict=True):
-                found[:, :, run] = known @ queries[run].permute(1, 2, 0)
+                into[:, :, run] = known @ queries[run].permute(1, 2, 0)
         else:
             each = keys @ queries[self.spread].permute(0, 2, 3, 1)
-            found = each.permute(1, 2, 0, 3).flatten(2)[:, :, self.slots]
-        return found if self.hidden is None else found.masked_fill(self.hidden.T, -torch.inf)
+            into.copy_(each.permute(1, 2, 0, 3).flatten(2)[:, :, self.slots])
+        if self.hidden is not None:
+            into.masked_fill_(self.hidden.T, -torch.inf)
 
-    def values(self, chances: Tensor, values: Tensor) -> Tensor:
+    def add_values(self, chances: Tensor, values: Tensor, to: Tensor) -> None:
         """The values of each query's prefix, weighed by chances.
 
         Args:
             chances: (heads, longest, queries).
             values: (prefixes, heads, longest, width).
-
-        Returns:
-            (queries, heads, width).
+            to: (queries, heads, width), what they are added to.
         """
         if self.spread is None or self.slots is None:
-            found = values.new_empty(chances.shape[2], values.shape[1], values.shape[3])
             for run, said in zip(self.runs, values, strict=True):
-                found[run] = (chances[:, :, run].transpose(1, 2) @ said).transpose(0, 1)
-            return found
-        each = chances[:, :, self.spread].permute(2, 0, 3, 1) @ values
-        return each.transpose(1, 2).flatten(0, 1)[self.slots]
+                to[run].transpose(0, 1).baddbmm_(chances[:, :, run].transpose(1, 2), said)
+        else:
+            each = chances[:, :, self.spread].permute(2, 0, 3, 1) @ values
+            to.add_(each.transpose(1, 2).flatten(0, 1)[self.slots])
 
 
 @dataclass(frozen=True)
@@ -134,6 +122,8 @@ class Layout:
             None where that would be large.
         every: the sight of all tokens; None where there is a mask.
         ends: the sight of the branches' last tokens; None where there is a mask.
+        longer: for each distance, the runs of tokens, and of branches, among which are all that have a token
+            so far before them in their branch; none where there is a mask.
     """
 
     positions: Tensor
@@ -144,6 +134,7 @@ class Layout:
     mask: Tensor | None
     every: _Sight | None
     ends: _Sight | None
+    longer: tuple[tuple[tuple[slice, slice], ...], ...]
 
     @classmethod
     def of(
@@ -158,7 +149,10 @@ class Layout:
         device = like.device
         count, seen, owner = torch.tensor(lengths), torch.tensor(shared), torch.tensor(origin)
         branch, positions = ragged_positions(seen, count)
-        mask = _dense_mask(prefixes, owner[branch], seen[branch], branch, device)
+        mask = dense_mask(prefixes, owner[branch], seen[branch], branch, device)
+        every = _Sight.of(owner[branch], seen[branch], prefixes, device) if mask is None else None
+        # The branches of a prefix are in order of their lengths, so those that are longer stand together.
+        stretches = [len(list(same)) for _, same in groupby(origin)]
         return cls(
             positions.to(device),
             () if _near(lengths, like) else tuple((len(list(all_)), each) for each, all_ in groupby(lengths)),
@@ -166,41 +160,70 @@ class Layout:
             (positions - seen[branch]).to(device),
             (count.cumsum(0) - 1).to(device),
             mask,
-            _Sight.of(owner[branch], seen[branch], prefixes, device) if mask is None else None,
+            every,
             _Sight.of(owner, seen, prefixes, device) if mask is None else None,
+            () if every is None else _longer(lengths, stretches if every.runs else [len(lengths)]),
         )
 
 
-def _dense_mask(
-    prefixes: Sequence[Prefix], owner: Tensor, seen: Tensor, branch: Tensor, device: torch.device
-) -> Tensor | None:
-    """See ``Layout.mask``.
+def _longer(lengths: Sequence[int], stretches: Sequence[int]) -> tuple[tuple[tuple[slice, slice], ...], ...]:
+    """See ``Layout.longer``.
 
     Args:
-        prefixes: what the branches go on from.
-        owner: (tokens,) the number of each token's prefix.
-        seen: (tokens,) how many of the prefix's tokens it sees.
-        branch: (tokens,) its branch.
-        device: where the mask is to be.
+        lengths: tokens of each branch.
+        stretches: numbers of branches, one behind the other, that are looked at by themselves.
     """
-    lengths = torch.tensor([len(prefix) for prefix in prefixes])
-    if len(branch) * (int(lengths.sum()) + len(branch)) > DENSE.get(device.type, DENSE_ELSEWHERE):
-        return None
-    whose, place = (found.to(device) for found in ragged_positions(torch.zeros_like(lengths), lengths))
-    owner, seen, branch = owner.to(device), seen.to(device), branch.to(device)
-    before = (whose == owner[:, None]) & (place < seen[:, None])
-    visible = torch.cat([before, (branch == branch[:, None]).tril()], 1)
-    return torch.zeros(visible.shape, device=device).masked_fill_(~visible, -torch.inf)
+    starts = [0, *accumulate(lengths)]
+    ends = list(accumulate(stretches))
+    found = []
+    for distance in range(max(lengths)):
+        parts = []
+        for begin, end in zip([0, *ends], ends, strict=False):
+            first = next((index for index in range(begin, end) if lengths[index] > distance), end)
+            if first < end:
+                parts.append((slice(starts[first] + distance, starts[end]), slice(first, end)))
+        found.append(tuple(parts))
+    return tuple(found)
+
+
+Before = tuple[Tensor | None, Tensor | None]
+"""Keys and values of the prefixes in one layer, as ``before`` gives them."""
+
+
+def before(prefixes: Sequence[Prefix], layout: Layout) -> Sequence[Before]:
+    """Keys and values of prefixes, layer by layer; nothing at all if all prefixes are empty.
+
+    Returns:
+        For each layer (heads, all prefixes' tokens, width) twice, where the layout has a mask; elsewhere
+        (prefixes, heads, longest, width), zero behind the short ones.
+    """
+    if not any(map(len, prefixes)):
+        return []
+    keys, values = (
+        _all_layers([getattr(one, side) for one in prefixes], layout) for side in ("keys", "values")
+    )
+    return list(zip(keys.unbind(0), values.unbind(0), strict=True))
+
+
+def _all_layers(sides: Sequence[Tensor | tuple[Tensor, ...]], layout: Layout) -> Tensor:
+    """Keys or values of prefixes as ``before`` gives them, with the layers in front of all else."""
+    each = [side if isinstance(side, Tensor) else torch.stack(side) if side else None for side in sides]
+    known = [tensor for tensor in each if tensor is not None]
+    if layout.mask is not None:
+        return torch.cat(known, 2)
+    if len(each) == 1:
+        return known[0][:, None]
+    layers, heads, _, width = known[0].shape
+    longest = max(tensor.shape[2] for tensor in known)
+    found = known[0].new_zeros(layers, len(each), heads, longest, width)
+    for index, tensor in enumerate(each):
+        if tensor is not None:
+            found[:, index, :, : tensor.shape[2]] = tensor
+    return found
 
 
 def attend(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    prefixes: Sequence[Prefix],
-    layer: int,
-    layout: Layout,
-    only_last: bool,
+    queries: Tensor, keys: Tensor, values: Tensor, known: Before, layout: Layout, only_last: bool
 ) -> Tensor:
     """Attention of branches to their prefix and to themselves.
 
@@ -208,8 +231,7 @@ def attend(
         queries: (tokens, heads, width), scaled; of the branches' last tokens with ``only_last``.
         keys: (tokens, heads, width).
         values: (tokens, heads, width).
-        prefixes: what the branches go on from.
-        layer: number of the layer, of whose keys and values of the prefixes.
+        known: what ``before`` gives for the layer.
         layout: which tokens belong together.
         only_last: whether the last token of each branch alone asks.
 
@@ -217,30 +239,17 @@ def attend(
         (queries, heads, width).
     """
     if layout.mask is None:
-        return _by_branch(queries, keys, values, _before(prefixes, layer, keys), layout, only_last)
-    # One masked product over all tokens: wasteful, but few operations.
-    known = [prefix for prefix in prefixes if len(prefix)]
-    every = torch.cat([*(prefix.keys[layer] for prefix in known), keys.transpose(0, 1)], 1)
-    said = torch.cat([*(prefix.values[layer] for prefix in known), values.transpose(0, 1)], 1)
+        return _by_branch(queries, keys, values, known, layout, only_last)
+    every, said = behind(known[0], keys), behind(known[1], values)
     mask = layout.mask[layout.last] if only_last else layout.mask
-    scores = at_least_float32(queries.transpose(0, 1) @ every.transpose(1, 2)) + mask
-    return (scores.softmax(-1).to(values.dtype) @ said).transpose(0, 1)
-
-
-def _before(prefixes: Sequence[Prefix], layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values of prefixes in one layer, (prefixes, heads, longest, width) each."""
-    blank = like.new_empty(like.shape[1], 0, like.shape[2])
-    longest = max(map(len, prefixes))
-    keys = [prefix.keys[layer] if len(prefix) else blank for prefix in prefixes]
-    values = [prefix.values[layer] if len(prefix) else blank for prefix in prefixes]
-    return stack_keys(keys, longest), stack_keys(values, longest)
+    return (dense_chances(queries.transpose(0, 1), every, mask) @ said).transpose(0, 1)
 
 
 def _by_branch(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    before: tuple[Tensor, Tensor],
+    known: Before,
     layout: Layout,
     only_last: bool,
 ) -> Tensor:
@@ -250,20 +259,23 @@ def _by_branch(
         queries: see ``attend``.
         keys: see ``attend``.
         values: see ``attend``.
-        before: keys and values of the prefixes, (prefixes, heads, longest, width).
+        known: see ``attend``.
         layout: see ``attend``.
         only_last: see ``attend``.
     """
-    longest = before[0].shape[2]
+    longest = 0 if known[0] is None else known[0].shape[2]
     sight = layout.ends if only_last else layout.every
     assert sight is not None
     own = _Grouped(layout, only_last) if layout.groups else _Near(layout, only_last)
-    scores = own.scores(queries, keys)
-    if longest:
-        scores = torch.cat([sight.scores(queries, before[0]), scores], 1)
+    scores = queries.new_full((queries.shape[1], longest + layout.widest, len(queries)), -torch.inf)
+    own.score(queries, keys, scores[:, longest:])
+    if known[0] is not None:
+        sight.score(queries, known[0], scores[:, :longest])
     chances = at_least_float32(scores).softmax(1).to(values.dtype)
     mixed = own.values(chances[:, longest:], values)
-    return mixed + sight.values(chances[:, :longest], before[1]) if longest else mixed
+    if known[1] is not None:
+        sight.add_values(chances[:, :longest], known[1], mixed)
+    return mixed
 
 
 class _Near:
@@ -277,39 +289,38 @@ class _Near:
     """
 
     def __init__(self, layout: Layout, only_last: bool) -> None:
-        self.widest = layout.widest
+        self.longer = layout.longer
         self.last = layout.last if only_last else None
         self.depth = layout.depth[layout.last] if only_last else layout.depth
 
-    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Products of queries and keys, -inf where there are none, (heads, distances, queries)."""
-        found = queries.new_full((self.widest, *queries.shape[:2]), -torch.inf)
-        for distance in range(self.widest):
-            asking, depth = self._behind(queries, distance), self._behind(self.depth, distance)
-            column = (asking * self._before(keys, distance)).sum(-1)
+    def score(self, queries: Tensor, keys: Tensor, into: Tensor) -> None:
+        """Write products of queries and keys, (heads, distances, queries), where there are any."""
+        for distance, asking, known in self._parts():
+            column = (queries[asking] * keys[known]).sum(-1)
             if distance:
-                column = column.masked_fill((depth < distance)[:, None], -torch.inf)
-            found[distance, len(queries) - len(column) :] = column
-        return found.permute(2, 0, 1)
+                column = column.masked_fill((self.depth[asking] < distance)[:, None], -torch.inf)
+            into[:, distance, asking] = column.T
 
     def values(self, chances: Tensor, values: Tensor) -> Tensor:
         """Values weighed by chances (heads, distances, queries), (queries, heads, width)."""
         weights = chances.permute(1, 2, 0)[..., None]
-        found = weights[0] * self._before(values, 0)
-        for distance in range(1, self.widest):
-            weight, known = self._behind(weights[distance], distance), self._before(values, distance)
-            self._behind(found, distance).addcmul_(weight, known)
+        found = weights[0] * (values if self.last is None else values[self.last])
+        for distance, asking, known in self._parts():
+            if distance:
+                found[asking].addcmul_(weights[distance, asking], values[known])
         return found
 
-    def _behind(self, tensor: Tensor, distance: int) -> Tensor:
-        """The queries that have a token so far before them; their own may still end before that."""
-        return tensor if self.last is not None else tensor[distance:]
+    def _parts(self) -> Iterator[tuple[int, slice, slice | Tensor]]:
+        """Distances, queries that have a token so far before them, and the places of those tokens.
 
-    def _before(self, tensor: Tensor, distance: int) -> Tensor:
-        """What stands so many tokens before each of them; anything where that is another branch's."""
-        if self.last is not None:
-            return tensor[(self.last - distance).clamp_min(0)]
-        return tensor[: len(tensor) - distance]
+        A few other queries are among them, whose own branch ends before that.
+        """
+        for distance, parts in enumerate(self.longer):
+            for tokens, branches in parts:
+                if self.last is None:
+                    yield distance, tokens, slice(tokens.start - distance, tokens.stop - distance)
+                else:
+                    yield distance, branches, (self.last[branches] - distance).clamp_min(0)
 
 
 class _Grouped:
@@ -322,19 +333,16 @@ class _Grouped:
 
     def __init__(self, layout: Layout, only_last: bool) -> None:
         self.groups, self.only_last = layout.groups, only_last
-        self.widest = layout.widest
 
-    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Products of queries and keys, -inf where there are none, (heads, widest, queries)."""
-        found = []
+    def score(self, queries: Tensor, keys: Tensor, into: Tensor) -> None:
+        """Write products of queries and keys, (heads, widest, queries), where there are any."""
         for rows, part, many in self._parts():
             asking, known = _split(queries[rows], many), _split(keys[part], many)
             own = asking.transpose(1, 2) @ known.permute(0, 2, 3, 1)
             if not self.only_last:
                 own = own + own.new_full(own.shape[2:], -torch.inf).triu(1)
             flat = own.permute(1, 3, 0, 2).flatten(2)
-            found.append(functional.pad(flat, (0, 0, 0, self.widest - flat.shape[1]), value=-torch.inf))
-        return torch.cat(found, 2)
+            into[:, : flat.shape[1], rows] = flat
 
     def values(self, chances: Tensor, values: Tensor) -> Tensor:
         """Values weighed by chances (heads, widest, queries), (queries, heads, width)."""

@@ -102,7 +102,7 @@ class Model(ABC):
         """
         for reader in (self.__dict__.get("reader"), self.__dict__.get("tower")):
             if reader is not None:
-                reader.cache.clear()
+                reader.forget()
         PACKED.drop(self.module.parameters())
         if "encoder" in self.__dict__:
             self.encoder.forget_texts()
@@ -129,7 +129,8 @@ class Model(ABC):
         """Input embeddings of all ids, (rows, d); rows may outnumber the tokenizer's ids."""
         module = self.embedding
         if type(module) is nn.Embedding:
-            return module.weight.detach()
+            # The parameter itself, as long as it takes no gradient: what is made of it can be kept.
+            return module.weight.detach() if module.weight.requires_grad else module.weight
         rows = module.num_embeddings
         with torch.no_grad():
             # Some architectures scale or normalise behind the look-up; the module's output is what counts.

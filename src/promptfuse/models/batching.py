@@ -113,14 +113,15 @@ def cut_branches(
         The end of each batch, ascending.
     """
     ends: list[int] = []
-    start, filled = 0, 0
+    start, filled, left = 0, 0, sum(fresh)
     for index, tokens in enumerate(fresh):
-        border = index > start and origin[index] != origin[index - 1]
+        # What is left all fits, so that nothing need be cut at a border to keep a prefix whole.
+        border = index > start and origin[index] != origin[index - 1] and filled + left > budget
         full = filled + tokens > budget or (most_rows is not None and index - start >= most_rows)
         if index > start and (full or (border and 2 * filled >= budget)):
             ends.append(index)
             start, filled = index, 0
-        filled += tokens
+        filled, left = filled + tokens, left - tokens
     return [*ends, len(fresh)] if fresh else []
 
 

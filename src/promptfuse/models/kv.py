@@ -127,6 +127,10 @@ class CausalReader:
                 return reader
         return None
 
+    def forget(self) -> None:
+        """Forget what was read."""
+        self.cache.clear()
+
     # -------------------------------------------------------------------------------- what is asked
 
     @torch.no_grad()

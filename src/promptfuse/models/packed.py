@@ -12,6 +12,7 @@ from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,7 @@ class PackedWeights:
         self._limit = limit
         # By identity: tensors compare element by element.
         self._held: MutableMapping[Tensor, _Packed] = WeakIdKeyDictionary()
+        self._reserved: MutableMapping[object, int] = WeakKeyDictionary()
         self._lock = Lock()
 
     @cached_property
@@ -76,6 +78,23 @@ class PackedWeights:
         """Bytes of packed weights now; those of weights that are gone are gone too."""
         with self._lock:
             return self._count()
+
+    def reserve(self, owner: object, nbytes: int) -> bool:
+        """Count packed weights that an object keeps itself, as long as it lives.
+
+        Args:
+            owner: the object.
+            nbytes: of all its weights.
+
+        Returns:
+            Whether there is room. If there is none, the object has what it had before.
+        """
+        with self._lock:
+            had = self._reserved.get(owner, 0)
+            if nbytes > had and self._count() + nbytes - had > self.limit:
+                return False
+            self._reserved[owner] = nbytes
+        return True
 
     def drop(self, weights: Iterable[Tensor]) -> None:
         """Forget what was made of some weights."""
@@ -103,7 +122,7 @@ class PackedWeights:
                 packed = self._held[weight] = _Packed.of(weight)
             if self._count() + weight.nbytes > self.limit:
                 return plain
-            found = packed.layouts[transposed] = _pack(plain)
+            found = packed.layouts[transposed] = pack(plain)
         return found
 
     def _count(self) -> int:
@@ -111,7 +130,7 @@ class PackedWeights:
             # Moved elsewhere, or made another type: as it is it will not be asked for.
             if weight.dtype != torch.float32 or weight.device.type != "cpu":
                 del self._held[weight]
-        return sum(
+        return sum(self._reserved.values()) + sum(
             blocks.numel() * blocks.element_size()
             for packed in self._held.values()
             for blocks in packed.layouts.values()
@@ -119,7 +138,8 @@ class PackedWeights:
 
 
 @torch.no_grad()
-def _pack(plain: Tensor) -> Tensor:
+def pack(plain: Tensor) -> Tensor:
+    """A weight, (out, in), in the layout of oneDNN."""
     # The second number is how many rows to expect: the layout is the same for 64 and 1,024 of them.
     found: Tensor = torch.ops.mkldnn._reorder_linear_weight(plain.detach().contiguous(), 64)
     return found

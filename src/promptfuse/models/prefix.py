@@ -103,15 +103,15 @@ class Prefix:
 
     Attributes:
         ids: the tokens.
-        keys: for each layer (heads, len(ids), head width).
-        values: for each layer (heads, len(ids), head width).
+        keys: for each layer (heads, len(ids), head width); one tensor where all layers are asked for at once.
+        values: the same.
         following: (vocabulary,) log-probabilities of the next token, from a language model.
         nll: (len(ids) - 1,) NLL of the tokens behind the first, where somebody has asked for it.
     """
 
     ids: tuple[int, ...]
-    keys: tuple[Tensor, ...] = ()
-    values: tuple[Tensor, ...] = ()
+    keys: tuple[Tensor, ...] | Tensor = ()
+    values: tuple[Tensor, ...] | Tensor = ()
     following: Tensor | None = None
     nll: Tensor | None = None
 
@@ -121,8 +121,9 @@ class Prefix:
     @cached_property
     def nbytes(self) -> int:
         """Memory that it holds."""
+        sides = [[side] if isinstance(side, Tensor) else side for side in (self.keys, self.values)]
         extra = [tensor for tensor in (self.following, self.nll) if tensor is not None]
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values, *extra))
+        return sum(tensor.nbytes for tensor in (*sides[0], *sides[1], *extra))
 
 
 EMPTY = Prefix(())
@@ -168,12 +169,14 @@ class PrefixCache:
 
     Attributes:
         nbytes: memory that the held prefixes take.
+        changes: how often the parameters were seen to have changed.
     """
 
     def __init__(self, module: nn.Module, limit: int) -> None:
         self.module = module
         self.limit = limit
         self.nbytes = 0
+        self.changes = 0
         self._held: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
         self._probe = ModuleProbe(module)
         self._seen = self._probe.state()
@@ -194,9 +197,16 @@ class PrefixCache:
         self, rows: Sequence[tuple[int, ...]], usable: Callable[[Prefix], bool] = lambda prefix: True
     ) -> list[Prefix]:
         """``longest`` of several rows; the module's parameters are looked at once."""
-        if self._held and self._seen != self._probe.state():
-            self.clear()
+        self._look()
         return [self._longest(row, usable) for row in rows]
+
+    def _look(self) -> None:
+        """Forget everything if the module's parameters have changed."""
+        state = self._probe.state()
+        if state != self._seen:
+            self._seen = state
+            self.changes += 1
+            self.clear()
 
     def _longest(self, ids: tuple[int, ...], usable: Callable[[Prefix], bool]) -> Prefix:
         for length in range(len(ids), 0, -1):
@@ -209,7 +219,7 @@ class PrefixCache:
     def hold(self, prefixes: Sequence[Prefix]) -> None:
         """Remember prefixes, and forget the oldest where there is no room."""
         if not self._held:
-            self._seen = self._probe.state()
+            self._look()
         for prefix in prefixes:
             old = self._held.pop(prefix.ids, None)
             self.nbytes += prefix.nbytes - (0 if old is None else old.nbytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 from torch import stack as stacked
@@ -31,29 +32,37 @@ class ModuleProbe:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._where: list[tuple[int, int]] = []
+        self._tables: list[dict[str, Any]] = []
+        self._held: list[Any] = []
+        self._ids: list[int] = []
+        self._parameters: list[Tensor] = []
+        self._where: list[int] = []
         self._elements: list[Tensor] = []
+        self._alike = False
 
     def state(self) -> tuple[object, ...]:
         """Something that is equal as long as no parameter has been changed, moved or replaced."""
-        # As ``module.parameters()`` finds them, in a tenth of the time: this is asked in every pass.
-        parameters: list[Tensor] = []
-        waiting = [self.module]
-        while waiting:
-            part = waiting.pop()
-            parameters += [one for one in part._parameters.values() if one is not None and one.numel()]
-            waiting += [child for child in part._modules.values() if child is not None]
-        where = [(id(one), one.data_ptr()) for one in parameters]
+        # This is asked in every pass. What the modules hold is compared by identity, as tensors have to be.
+        if not self._tables or self._ids != [id(one) for table in self._tables for one in table.values()]:
+            self._walk()
+        where = [one.data_ptr() for one in self._parameters]
         if where != self._where:
             self._where = where
-            self._elements = [element_of(one) for one in parameters if not one.is_meta]
-        return tuple(where), sum(map(version_of, parameters)), self._values()
+            self._elements = [element_of(one) for one in self._parameters if not one.is_meta]
+            self._alike = len({(one.dtype, one.device) for one in self._elements}) == 1
+        versions = sum(map(version_of, self._parameters))
+        return tuple(map(id, self._parameters)), tuple(where), versions, self._values()
+
+    def _walk(self) -> None:
+        """Find the modules' tables of parameters and of modules, what they hold, and the parameters."""
+        parts = list(self.module.modules())
+        self._tables = [table for part in parts for table in (part._parameters, part._modules)]
+        self._held = [one for table in self._tables for one in table.values()]
+        self._ids = [*map(id, self._held)]
+        self._parameters = [one for one in self.module.parameters() if one.numel()]
 
     def _values(self) -> tuple[float | None, ...]:
-        kinds = {(one.dtype, one.device) for one in self._elements}
-        if len(kinds) == 1:
-            values = stacked(self._elements).tolist()
-        else:
-            values = [one.item() for one in self._elements]
+        alike = self._alike
+        values = stacked(self._elements).tolist() if alike else [one.item() for one in self._elements]
         # What is no number would never be equal to itself.
         return tuple(None if math.isnan(value) else value for value in values)

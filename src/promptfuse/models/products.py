@@ -19,13 +19,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from transformers.activations import QuickGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from promptfuse.models.packed import PACKED
-
-_QUICK = 1.702
-"""The factor of ``QuickGELUActivation``: x times the sigmoid of 1.702 x."""
 
 
 @cache
@@ -58,44 +54,6 @@ def linear(module: nn.Module, inputs: Tensor) -> Tensor:
     return found
 
 
-def feed_forward(
-    norm: nn.Module, first: nn.Module, activation: nn.Module, second: nn.Module, inputs: Tensor
-) -> Tensor:
-    """``inputs + second(activation(first(norm(inputs))))``; OpenAI's GELU within the first product.
-
-    The layer between the two is the widest of a block, so that each pass over it counts. oneDNN knows the
-    swish, x times its sigmoid: the GELU of x is the swish of 1.702 x, divided by 1.702. The norm multiplies
-    by the one factor and the sum by the other, so that neither is a pass of its own.
-
-    Args:
-        norm: the layer before them.
-        first: the layer that widens.
-        activation: what comes between.
-        second: the layer that narrows.
-        inputs: (rows, d).
-    """
-    if (
-        isinstance(activation, QuickGELUActivation)
-        and not torch.is_grad_enabled()
-        and type(norm) is nn.LayerNorm
-        and type(first) is type(second) is nn.Linear
-        and _asked(inputs, first.weight)
-        and second.weight.dtype == torch.float32
-    ):
-        normed = functional.layer_norm(
-            inputs, norm.normalized_shape, _scaled(norm.weight), _scaled(norm.bias), norm.eps
-        )
-        if not norm.elementwise_affine:
-            normed = normed * _QUICK
-        inner = _multiply(normed, first.weight, _scaled(first.bias), "swish")
-        return torch.add(inputs, _multiply(inner, second.weight, _scaled(second.bias)), alpha=1 / _QUICK)
-    return inputs + linear(second, activation(linear(first, norm(inputs))))
-
-
-def _scaled(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias * _QUICK
-
-
 def product(inputs: Tensor, weight: Tensor) -> Tensor:
     """``inputs @ weight.T``, faster where neither takes a gradient.
 
@@ -104,6 +62,9 @@ def product(inputs: Tensor, weight: Tensor) -> Tensor:
         weight: (out, d), or the transpose of a (d, out).
     """
     if _asked(inputs, weight) and not (torch.is_grad_enabled() and inputs.requires_grad):
+        base = weight._base
+        if base is not None and base.dim() == 2 and weight.T.is_set_to(base):
+            return _multiply(inputs, base, None, transposed=True)  # What is kept is kept of the parameter.
         return _multiply(inputs, weight, None)
     return functional.linear(inputs, weight)
 
@@ -222,18 +183,15 @@ def _plain(inputs: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _multiply(
-    inputs: Tensor, weight: Tensor, bias: Tensor | None, behind: str = "none", transposed: bool = False
-) -> Tensor:
+def _multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool = False) -> Tensor:
     """A product and its bias, by oneDNN.
 
     Args:
         inputs: (..., in).
         weight: (out, in), or (in, out) if it is transposed.
         bias: (out,) or None.
-        behind: what is applied to the result within the same pass.
         transposed: whether the weight is.
     """
     matrix = PACKED.of(weight, transposed)
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, matrix, bias, behind, [], "")
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, matrix, bias, "none", [], "")
     return found

@@ -13,9 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from promptfuse.models.attention import Layout, attend, reading_order
-from promptfuse.models.prefix import Branches, Prefix, PrefixCache, ragged_positions
-from promptfuse.models.products import feed_forward, linear
+from promptfuse.models.attention import Layout, attend, before, reading_order
+from promptfuse.models.packed_blocks import PackedBlock, PackedBlocks
+from promptfuse.models.prefix import Branches, Prefix, PrefixCache
+from promptfuse.models.products import linear
+from promptfuse.models.tower_blocks import Block, ModuleBlock
+from promptfuse.models.tower_gradient import read_and_differentiate
 
 _PARTS = {"embeddings", "encoder", "final_layer_norm"}
 _LAYER = {"self_attn", "layer_norm1", "mlp", "layer_norm2"}
@@ -35,9 +38,10 @@ class TextTower:
     def __init__(self, module: Any, projection: nn.Module, limit: int) -> None:
         self.module = module
         self.projection = projection
-        self.layers = list(module.encoder.layers)
-        self.heads = int(self.layers[0].self_attn.num_heads)
         self.cache = PrefixCache(module, limit)
+        self._blocks: list[ModuleBlock] = []
+        self._packed: PackedBlocks | None = None
+        self._seen = -1
 
     @staticmethod
     def matches(module: Any) -> bool:
@@ -56,6 +60,12 @@ class TextTower:
                 for layer in layers
             )
         )
+
+    def forget(self) -> None:
+        """Forget what was read, and what was made of the weights."""
+        self.cache.clear()
+        self._packed = None
+        self._seen = -1
 
     # -------------------------------------------------------------------------------- what is asked
 
@@ -89,7 +99,7 @@ class TextTower:
             [branches.origin[index] for index in order],
             [branches.shared[index] for index in order],
             [rows[index][branches.shared[index] :][: lengths[index]] for index in order],
-            None if branches.embeddings is None else branches.embeddings[torch.tensor(order)],
+            None if branches.embeddings is None else (branches.embeddings, order),
             pool=True,
         )
         place = torch.tensor(order, device=hidden.device).argsort()
@@ -106,12 +116,14 @@ class TextTower:
         fresh = [row[len(prefix) :] for row, prefix in zip(order, prefixes, strict=True)]
         shared = [len(prefix) for prefix in prefixes]
         _, new = self._read(prefixes, range(len(order)), shared, fresh, None, pool=False)
+        # (layers, heads, all rows' new tokens, width)
+        keys, values = (torch.stack(side).transpose(1, 2) for side in zip(*new, strict=True))
         found, first = {}, 0
         for row, prefix, tail in zip(order, prefixes, fresh, strict=True):
             part = slice(first, first := first + len(tail))
-            keys = _extend(prefix.keys, [key[part].transpose(0, 1) for key, _ in new])
-            values = _extend(prefix.values, [value[part].transpose(0, 1) for _, value in new])
-            found[row] = Prefix(row, keys, values)
+            found[row] = Prefix(
+                row, _extend(prefix.keys, keys[:, :, part]), _extend(prefix.values, values[:, :, part])
+            )
         return found
 
     def _read(
@@ -120,7 +132,7 @@ class TextTower:
         origin: Sequence[int],
         shared: Sequence[int],
         fresh: Sequence[Sequence[int]],
-        embeddings: Tensor | None,
+        embeddings: tuple[Tensor, Sequence[int]] | None,
         pool: bool,
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Read branches' new tokens, the branches in their ``reading_order``.
@@ -130,7 +142,7 @@ class TextTower:
             origin: for each branch the number of its prefix.
             shared: for each branch how many tokens of the prefix it sees.
             fresh: for each branch its new tokens, at least one.
-            embeddings: (branches, length, d) of the whole rows, or None to look the new tokens up.
+            embeddings: (rows, length, d) of whole rows, and each branch's row; None to look tokens up.
             pool: whether the branches' last tokens are wanted rather than keys and values.
 
         Returns:
@@ -143,36 +155,47 @@ class TextTower:
             ids = torch.tensor([token for tail in fresh for token in tail], device=device)
             hidden = self.module.embeddings.token_embedding(ids)
         else:
-            lengths = torch.tensor([len(tail) for tail in fresh], device=device)
-            rows, _ = ragged_positions(torch.zeros_like(lengths), lengths)
-            hidden = embeddings[rows, layout.positions]
-        hidden = hidden + self.module.embeddings.position_embedding(layout.positions)
-        collected = []
-        for number, layer in enumerate(self.layers):
-            final = number == len(self.layers) - 1
-            attention = layer.self_attn
-            normed = layer.layer_norm1(hidden)
-            keys, values = (
-                linear(projection, normed).view(len(normed), self.heads, -1)
-                for projection in (attention.k_proj, attention.v_proj)
+            given, rows = embeddings
+            first = [row * given.shape[1] for row, tail in zip(rows, fresh, strict=True) for _ in tail]
+            # On the way back one index costs less than two.
+            hidden = given.flatten(0, 1).index_select(
+                0, torch.tensor(first, device=device) + layout.positions
             )
+        hidden = hidden + self.module.embeddings.position_embedding(layout.positions)
+        known = before(prefixes, layout) or [(None, None)] * len(self.module.encoder.layers)
+        gradient = torch.is_grad_enabled() and hidden.requires_grad
+        packed = self._packed_blocks(gradient)
+        if packed is not None and gradient:
+            return read_and_differentiate(packed, hidden, known, layout), []
+        blocks: Sequence[Block] = self._blocks if packed is None else packed
+        collected = []
+        for number, block in enumerate(blocks):
+            final = number == len(blocks) - 1
+            # Nobody attends to what the other tokens become.
+            asking = layout.last if final and pool else None
+            queries, keys, values = block.project(hidden, asking)
             if not pool:
                 collected.append((keys, values))
                 if final:
-                    break
-            if final:  # Nobody attends to what the other tokens become.
-                hidden, normed = hidden[layout.last], normed[layout.last]
-            queries = linear(attention.q_proj, normed).view(len(normed), self.heads, -1)
-            queries = queries * attention.scale
-            mixed = attend(queries, keys, values, prefixes, number, layout, final)
-            hidden = hidden + linear(attention.out_proj, mixed.flatten(1))
-            mlp = layer.mlp
-            hidden = feed_forward(layer.layer_norm2, mlp.fc1, mlp.activation_fn, mlp.fc2, hidden)
-        return (hidden if pool else hidden[:0]), collected
+                    return hidden[:0], collected
+            mixed = attend(queries, keys, values, known[number], layout, asking is not None)
+            hidden = block.finish(hidden if asking is None else hidden[asking], mixed)
+        return hidden, collected
+
+    def _packed_blocks(self, gradient: bool) -> list[PackedBlock] | None:
+        """The layers with weights prepared for oneDNN, where there are any.
+
+        What was made of the weights holds as long as the prefixes do, which every branch goes on from: the
+        cache looks at the weights when it is asked for those.
+        """
+        if self._seen != self.cache.changes:
+            self._seen = self.cache.changes
+            self._blocks = [ModuleBlock(layer) for layer in self.module.encoder.layers]
+            self._packed = None  # First, to make room.
+            self._packed = PackedBlocks(self.module.encoder.layers)
+        return None if self._packed is None else self._packed.usable(gradient)
 
 
-def _extend(old: tuple[Tensor, ...], new: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Keys or values with those of further tokens behind them, layer by layer."""
-    if not old:
-        return tuple(tensor.contiguous() for tensor in new)
-    return tuple(torch.cat(pair, 1) for pair in zip(old, new, strict=True))
+def _extend(old: Tensor | tuple[Tensor, ...], new: Tensor) -> Tensor:
+    """Keys or values of all layers with those of further tokens behind them."""
+    return torch.cat([old, new], 2) if isinstance(old, Tensor) else new.contiguous()

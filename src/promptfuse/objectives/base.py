@@ -257,20 +257,20 @@ class Term(ABC):
             probe as the model read it.
         """
         losses_of = losses_of or self.losses
-        slot = torch.zeros_like(batch.ids, dtype=torch.bool)
-        for index, (first, length) in enumerate(places):
-            slot[index, first : first + length] = True
+        first, length = torch.tensor(places, device=batch.ids.device).unbind(1)
+        column = torch.arange(batch.ids.shape[1], device=batch.ids.device)
+        slot = (column >= first[:, None]) & (column < (first + length)[:, None])
         batch = replace(batch, open=slot)
         with torch.no_grad():
-            embeddings = self.model.embedding(batch.ids).clone()
+            embeddings = self.model.embedding(batch.ids)
         # What stands in the slot is what the linear estimate starts from, rounding included.
         probe = probe.to(embeddings)
-        for index, (first, length) in enumerate(places):
-            embeddings[index, first : first + length] = probe[index // (len(places) // len(probe))]
+        each = probe.repeat_interleave(len(places) // len(probe), 0)
+        embeddings = torch.where(slot[..., None], each[:, None], embeddings)
         embeddings.requires_grad_(True)
         rows = batch.rows
         # Nothing before the placeholder depends on it, so a causal model need not read that again.
-        beginnings = [row[:first] for row, (first, _) in zip(rows, places, strict=True)]
+        beginnings = [row[:start] for row, (start, _) in zip(rows, places, strict=True)]
         branches = self.model.grow(rows, beginnings)
         with torch.enable_grad():
             if branches is None:
@@ -282,9 +282,8 @@ class Term(ABC):
             if losses.requires_grad:  # A language model predicts nothing behind a slot that ends the row.
                 (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
         gradient = at_least_float32(gradient)
-        found = gradient.new_zeros(len(places), max(length for _, length in places), gradient.shape[-1])
-        for index, (first, length) in enumerate(places):
-            found[index, :length] = gradient[index, first : first + length]
+        found = gradient.new_zeros(len(places), int(length.max()), gradient.shape[-1])
+        found[column[: found.shape[1]] < length[:, None]] = gradient[slot]
         return losses.detach(), found, at_least_float32(probe)
 
     def _tail_ids(self, tail: str) -> list[int]:
