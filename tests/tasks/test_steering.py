@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 import promptfuse as pf
+from promptfuse.models.presets import PRESETS
 from promptfuse.tasks import caption_all
 from promptfuse.tasks.steering import read_steers
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:3]
+IMAGE_WEIGHT = PRESETS["mini"].image_weight
 QUICK: dict[str, Any] = {"steps": 4, "beams": 2, "candidates": 6}
 OPTIONS = ["--steps", "4", "--beams", "2", "--candidates", "6"]
 
@@ -65,7 +67,8 @@ def test_terms_are_the_labels_losses_with_their_weights(
         weights={"steer:neutral": -0.75},
     )
     assert objective.weights == {
-        "fluency": 1.0, "image": 5.5, "steer:POSITIVE": 2.5, "steer:neutral": -0.75, "steer:positive": 1.5,
+        "fluency": 1.0, "image": IMAGE_WEIGHT, "steer:POSITIVE": 2.5, "steer:neutral": -0.75,
+        "steer:positive": 1.5,
     }  # fmt: skip
     text = "A brown dog runs through the green grass."
     found = objective.exact(text)
@@ -140,7 +143,12 @@ def test_two_steers_on_the_command_line(
     rows = [json.loads(line) for line in out.splitlines()]
     for row in rows:
         assert row["steer"] == steers
-        assert row["weights"] == {"fluency": 1.0, "image": 5.5, "steer:neutral": 3.0, "steer:positive": -1.0}
+        assert row["weights"] == {
+            "fluency": 1.0,
+            "image": IMAGE_WEIGHT,
+            "steer:neutral": 3.0,
+            "steer:positive": -1.0,
+        }
         assert row["models"]["steer:neutral"]["name"] == str(folder)
         total = sum(row["weights"][name] * loss for name, loss in row["terms"].items())
         assert row["value"] == pytest.approx(total)

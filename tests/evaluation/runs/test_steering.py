@@ -4,8 +4,10 @@ import pytest
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.runs import check_run, load_run_config, read_manifest, run_dataset
+from promptfuse.models.presets import PRESETS
 from tests.evaluation.runs.conftest import QUICK, contents, write_config, write_photos
 
+IMAGE_WEIGHT = PRESETS["mini"].image_weight
 STEER = ["mini-tone:negative=4", "sentiment:positive=-1"]
 
 
@@ -15,7 +17,12 @@ def test_a_run_is_steered(tmp_path):
     assert check_run(config).models["mini-tone"].labels == ("negative", "positive")
     assert run_dataset(config, tmp_path / "run").done == 2
     for line in contents(tmp_path / "run").values():
-        assert line["weights"] == {"fluency": 1, "image": 5.5, "steer:negative": 4, "steer:positive": -1}
+        assert line["weights"] == {
+            "fluency": 1,
+            "image": IMAGE_WEIGHT,
+            "steer:negative": 4,
+            "steer:positive": -1,
+        }
         assert line["terms"]["steer:negative"] < line["terms"]["steer:positive"]
     manifest = read_manifest(tmp_path / "run")
     assert manifest.recipe["steer"] == STEER
