@@ -98,6 +98,7 @@ def compare(own: list[Course], reference: list[Course]) -> dict[str, Any]:
     each = [
         (seconds_to(course, value), seconds_to(other, value))
         for course, other, value in zip(own, reference, goals, strict=True)
+        if math.isfinite(value)
     ]
     ratios = [mine / other for mine, other in each if math.isfinite(mine)]
     return {

@@ -78,6 +78,11 @@ class ClipBatches:
         self.photo_rows = np.stack(
             [clean[a:b].mean(0) for a, b in zip(self.firsts, self.firsts[1:], strict=False)]
         )
+        # Behind captions without photos come damaged ones, first of the train photos: those of photos
+        # that are left out are left out too.
+        coco = (len(self.texts.other) - int(self.firsts[-1])) // 2
+        left = range(coco + int(self.firsts[self.train]), coco + int(self.firsts[-1]))
+        self.others = [index for index in range(len(self.texts.other)) if index not in left]
         self.labelled = sources.labelled_photos(data)
         self.labelled_hidden = np.load(features / "labelled.npy", mmap_mode="r")
         self.usable = [index for index, photo in enumerate(self.labelled) if not photo.held]
@@ -116,7 +121,7 @@ class ClipBatches:
             for caption in rng.sample(range(self.counts[index]), CAPTIONS_PER_PHOTO)
         ]
         captions = len(self.texts.captions)
-        others = draw.integers(0, len(self.texts.other), self.sizes[2])
+        others = np.array([self.others[at] for at in draw.integers(0, len(self.others), self.sizes[2])])
         names = [self.labelled[index].names for index in extra]
         labels = [self.coder.label(group, rng) for group in names]
         named = [self.name_rows[group[0]] for group in names]

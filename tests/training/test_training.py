@@ -167,7 +167,7 @@ def small_data(tmp_path):
     (work / "texts.json").write_text(json.dumps(vars(texts)))
     generator = np.random.default_rng(0)
     np.save(work / "teacher.npy", generator.normal(size=(len(texts.all), 6)).astype(np.float16))
-    (work / "teacher.done").write_text(str(len(texts.all)))
+    (work / "teacher.done").write_text(f"{len(texts.all)} {distillation.checksum(texts.all)}")
     np.save(work / "flickr_train.npy", np.arange(4.0).reshape(2, 2, 1, 1, 1).astype(np.float16))
     np.save(work / "labelled.npy", (10 + np.arange(24.0)).reshape(24, 1, 1, 1, 1).astype(np.float16))
     return data, work
@@ -200,6 +200,20 @@ def test_batches_hold_each_photo_with_its_own_captions_and_their_teacher(small_d
 
 def test_texts_that_the_teacher_has_not_read_are_refused(small_data):
     _, work = small_data
-    (work / "teacher.done").write_text("1")
-    with pytest.raises(SystemExit, match="run training\\.teacher again"):
-        distillation.load(work)
+    texts, _ = distillation.load(work)
+    for done in (f"1 {distillation.checksum(texts.all)}", f"{len(texts.all)} {distillation.checksum(['x'])}"):
+        (work / "teacher.done").write_text(done)
+        with pytest.raises(SystemExit, match="run training\\.teacher again"):
+            distillation.load(work)
+
+
+def test_texts_of_photos_that_are_left_out_are_never_drawn(small_data):
+    data, work = small_data
+    batches = ClipBatches(data, work, work, Captions(), (1, 1, 64), leave=1)
+    texts, _ = distillation.load(work)
+    # One caption of COCO, then damaged ones of two train photos' two captions each.
+    allowed = {texts.other[index] for index in (0, 1, 2, 5)}
+    assert {text for step in range(4) for text in batches(step, "cpu").texts[-64:]} == allowed
+    assert not {text for step in range(4) for text in batches(step, "cpu").texts[:2]} & set(
+        texts.captions[2 * distillation.VARIANTS :]
+    )

@@ -124,13 +124,18 @@ class Model(ABC):
         module: nn.Module = self.text_module.get_input_embeddings()  # type: ignore[operator]
         return module
 
-    @cached_property
+    @property
     def embedding_table(self) -> Tensor:
         """Input embeddings of all ids, (rows, d); rows may outnumber the tokenizer's ids."""
         module = self.embedding
         if type(module) is nn.Embedding:
             # The parameter itself, as long as it takes no gradient: what is made of it can be kept.
             return module.weight.detach() if module.weight.requires_grad else module.weight
+        return self._embedded
+
+    @cached_property
+    def _embedded(self) -> Tensor:
+        module = self.embedding
         rows = module.num_embeddings
         with torch.no_grad():
             # Some architectures scale or normalise behind the look-up; the module's output is what counts.

@@ -188,9 +188,12 @@ class PackedBlocks:
         Args:
             gradient: whether gradients at the tower's input are wanted.
         """
-        if self.blocks is None or not torch.backends.mkldnn.enabled:
+        if self.blocks is None or not torch.backends.mkldnn.enabled or torch.is_autocast_enabled("cpu"):
             return None
-        if any(part._forward_hooks or part._forward_pre_hooks for part in self._modules):
+        if any(
+            part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+            for part in self._modules
+        ):
             return None
         if torch.is_grad_enabled() and any(
             weight.requires_grad
@@ -211,6 +214,8 @@ def _is_plain(layer: Any) -> bool:
     return (
         all(type(part) is nn.Linear for part in linears)
         and all(type(part) is nn.LayerNorm for part in norms)
+        and isinstance(mlp.activation_fn, nn.Module)
+        and not getattr(mlp.activation_fn, "inplace", False)  # The way back needs what goes in.
         and all("forward" not in part.__dict__ for part in (*linears, *norms, mlp.activation_fn))
         and all(one.dtype == torch.float32 and one.device.type == "cpu" for one in layer.parameters())
     )

@@ -41,7 +41,7 @@ class ModuleProbe:
         self._alike = False
 
     def state(self) -> tuple[object, ...]:
-        """Something that is equal as long as no parameter has been changed, moved or replaced."""
+        """Something that is equal as long as no parameter or module has been changed, moved or replaced."""
         # This is asked in every pass. What the modules hold is compared by identity, as tensors have to be.
         if not self._tables or self._ids != [id(one) for table in self._tables for one in table.values()]:
             self._walk()
@@ -51,7 +51,7 @@ class ModuleProbe:
             self._elements = [element_of(one) for one in self._parameters if not one.is_meta]
             self._alike = len({(one.dtype, one.device) for one in self._elements}) == 1
         versions = sum(map(version_of, self._parameters))
-        return tuple(map(id, self._parameters)), tuple(where), versions, self._values()
+        return tuple(self._ids), tuple(where), versions, self._values()
 
     def _walk(self) -> None:
         """Find the modules' tables of parameters and of modules, what they hold, and the parameters."""

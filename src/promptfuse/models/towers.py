@@ -8,6 +8,7 @@ exactly these parts and a trial shows that both passes agree; see ``TextTower.of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ _PARTS = {"embeddings", "encoder", "final_layer_norm"}
 _LAYER = {"self_attn", "layer_norm1", "mlp", "layer_norm2"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "out_proj"}
 _MLP = {"activation_fn", "fc1", "fc2"}
+
+
+_PREPARING = Lock()
+"""One for all towers, so that they can be copied and pickled."""
 
 
 class TextTower:
@@ -189,10 +194,12 @@ class TextTower:
         cache looks at the weights when it is asked for those.
         """
         if self._seen != self.cache.changes:
-            self._seen = self.cache.changes
-            self._blocks = [ModuleBlock(layer) for layer in self.module.encoder.layers]
-            self._packed = None  # First, to make room.
-            self._packed = PackedBlocks(self.module.encoder.layers)
+            with _PREPARING:
+                if self._seen != (changes := self.cache.changes):
+                    self._blocks = [ModuleBlock(layer) for layer in self.module.encoder.layers]
+                    self._packed = None  # First, to make room.
+                    self._packed = PackedBlocks(self.module.encoder.layers)
+                    self._seen = changes  # Last: until now other threads wait.
         return None if self._packed is None else self._packed.usable(gradient)
 
 

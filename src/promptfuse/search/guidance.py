@@ -126,7 +126,7 @@ class Guidance:
             gain = self.gains[name].value
             change = gain * losses.nan_to_num(0.0)
             if name in self.surrogates and (found := self.surrogates[name].correction(gain)) is not None:
-                change += found.cpu().nan_to_num(0.0)
+                change += found.cpu().nan_to_num(0.0, 0.0, 0.0)
             mean = (chance * change).sum(1, keepdim=True) / chance.sum(1, keepdim=True).clamp_min(1e-9)
             # A token that begins no word (punctuation, a suffix) is taken to change nothing.
             change = torch.where(known, change - mean, torch.zeros_like(change))
@@ -159,9 +159,10 @@ class Guidance:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Undo ``state_dict``; searches that were saved before there were surrogates have the sums alone."""
+        gains = state["gains"] if "surrogates" in state else state
         for name, gain in self.gains.items():
-            gain.xy, gain.xx, gain.count = state["gains"][name]
+            gain.xy, gain.xx, gain.count = gains[name]
         for name, surrogate in self.surrogates.items():
             surrogate.load_state_dict(state["surrogates"][name])
 

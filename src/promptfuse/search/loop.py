@@ -24,7 +24,7 @@ from promptfuse.search.readback import RoundTrip
 from promptfuse.search.registry import make_proposer
 from promptfuse.search.result import Result, describe_models
 from promptfuse.search.scoring import hypotheses, known_fluency
-from promptfuse.search.state import RunFolder, plain
+from promptfuse.search.state import RunFolder, given
 from promptfuse.search.stopping import Stopping, shared_out, stopping_of
 from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
 from promptfuse.search.weighing import Scalarisation, Weighing, Weights
@@ -372,7 +372,7 @@ class Search:
             ConfigError: if the state belongs to other settings or models.
         """
         for key, own in (("config", self.config), ("objective", self._described)):
-            if plain(state[key]) != plain(own):
+            if given(state[key]) != given(own):
                 raise ConfigError(
                     f"the saved search has another {key}; resume with the settings it was made with"
                 )

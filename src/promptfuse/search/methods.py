@@ -75,8 +75,8 @@ class AutoDAN:
         _require(0 <= self.gain <= 10, f"gain: {self.gain} is out of range; give 0 to 10")
         _require(1 <= self.subtokens <= 8, f"subtokens: {self.subtokens} is out of range; give 1 to 8")
         _require(
-            self.ridge is None or 0 < self.ridge < float("inf"),
-            f"ridge: {self.ridge} is out of range; give a number above 0, or none",
+            self.ridge is None or 1e-6 <= self.ridge < float("inf"),
+            f"ridge: {self.ridge} is out of range; give 1e-6 or more, or none",
         )
         _require(
             0 < self.probe_temperature <= 100,

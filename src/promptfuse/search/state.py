@@ -31,11 +31,11 @@ def tensor_from_json(values: dict[str, Any]) -> Tensor:
     return torch.from_numpy(array.astype(np.float32).reshape(values["shape"]))
 
 
-def plain(value: Any) -> Any:
-    """Tuples as lists, as JSON gives them back."""
+def given(value: Any) -> Any:
+    """Settings as JSON gives them back, without those that are None: later versions may have more."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: given(item) for key, item in value.items() if item is not None}
+    return [given(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class RunFolder:

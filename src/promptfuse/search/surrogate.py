@@ -19,6 +19,9 @@ from promptfuse.adapters import Transport
 MOST_OBSERVATIONS = 512
 """What lies further back is forgotten, so that a step takes no longer as a search goes on."""
 
+MOST_SIBLINGS = 64
+"""Of one beam's candidates the most promising count, so that steps before are not crowded out."""
+
 
 class _Siblings(NamedTuple):
     """Candidates of one beam: their tokens, and their estimated and true losses."""
@@ -51,23 +54,25 @@ class Surrogate:
         """Add the candidates of one beam.
 
         Args:
-            tokens: the primary's tokens that were appended, all with an estimate.
+            tokens: the primary's tokens that were appended, all with an estimate, the most promising first.
             estimated: (tokens,) their estimated losses.
             true: (tokens,) their true losses.
         """
-        self._add(_Siblings(list(tokens), estimated.tolist(), true.tolist()))
+        few = slice(MOST_SIBLINGS)
+        self._add(_Siblings(list(tokens[few]), estimated[few].tolist(), true[few].tolist()))
         count = sum(len(group.tokens) for group in self.seen)
         while count > MOST_OBSERVATIONS and len(self.seen) > 1:
             count -= len(self.seen.pop(0).tokens)
             self._features.pop(0)
 
     def _add(self, group: _Siblings) -> None:
-        embeddings = self.transport.embeddings_of(group.tokens).float()
+        # In double precision, since a small ridge leaves the kernel near singular.
+        embeddings = self.transport.embeddings_of(group.tokens).double().cpu()
         self.seen.append(group)
         self._features.append(embeddings - embeddings.mean(0))
 
     def direction(self, gain: float) -> Tensor | None:
-        """The regression's coefficients, (d,); None while nothing has been seen.
+        """The regression's coefficients, (d,); None while nothing has been seen that tells words apart.
 
         Args:
             gain: the factor on the estimates, behind which changes are left over.
@@ -78,15 +83,16 @@ class Surrogate:
         features = torch.cat(self._features)
         kernel = features @ features.T
         scale = float(kernel.diagonal().mean())
-        if scale == 0:
-            return None
         kernel.diagonal().add_(self.ridge * scale)
-        solved = torch.cholesky_solve(left.to(kernel)[:, None], torch.linalg.cholesky(kernel))
-        return (features.T @ solved)[:, 0]
+        factor, failed = torch.linalg.cholesky_ex(kernel)
+        if scale == 0 or int(failed) or not bool(torch.isfinite(left).all()):
+            return None
+        return (features.T @ torch.cholesky_solve(left[:, None], factor))[:, 0].float()
 
     @staticmethod
     def _left_over(group: _Siblings, gain: float) -> Tensor:
-        left = torch.tensor(group.true) - gain * torch.tensor(group.estimated)
+        wide = torch.float64
+        left = torch.tensor(group.true, dtype=wide) - gain * torch.tensor(group.estimated, dtype=wide)
         return left - left.mean()
 
     def correction(self, gain: float) -> Tensor | None:
