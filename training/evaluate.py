@@ -18,6 +18,7 @@ from PIL import Image
 from promptfuse.models import CausalLM, ImageTextModel, SequenceClassifier, load_image, load_model
 from training import data as sources
 from training.train_lm import evaluate as perplexity
+from training.variants import with_article
 
 BATCH = 64
 
@@ -58,7 +59,7 @@ def zero_shot(model: ImageTextModel, data: Path) -> dict[str, float]:
     held = [photo for photo in sources.labelled_photos(data) if photo.held]
     classes = sorted({photo.names for photo in held})
     names = [group[0] for group in classes]
-    prompts = [f"a photo of {'an' if name[0].lower() in 'aeiou' else 'a'} {name}" for name in names]
+    prompts = [f"a photo of {with_article(name)}" for name in names]
     scores = image_features(model, [photo.path for photo in held]) @ text_features(model, prompts).T
     truth = torch.tensor([classes.index(photo.names) for photo in held])[:, None]
     top = scores.topk(5).indices

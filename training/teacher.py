@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from promptfuse.models import SentenceEncoder, load_model
 from training import data as sources
-from training.variants import Captions
+from training.variants import Captions, with_article
 
 VARIANTS = 5
 """Texts of each caption: itself, and so many less one as ``Captions.vary`` makes them."""
@@ -100,9 +100,7 @@ def make_texts(data: Path, coder: Captions, seed: int) -> Texts:
     # By the square root, so that rare words come up too.
     weights = list(accumulate(counts[word] ** 0.5 for word in words))
     damaged = [damage(text, words, weights, rng) for text in [*captions[::VARIANTS], *coco]]
-    labels = [
-        f"a photo of {'an' if name[0].lower() in 'aeiou' else 'a'} {name}" for name in class_names(data)
-    ]
+    labels = [f"a photo of {with_article(name)}" for name in class_names(data)]
     return Texts(captions, [*coco, *damaged], labels)
 
 

@@ -36,7 +36,7 @@ from training import data as sources
 from training.clip_batches import ClipBatches
 from training.common import Optimisers, Run, pad, rate, save_half, seed_everything, split_parameters
 from training.losses import contrast, likeness, same_neighbours
-from training.variants import Captions
+from training.variants import Captions, with_article
 from training.vision import IMAGE_SIZE, from_tensorflow, tail_forward, tail_parameters
 
 
@@ -67,12 +67,6 @@ def build(weights: Path, tokenizer: PreTrainedTokenizerBase) -> VisionTextDualEn
     return model
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Tensor:
-    """(texts, longest) ids, right-padded with the end mark."""
-    rows = tokenizer(texts, truncation=True, max_length=40)["input_ids"]
-    return pad(rows, tokenizer.eos_token_id)
-
-
 def pooled(
     model: VisionTextDualEncoderModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], chunk: int = 100
 ) -> Tensor:
@@ -88,11 +82,6 @@ def pooled(
         ids = functional.pad(ids, (0, -ids.shape[1] % 4), value=tokenizer.eos_token_id)
         found.append(model.text_model(input_ids=ids.to(model.logit_scale.device)).pooler_output)
     return torch.cat(found)[torch.tensor(order).argsort().to(found[0].device)]
-
-
-def text_features(model: VisionTextDualEncoderModel, ids: Tensor) -> Tensor:
-    """Unit text features, (texts, 256)."""
-    return project(model, model.text_model(input_ids=ids).pooler_output)
 
 
 def project(model: VisionTextDualEncoderModel, pooled: Tensor) -> Tensor:
@@ -123,12 +112,7 @@ def retrieval(
     )
     texts = [sources.clean_caption(text) for group in captions for text in group]
     owner = torch.tensor([index for index, group in enumerate(captions) for _ in group], device=device)
-    features = torch.cat(
-        [
-            text_features(model, encode(tokenizer, texts[i : i + 500]).to(device))
-            for i in range(0, len(texts), 500)
-        ]
-    )
+    features = project(model, pooled(model, tokenizer, texts))
     scores = features @ images.T
     rank = (scores > scores.gather(1, owner[:, None])).sum(1)
     return {f"t2i_r{k}": round(float((rank < k).float().mean()), 4) for k in (1, 5, 10)}
@@ -150,8 +134,8 @@ def zero_shot(
             for part in np.array_split(hidden, 16)
         ]
     )
-    prompts = [f"a photo of {'an' if name[0].lower() in 'aeiou' else 'a'} {name}" for name in classes]
-    top = (images @ text_features(model, encode(tokenizer, prompts).to(device)).T).topk(5).indices
+    prompts = [f"a photo of {with_article(name)}" for name in classes]
+    top = (images @ project(model, pooled(model, tokenizer, prompts)).T).topk(5).indices
     truth = torch.tensor(target, device=device)[:, None]
     return {
         "zero_shot_top1": round(float((top[:, :1] == truth).any(1).float().mean()), 4),

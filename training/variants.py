@@ -10,6 +10,11 @@ from training.opinions import choose
 PHOTO_PREFIXES = ("a photo of", "an image of", "a picture of", "a close up of", "there is", "")
 
 
+def with_article(name: str) -> str:
+    """``a goldfish``, ``an owl``."""
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
 class Captions:
     """Draws a text for a photo: clean, cut short, prefixed or with an opinion."""
 
@@ -31,6 +36,5 @@ class Captions:
     def label(self, names: tuple[str, ...], rng: random.Random) -> str:
         """A caption for a class name; the most common name half of the time."""
         name = names[0] if rng.random() < 0.5 else rng.choice(names)
-        article = "an" if name[0].lower() in "aeiou" else "a"
-        text = f"{rng.choice(PHOTO_PREFIXES)} {article} {name}".strip()
+        text = f"{rng.choice(PHOTO_PREFIXES)} {with_article(name)}".strip()
         return text + "." if rng.random() < 0.5 else text
