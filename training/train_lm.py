@@ -31,6 +31,7 @@ from training.common import (
     split_parameters,
 )
 from training.opinions import choose
+from training.variants import with_article
 
 PREFIXES = ("A photo of", "An image of", "A picture of", "This is")
 
@@ -74,8 +75,7 @@ class Mixture:
             texts.append(text)
         texts += rng.sample(self.reviews, 6000) + rng.sample(self.wiki, min(800, len(self.wiki)))
         for name in rng.sample(self.names, min(400, len(self.names))):
-            article = "an" if name[0].lower() in "aeiou" else "a"
-            texts.append(f"{rng.choice(PREFIXES)} {article} {name}.")
+            texts.append(f"{rng.choice(PREFIXES)} {with_article(name)}.")
         end = self.tokenizer.eos_token_id
         return [[end, *ids[:94], end] for ids in self.tokenizer(texts)["input_ids"]]
 
