@@ -22,6 +22,10 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="The page; report.html, or none with --json.")
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The tables for a paper or a notebook: .md, .tex or .csv."),
+    ] = None,
     references: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="Captions that people wrote; else those that the runs name."),
@@ -62,12 +66,16 @@ def report(
     from promptfuse.evaluation.report import compare, load_judges, load_runs, measure_runs
     from promptfuse.evaluation.report.gallery import begin_thumbnails
     from promptfuse.evaluation.report.page import write_report
-    from promptfuse.whole_files import check_target
+    from promptfuse.evaluation.report.text_tables import text_tables, writer_for
+    from promptfuse.whole_files import check_target, write_whole
 
     start = time.perf_counter()
     page = out if out is not None else None if as_json else Path("report.html")
     if page is not None:
         check_target(page)
+    if table is not None:
+        writer_for(table)
+        check_target(table)
     names = listed(metric or []) or None
     choose(names)
     comparison = compare(load_runs(folders), references)
@@ -80,6 +88,8 @@ def report(
         measured = measure_runs(comparison, judges, metrics=names, java=java, resamples=resamples)
         if page is not None:
             write_report(page, measured, photos=pictures, limit=limit_gallery)
+    if table is not None:
+        write_whole(table, text_tables(measured, table))
     if as_json:
         typer.echo(json.dumps(measured.to_dict(), ensure_ascii=False))
         return

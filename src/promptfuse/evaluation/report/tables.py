@@ -86,7 +86,7 @@ def _has(measured: Measured, name: str) -> bool:
 
 def _table(measured: Measured, family: str, names: Sequence[str]) -> str:
     standings = {name: standing(measured, name) for name in names}
-    scales = {name: _Scale.of([measured.score(run, name) for run in range(len(measured.scores))])
+    scales = {name: Scale.of([measured.score(run, name) for run in range(len(measured.scores))])
               for name in names}  # fmt: skip
     cost = family == "What it cost"
     heads = "".join(_head(measured, name) for name in names)
@@ -126,7 +126,7 @@ def _head(measured: Measured, name: str) -> str:
     return f"{start}{escape(title_of(measured, name))}{mark}</th>"
 
 
-def _cell(measured: Measured, run: int, name: str, standing: Standing, scale: _Scale) -> str:
+def _cell(measured: Measured, run: int, name: str, standing: Standing, scale: Scale) -> str:
     score = measured.score(run, name)
     if score is None:
         found = measured.scores[run].get(name)
@@ -157,7 +157,7 @@ def number(value: float, digits: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """What a column's numbers are written and drawn by.
 
     Attributes:
@@ -171,7 +171,7 @@ class _Scale:
     digits: int
 
     @classmethod
-    def of(cls, scores: Sequence[Score | None]) -> _Scale:
+    def of(cls, scores: Sequence[Score | None]) -> Scale:
         """From a column; two digits of the interval's half are shown."""
         given = [score for score in scores if score is not None]
         values = [score.value for score in given]

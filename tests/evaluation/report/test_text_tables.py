@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+
+from promptfuse.evaluation.report import compare, load_runs, measure_runs
+from promptfuse.evaluation.report.text_tables import FIELDS, text_tables
+
+
+@pytest.fixture
+def measured(make_run):
+    runs = [make_run("good_one"), make_run("off|by*three", off=3)]
+    return measure_runs(compare(load_runs([str(run) for run in runs])), resamples=200)
+
+
+def cells(line: str) -> list[str]:
+    """Of a row of Markdown; an escaped bar is part of a cell."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def test_csv_has_every_number(measured, tmp_path):
+    rows = list(csv.DictReader(text_tables(measured, tmp_path / "t.csv").splitlines()))
+    assert tuple(rows[0]) == FIELDS
+    told = measured.to_dict()
+    expected = {
+        (run["name"], name): (one["value"], one["low"])
+        for run in told["runs"]
+        for name, one in run["metrics"].items()
+        if one.get("value") is not None
+    }
+    found = {(row["run"], row["metric"]): row for row in rows}
+    assert set(found) == set(expected)
+    for key, (value, low) in expected.items():
+        assert float(found[key]["value"]) == value
+        assert found[key]["low"] == ("" if low is None else repr(low))
+    gap = told["runs"][1]["differences"]["cider_d"]
+    row = found["off|by*three", "cider_d"]
+    assert [float(row[name]) for name in FIELDS[-3:]] == [gap["value"], gap["low"], gap["high"]]
+    assert not found["good_one", "cider_d"]["minus_first"]
+
+
+def test_markdown_has_a_row_a_run_and_the_best_in_bold(measured, tmp_path):
+    text = text_tables(measured, tmp_path / "t.md")
+    table = text.partition("### Agreement")[2].partition("\n\n")[2].partition("\n\n")[0].splitlines()
+    heads, lines, first, second = (cells(line) for line in table)
+    assert len({len(heads), len(lines), len(first), len(second)}) == 1
+    at = heads.index("CIDEr-D ↑")
+    score = measured.score(0, "cider_d")
+    number = re.fullmatch(r"\*\*([\d.]+)\*\* \[([\d.]+), ([\d.]+)\]", first[at])
+    assert number
+    for shown, value in zip(number.groups(), (score.value, score.low, score.high), strict=True):
+        assert float(shown) == pytest.approx(value, abs=0.5 * 10 ** -len(shown.partition(".")[2]))
+    assert first[0] == r"good\_one"
+    assert second[0] == r"off\|by\*three"
+    assert "**" not in second[at]
+    assert "METEOR" not in text  # no run has it
+    assert "image loss" not in text
+    assert "image similarity ↑" in text
+
+
+def test_latex_is_balanced_and_escaped(measured, tmp_path):
+    text = text_tables(measured, tmp_path / "t.tex")
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") > 2
+    assert r"good\_one & " in text
+    assert not re.search(r"(?<!\\)_", text)
+    for table in text.split(r"\begin{tabular}")[1:]:
+        columns = re.match(r"\{(l+r+)\}", table)
+        assert columns
+        rows = [line for line in table.splitlines() if line.endswith(r"\\")]
+        assert len(rows) == 3
+        assert all(len(row.split(" & ")) == len(columns[1]) for row in rows)
+        assert all(row.count("{") == row.count("}") for row in rows)
+
+
+def test_the_command_writes_them(promptfuse, make_run, tmp_path):
+    code, _, err = promptfuse("report", make_run("one"), "--json", "--table", tmp_path / "t.md")
+    assert code == 0, err
+    assert "| one |" in (tmp_path / "t.md").read_text(encoding="utf-8")
+
+
+def test_other_names_are_refused_before_the_work(promptfuse, make_run, tmp_path):
+    page = tmp_path / "page.html"
+    code, _, err = promptfuse("report", make_run("one"), "--out", page, "--table", tmp_path / "t.xlsx")
+    assert code == 2
+    assert ".md, .tex, .csv" in err
+    assert not page.exists()
