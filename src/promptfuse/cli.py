@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -270,6 +271,10 @@ def _complain(error: Exception) -> None:
 def main() -> None:
     """Run the command line; bad input gives one line on standard error and exit code 2."""
     reuse_memory()
+    for stream in (sys.stdout, sys.stderr):
+        # A file may have a name that is no text; it is shown all the same.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     # Typer carries its own copy of click in some versions, so its exceptions are met by their shape.
     try:
         code = app(standalone_mode=False)

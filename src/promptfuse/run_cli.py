@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from promptfuse.cli_options import whole
 from promptfuse.errors import ConfigError
@@ -165,7 +166,8 @@ class _OnTerminal:
 
     def __init__(self, bar: Bar, out: str) -> None:
         self.bar = bar
-        self.task = bar.add_task(out, total=None, rate="loading", last="")
+        self.task = bar.add_task(escape(out), total=None, rate="loading", last="")
+        self.told = ""
 
     def __call__(self, progress: Progress) -> None:
         last = progress.last
@@ -175,8 +177,11 @@ class _OnTerminal:
             total=progress.photos,
             completed=progress.done,
             rate=_rate(progress),
-            last=text.replace("[", r"\["),
+            last=escape(text),
         )
+        if progress.notice not in ("", self.told):
+            self.bar.console.print(escape(progress.notice), style="yellow")
+        self.told = progress.notice
 
 
 class _Lines:
@@ -185,8 +190,12 @@ class _Lines:
     def __init__(self, out: str) -> None:
         self.out = out
         self.told = time.monotonic()
+        self.notice = ""
 
     def __call__(self, progress: Progress) -> None:
+        if progress.notice not in ("", self.notice):
+            typer.echo(f"{self.out}: {progress.notice}", err=True)
+        self.notice = progress.notice
         now = time.monotonic()
         if now - self.told < EVERY or progress.last is None:
             return

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def score(
     predictions: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="PREDICTIONS",
             help="JSON of [{image_id, caption}], JSON lines of {id, text}, or the folder of a run.",
@@ -86,6 +86,9 @@ def score(
     choose(names)
     if per_caption is not None:
         check_target(per_caption)
+        for given in (predictions, references):
+            if per_caption.resolve() == Path(given).resolve():
+                raise ConfigError(f"--per-caption {per_caption} is what is scored; give another name")
     predicted = read_captions(predictions)
     written = read_references(references, images)
     settings = _judges(clip, lm, classifier, device) | {
@@ -119,7 +122,7 @@ def _judges(clip: str | None, lm: str | None, classifier: str | None, device: st
 
 
 def _score(
-    predictions: Path,
+    predictions: str,
     references: str,
     predicted: Predicted,
     written: Referenced,

@@ -74,7 +74,7 @@ def load_model(
         ModelError: if the model cannot be found, reached or read, is of no supported kind, lacks a
             fast tokenizer, or has parameters that its files do not hold.
     """
-    _check_device(device)
+    check_device(device)
     source = str(EMBEDDED.get(str(name), name))
     if Path(source).is_dir():
         _check_folder(Path(source))
@@ -197,7 +197,8 @@ def _module(role: Any, source: str, name: str, dtype: torch.dtype, options: dict
     return module
 
 
-def _check_device(device: str | torch.device) -> None:
+def check_device(device: str | torch.device) -> None:
+    """Raise ``ConfigError`` for a device that is not here."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):

@@ -14,12 +14,12 @@ from promptfuse.models.causal import CausalLM
 from promptfuse.models.classifier import SequenceClassifier
 from promptfuse.models.loading import (
     EMBEDDED,
-    _check_device,
     _check_folder,
     _check_hub,
     _clear_errors,
     _quiet,
     _role,
+    check_device,
 )
 from promptfuse.models.sentence import SentenceEncoder
 from promptfuse.models.sentence_files import read_layout
@@ -62,7 +62,7 @@ def sketch_model(name: str, device: str = "cpu") -> Sketch:
         ConfigError: if there is no such device.
         ModelError: if there is no such model, or it is of no supported kind.
     """
-    _check_device(device)
+    check_device(device)
     source = Path(EMBEDDED.get(name, name))
     if source.is_file():
         raise ModelError(f"{name}: is a file; give the folder that it is in")

@@ -25,6 +25,16 @@ MAX_WEIGHT = 1e6
 """Beyond it the other terms are lost in float32's rounding."""
 
 
+def check_weight(weight: float, name: str) -> None:
+    """Raise ``ConfigError`` for a number that is no weight of a term."""
+    if not math.isfinite(weight) or weight == 0:
+        raise ConfigError(f"weight of {name}: {weight} is not a finite number other than zero; give one")
+    if abs(weight) > MAX_WEIGHT:
+        raise ConfigError(
+            f"weight of {name}: {weight:g} drowns every other term; give at most {MAX_WEIGHT:g}"
+        )
+
+
 class Term(ABC):
     """A loss for every text; lower is better.
 
@@ -44,12 +54,7 @@ class Term(ABC):
     has_gradient: ClassVar[bool] = True
 
     def __init__(self, model: Model | None, weight: float, prefix: str, suffix: str, name: str) -> None:
-        if not math.isfinite(weight) or weight == 0:
-            raise ConfigError(f"weight of {name}: {weight} is not a finite number other than zero; give one")
-        if abs(weight) > MAX_WEIGHT:
-            raise ConfigError(
-                f"weight of {name}: {weight:g} drowns every other term; give at most {MAX_WEIGHT:g}"
-            )
+        check_weight(weight, name)
         self._model = model
         self.weight = float(weight)
         self.prefix = prefix

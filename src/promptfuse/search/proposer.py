@@ -38,6 +38,32 @@ def _allowed_tokens(primary: CausalLM, constraints: Constraints) -> Tensor:
     return torch.tensor(allowed + [False] * (rows - count))
 
 
+def prefix_tokens(primary: CausalLM, prefix: str, constraints: Constraints) -> tuple[int, ...]:
+    """The tokens of a prefix under a language model.
+
+    Raises:
+        TextError: if no text can begin with the prefix.
+    """
+    if not prefix:
+        return ()
+    if not prefix.isprintable():
+        raise TextError(f"prefix {prefix!r}: has a line break or control character; use one line")
+    if not constraints.allows(prefix):
+        raise TextError(
+            f"prefix {prefix!r}: breaks the constraints (repeated or banned words); change either"
+        )
+    (ids,) = primary.plain_ids([prefix])
+    if special := set(ids) & set(primary.tokenizer.all_special_ids):
+        shown = primary.tokenizer.decode([min(special)])
+        raise TextError(f"prefix {prefix!r}: {shown} is a special token of {primary.name}; leave it out")
+    text = primary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    if text != prefix:
+        raise TextError(
+            f"prefix {prefix!r}: {primary.name} reads it as {text!r}; use characters that it knows"
+        )
+    return tuple(ids)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a method is given to work with.
@@ -94,25 +120,7 @@ class Setting:
         Raises:
             TextError: if no text can begin with the prefix.
         """
-        prefix, primary = self.prefix, self.primary
-        if not prefix:
-            return ()
-        if not prefix.isprintable():
-            raise TextError(f"prefix {prefix!r}: has a line break or control character; use one line")
-        if not self.constraints.allows(prefix):
-            raise TextError(
-                f"prefix {prefix!r}: breaks the constraints (repeated or banned words); change either"
-            )
-        (ids,) = primary.plain_ids([prefix])
-        if special := set(ids) & set(primary.tokenizer.all_special_ids):
-            shown = primary.tokenizer.decode([min(special)])
-            raise TextError(f"prefix {prefix!r}: {shown} is a special token of {primary.name}; leave it out")
-        text = primary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        if text != prefix:
-            raise TextError(
-                f"prefix {prefix!r}: {primary.name} reads it as {text!r}; use characters that it knows"
-            )
-        return tuple(ids)
+        return prefix_tokens(self.primary, self.prefix, self.constraints)
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str | None]:
         """The texts of rows of tokens; None where one does not read back to the same or breaks a rule."""

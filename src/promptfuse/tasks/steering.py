@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from promptfuse.errors import ConfigError
 from promptfuse.models import Preset
+from promptfuse.objectives.base import check_weight
 
 _EXAMPLE = "write MODEL:LABEL=WEIGHT, e.g. sentiment:positive=1.5"
 
@@ -34,7 +35,7 @@ class Steer:
         It is read from the right, so that the model's path may hold ``:`` and ``=``, and the label ``=``.
 
         Raises:
-            ConfigError: if a part is missing, or the weight is no number.
+            ConfigError: if a part is missing, or the weight is no number, or one that no term may have.
         """
         model, _, rest = text.rpartition(":")
         label, equals, number = rest.rpartition("=") if "=" in rest else (rest, "", "")
@@ -43,9 +44,11 @@ class Steer:
         if not equals:
             return cls(model, label)
         try:
-            return cls(model, label, float(number))
+            weight = float(number)
         except ValueError:
             raise ConfigError(f"steer {text!r}: {number!r} is not a number; {_EXAMPLE}") from None
+        check_weight(weight, f"steer {text!r}")
+        return cls(model, label, weight)
 
     def under(self, preset: Preset) -> Steer:
         """The steer with the preset's classifier for ``sentiment``, and its label for ``positive``."""

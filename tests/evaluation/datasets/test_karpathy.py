@@ -85,7 +85,7 @@ def test_a_photo_that_is_missing_is_where_the_others_are(write, photo, tmp_path)
         ([image(0, "val", "x"), 5], "images[1]: expected fields"),
         ([image(0, "val", "x"), {"sentences": []}], "images[1]: the field 'filename' is missing"),
         ([{"filename": "a.jpg", "sentences": ["A cat"]}], "images[0].sentences[0]: expected fields"),
-        ([{"filename": "a.jpg", "sentences": [{"raw": 5}]}], "images[0].sentences: expected a caption"),
+        ([{"filename": "a.jpg", "sentences": [{"raw": 5}]}], "sentences[0].raw: expected a caption"),
         ([{"filename": ["a.jpg"], "sentences": []}], "images[0].filename: expected a text"),
         ([image(0, "val"), image(0, "val")], "'1000' occurs twice (images[0], images[1])"),
         ([], "has no photos"),
@@ -98,3 +98,9 @@ def test_wrong_fields_are_named(write, images, said):
     assert said in str(error.value)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_words_are_a_caption_where_there_is_no_other(write):
+    sentences = [{"tokens": ["a", "cat"]}, {"tokens": ["x"], "raw": "A cat sits ."}]
+    path = write("d.json", {"images": [{"filename": "a.jpg", "sentences": sentences}]})
+    assert read_dataset(path).photos[0].references == ("a cat", "A cat sits .")

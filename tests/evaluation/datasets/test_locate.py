@@ -18,7 +18,7 @@ def row(*names: str) -> Row:
 
 
 def find(source: Path, *names: str, images: str | None = None) -> tuple[list[str], list[int]]:
-    return Locator(str(source), images).locate([row(name) for name in names])
+    return Locator(str(source), images).locate([row(name) for name in names])[:2]
 
 
 @pytest.mark.parametrize("folder", ["", *SUBFOLDERS])
@@ -71,9 +71,10 @@ def test_each_folder_is_listed_once_and_no_file_asked_for(photo, tmp_path, monke
     monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or plain(folder))
     for asks in ("stat", "lstat"):
         monkeypatch.setattr(os, asks, lambda path, **_: pytest.fail(f"asked for {path}"))
-    found, missing = locator.locate([row(name) for name in names])
+    found, missing, ambiguous = locator.locate([row(name) for name in names])
     monkeypatch.undo()
     assert missing == list(range(40, 50))
+    assert not ambiguous
     assert found == [str(tmp_path / "images" / name) for name in names]
     assert sorted(listed) == [str(tmp_path), str(tmp_path / "images")]
 
@@ -83,10 +84,40 @@ def test_an_address_is_believed(tmp_path):
     assert find(tmp_path / "d.csv", "./a.jpg", images="s3://bucket/x/")[0] == ["s3://bucket/x/a.jpg"]
     both = row("val2014/a.jpg", "a.jpg")
     for images in ("gs://b", "gs://b/val2014"):
-        assert Locator("d.json", images).locate([both]) == (["gs://b/val2014/a.jpg"], [])
-    assert Locator("gs://b/lists/d.json").locate([row("a.jpg")]) == (["gs://b/lists/a.jpg"], [])
-    zipped = Locator("zip://lists/d.json::s3://b/c.zip").locate([row("a.jpg")])
-    assert zipped == (["zip://lists/a.jpg::s3://b/c.zip"], [])
+        assert Locator("d.json", images).locate([both])[:2] == (["gs://b/val2014/a.jpg"], [])
+    assert Locator("nowhere://b/lists/d.json").locate([row("a.jpg")])[0] == ["nowhere://b/lists/a.jpg"]
+    zipped = Locator("zip://lists/d.json::nowhere://b/c.zip").locate([row("a.jpg")])
+    assert zipped[0] == ["zip://lists/a.jpg::nowhere://b/c.zip"]
+
+
+@pytest.mark.parametrize("folder", ["annotations", "val2017", "images/val2017", "../images", "../val2017"])
+def test_behind_an_address_usual_folders_are_asked_too(photo, tmp_path, folder):
+    annotations = tmp_path / "annotations"
+    annotations.mkdir()
+    file = photo(annotations / folder / "a.jpg" if folder != "annotations" else annotations / "a.jpg")
+    address = f"file://{annotations.as_posix()}/d.json"
+    found = find_at(address, "a.jpg")
+    assert Path(found.removeprefix("file://")).samefile(file)
+    assert find_at(address, "gone.jpg") == f"file://{annotations.as_posix()}/gone.jpg"
+
+
+def find_at(address: str, name: str) -> str:
+    return Locator(address).locate([row(name)]).paths[0]
+
+
+def test_the_folder_that_the_files_name_speaks_of_goes_first(photo, tmp_path):
+    train, val = (photo(tmp_path / folder / "1.jpg") for folder in ("train", "val"))
+    for name, wanted in (("captions_train.json", train), ("val.csv", val), ("trainval.json", val)):
+        found = Locator(str(tmp_path / "annotations" / name)).locate([row("1.jpg")])
+        assert found.paths == [str(wanted)]
+        other = val if wanted is train else train
+        assert found.ambiguous == {"1.jpg": (str(wanted), str(other))}
+
+
+def test_a_link_to_the_same_folder_is_not_another_one(photo, tmp_path):
+    photo(tmp_path / "val" / "1.jpg")
+    (tmp_path / "images").symlink_to(tmp_path / "val")
+    assert not Locator(str(tmp_path / "d.csv")).locate([row("1.jpg")]).ambiguous
 
 
 def test_a_folder_that_is_not_there_or_shut_is_named(photo, tmp_path):

@@ -120,7 +120,7 @@ def test_lists_of_captions_are_not_grouped(write):
         ("d.jsonl", '{"image": "a.jpg"}\n{"caption": "x"}\n', "line 2: no column names the photo"),
         ("d.json", '[{"image": "a.jpg", "captions": [5]}]', "row 1, captions: expected a caption"),
         ("d.json", '[{"image": "a.jpg", "captions": {"x": 1}}]', "row 1, captions: expected a caption"),
-        ("d.json", '[{"image": "a.jpg", "caption": ["x"]}]', "row 1, caption: expected a caption"),
+        ("d.json", '[{"image": "a.jpg", "caption": [1]}]', "row 1, caption: expected a caption"),
         ("d.json", '[{"image": {"path": "a.jpg"}}]', "row 1, image: expected a text"),
         ("d.json", '["a.jpg"]', "row 1: expected fields"),
         ("d.json", '[{"image": "\\ud800.jpg"}]', "is no valid Unicode"),
@@ -180,3 +180,37 @@ def test_a_line_without_a_caption_beside_others():
     for lines in ([dog, none, other], [none, dog, other]):
         rows = read_table(json_lines("\n".join(lines))).rows
         assert [(row.id, row.captions) for row in rows] == [("a.jpg", ["A dog."]), ("b.jpg", [])]
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.csv"])
+def test_the_photos_id_goes_before_the_captions_own(write, name):
+    annotations = [(2, 1, "a.jpg", "One"), (3, 1, "a.jpg", "Two"), (1, 2, "b.jpg", "Three")]
+    columns = ("id", "image_id", "image", "caption")
+    lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in annotations]
+    if name == "d.csv":
+        lines = [",".join(columns), *(",".join(map(str, row)) for row in annotations)]
+    assert rows(write(name, "\n".join(lines))) == [("1", ("One", "Two"), ""), ("2", ("Three",), "")]
+
+
+@pytest.mark.parametrize("column", ["captions", "references", "caption", "reference", "comment", "raw"])
+def test_any_column_of_captions_may_hold_a_list(write, column):
+    one = {"image": "a.jpg", column: ["One", "Two"]}
+    assert rows(write("d.json", [one])) == [("a.jpg", ("One", "Two"), "")]
+    cell = 'a.jpg,"[""One"", ""Two""]"'
+    assert rows(write("d.csv", f"image,{column}\n{cell}\n")) == [("a.jpg", ("One", "Two"), "")]
+
+
+def test_a_caption_may_look_like_a_list(write):
+    text = "image,caption\na.jpg,[Two men] walk\nb.jpg,[1]\n"
+    assert rows(write("d.csv", text)) == [("a.jpg", ("[Two men] walk",), ""), ("b.jpg", ("[1]",), "")]
+
+
+def test_an_empty_list_does_not_hide_a_caption(write):
+    path = write("d.json", [{"image": "a.jpg", "captions": [], "caption": "One"}])
+    assert rows(path) == [("a.jpg", ("One",), "")]
+
+
+def test_a_quotation_mark_does_not_swallow_lines_between_tabs(write):
+    path = write("d.tsv", 'image\tcaption\na.jpg\t"A dog\nb.jpg\ttwo cats"\n')
+    with pytest.raises(ConfigError, match="line 3: a quotation mark at the beginning"):
+        read_dataset(path)

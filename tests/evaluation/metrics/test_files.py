@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,7 @@ CAPTIONS = [
     lines({"id": "7", "text": "a dog"}, {"id": 8, "text": "ein Café"}),
     lines({"id": "7", "text": "a dog", "x": 1}, {"id": 8, "text": "ein Café"}).strip(),
     lines({"image": "7", "text": "a dog"}, {"image": "8", "text": "ein Café"}),
+    lines({"file_name": "7", "text": "a dog"}, {"file_name": "8", "text": "ein Café"}),
     "\ufeff\n" + lines({"id": "7", "caption": "a dog"}) + "\n\n" + lines({"id": "8", "caption": "ein Café"}),
     {"7": "a dog", "8": "ein Café"},
 ]
@@ -101,6 +104,11 @@ BAD = [
     (lines({"id": 1, "text": "a"}) + "oops\n", "line 2: not valid JSON"),
     (lines({"id": 1, "text": None, "error": "it is dark"}), "all 1 photos failed, the first: it is dark"),
     ("[" * 100_000, "not valid JSON"),
+    ('{"1": "a dog", "2": "x", "1": "the dog is here"}', "'1' occurs a second time"),
+    (lines({"id": 1, "text": None}, {"id": 1, "text": "a"}), "line 2: '1' occurs a second time"),
+    (lines({"id": 1, "text": "a"}, {"id": 1, "text": None}), "line 2: '1' occurs a second time"),
+    ('{"\\ud800": "a dog", "b": "c"}', "is no valid Unicode"),
+    (COCO, "a data set, not the captions"),
 ]
 
 
@@ -115,7 +123,7 @@ def test_bad_captions(tmp_path, content, said):
 
 
 def test_captions_that_are_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="no such file"):
         read_captions(tmp_path / "nothing.json")
     with pytest.raises(ConfigError, match=r"no predictions\.jsonl in this folder"):
         read_captions(tmp_path)
@@ -130,6 +138,12 @@ REFERENCES = [
     [{"id": "7", "references": ["A dog.", "The dog"]}, {"id": 8, "references": ["A cat."]}],
     {"7": ["A dog.", "The dog"], "8": ["A cat."]},
     {"annotations": COCO["annotations"]},
+    {"annotations": COCO["annotations"], "images": [{"id": 7}, {"id": 8}]},
+    {"annotations": COCO["annotations"], "images": []},
+    COCO["annotations"],
+    lines(*COCO["annotations"]),
+    lines({"id": "7", "references": "A dog."}, {"id": 8, "references": "A cat."},
+          {"id": 7, "references": "The dog"}),
     COCO,
     lines({"id": "7", "image": "7.jpg", "captions": ["A dog.", "The dog"]},
           {"id": "8", "image": "8.jpg", "captions": ["A cat."]}),
@@ -167,7 +181,7 @@ def test_bad_references(tmp_path):
     with pytest.raises(ConfigError, match="line 2: '1' occurs a second time"):
         read_references(str(write(tmp_path / "twice.jsonl", twice)))
     wrong = lines({"id": 1, "references": 5})
-    with pytest.raises(ConfigError, match="line 1: expected a list"):
+    with pytest.raises(ConfigError, match="line 1: expected a caption"):
         read_references(str(write(tmp_path / "wrong.jsonl", wrong)))
     good = str(write(tmp_path / "good.jsonl", lines({"id": 1, "references": ["a"]})))
     with pytest.raises(ConfigError, match="no such folder"):
@@ -177,3 +191,47 @@ def test_bad_references(tmp_path):
         read_references(good, str(tmp_path / "photos"))
     with pytest.raises(ConfigError):
         read_references(str(tmp_path / "nothing.json"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
+def test_what_a_spreadsheet_saves_is_read(tmp_path, encoding):
+    captions, references = tmp_path / "captions.txt", tmp_path / "references.txt"
+    captions.write_bytes(lines({"id": 7, "text": "ein Café"}).encode(encoding))
+    references.write_bytes(lines({"id": 7, "references": ["ein Café"]}).encode(encoding))
+    assert read_captions(captions).texts == {"7": "ein Café"}
+    assert read_references(str(references)).texts == {"7": ["ein Café"]}
+
+
+def test_files_behind_addresses(tmp_path):
+    write(tmp_path / "captions.json", {"7": "a dog"})
+    write(tmp_path / "references.jsonl", lines({"id": 7, "references": ["A dog."]}))
+    folder = run_folder(tmp_path / "run")
+    at = f"file://{tmp_path.as_posix()}"
+    assert read_captions(f"{at}/captions.json").texts == {"7": "a dog"}
+    assert read_references(f"{at}/references.jsonl").texts == {"7": ["A dog."]}
+    for source in ("run", "run/predictions.jsonl"):
+        assert read_captions(f"{at}/{source}") == read_captions(folder)
+    with pytest.raises(ConfigError) as error:
+        read_captions(f"{at}/nowhere")
+    assert str(error.value).startswith(f"{at}/nowhere")
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = lines({"id": 7, "references": ["A dog."]})
+    writer = threading.Thread(target=lambda: pipe.write_text(text))
+    writer.start()
+    assert read_references(str(pipe)).texts == {"7": ["A dog."]}
+    writer.join()
+
+
+def test_photos_of_cocos_names_and_nothing_beside_them(tmp_path):
+    for name in ("COCO_val2014_000000000007.jpg", "8.png", "8.txt", "7.json"):
+        (tmp_path / name).touch()
+    references = str(write(tmp_path / "references.jsonl", REFERENCES[0]))
+    images = read_references(references, str(tmp_path)).images
+    assert {id_: Path(image).name for id_, image in images.items()} == {
+        "7": "COCO_val2014_000000000007.jpg",
+        "8": "8.png",
+    }

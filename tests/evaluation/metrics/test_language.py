@@ -76,7 +76,7 @@ def test_long_captions_are_cut(lm):
 
 
 def test_accuracy_is_the_share_of_the_likeliest_label(tone):
-    texts = ["a wonderful happy day", "a terrible awful mess", "I love this great photo", ""]
+    texts = ["a wonderful happy day", "a terrible awful mess", "I love this great photo", "a dog"]
     (found,) = LabelAccuracy(tone, "Positive").measure(captions(texts))
     expected = []
     for text in texts:

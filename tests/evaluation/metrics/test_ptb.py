@@ -43,6 +43,11 @@ KNOWN = {
     '6\'4" tall, 12" x 12"': "6 ' 4 '' tall , 12 '' x 12 ''",
     "www.foo.com, foo@bar.com": "www.foo.com , foo@bar.com",
     "a + b = c * 2 ~ ok": "a + b = c * 2 ~ ok",
+    "a dog 🐶 on the beach☀\ufe0f!": "a dog on the beach ☀ !",
+    "a family 👨\u200d👩\u200d👧 and a cafe\u0301 by nai\u0308ve cooks": (
+        "a family and a cafe\u0301 by nai\u0308ve cooks"
+    ),
+    "«Ciao» and a t\u2011shirt \u2015 ⅓ of it": "`` ciao '' and a t\u2011shirt -- 1/3 of it",
     "": "",
     "...": "...",
 }

@@ -231,3 +231,36 @@ def test_progress_is_told(system, written):
     told: list[str] = []
     python(system, written, metrics=["cider_d", "words"], progress=told.append)
     assert told == ["cider_d", "words"]
+
+
+def test_the_order_of_the_predictions_does_not_matter(made_up):
+    system, written = made_up
+    turned = dict(reversed(system.items()))
+    first, second = python(system, written), python(turned, written)
+    assert first.to_dict() == second.to_dict()
+    assert second.difference(first, "cider_d").value == 0
+    alone = [python(one, {}, metrics=["diversity"]).to_dict() for one in (system, turned)]
+    assert alone[0] == alone[1]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "said"),
+    [
+        ({"1": ["a dog"]}, {"1": ["A dog"]}, "the prediction for '1' is no text"),
+        ({"1": None}, {"1": ["A dog"]}, "the prediction for '1' is no text"),
+        ({"1": "a dog"}, {"1": "A dog runs"}, "the references for '1' are one text"),
+    ],
+)
+def test_texts_of_a_wrong_kind(predictions, references, said):
+    with pytest.raises(ConfigError, match=said):
+        python(predictions, references, metrics=["bleu_1"])
+
+
+def test_an_empty_caption_has_no_label():
+    tone = load_model("mini-tone")
+    accuracies = [
+        score({"1": "", "2": " "}, {}, metrics=["sentiment"], classifier=tone, label=label)
+        .metrics["sentiment_accuracy"].value
+        for label in tone.labels
+    ]  # fmt: skip
+    assert accuracies == [0.0] * len(tone.labels)

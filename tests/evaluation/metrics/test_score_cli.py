@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,10 +127,33 @@ def test_bad_options(promptfuse, files, options, words):
 
 
 def test_files_that_are_not_there(promptfuse, files, tmp_path):
-    refused(promptfuse(tmp_path / "none.json", files[1]), "none.json", "cannot be read")
+    refused(promptfuse(tmp_path / "none.json", files[1]), "none.json", "no such file")
     refused(promptfuse(files[0], tmp_path / "none.json"), "none.json")
 
 
 def test_java_can_be_insisted_on(promptfuse, files, monkeypatch):
     monkeypatch.setattr("promptfuse.evaluation.metrics.java.find_java", lambda: None)
     refused(promptfuse(*files, "--metrics", "cider_d", "--tokenizer", "stanford"), "no java command found")
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_is_scored_is_not_replaced(promptfuse, files, which):
+    before = files[which].read_bytes()
+    code, _, err = promptfuse(*files, *QUICK, "--per-caption", files[which])
+    assert code == 2
+    assert "give another name" in err
+    assert files[which].read_bytes() == before
+
+
+def test_names_that_are_no_text_are_shown_all_the_same(tmp_path):
+    odd = b"d\xe9"
+    (tmp_path / odd.decode(errors="surrogateescape")).mkdir()
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "PYTHONUTF8": "1"}
+    for options in ([], ["--json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "promptfuse.cli", "datasets", "check", odd, *options],
+            cwd=tmp_path, env=environment, capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert b"Traceback" not in done.stderr
+        assert b"\\udce9" in done.stderr

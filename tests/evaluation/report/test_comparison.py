@@ -129,7 +129,7 @@ def test_folders_behind_addresses(make_run):
     assert (remote.predictions, remote.manifest) == (local.predictions, local.manifest)
     with pytest.raises(ConfigError, match=re.escape("memory://runs/two/predictions.jsonl: line 1")):
         load_runs(["memory://runs/two"])
-    with pytest.raises(ConfigError, match=re.escape("memory://runs/none: no predictions.jsonl")):
+    with pytest.raises(ConfigError, match=re.escape("memory://runs/none: no such file")):
         load_runs(["memory://runs/none"])
 
 

@@ -10,6 +10,7 @@ from promptfuse.evaluation.metrics import Score, Unavailable, score
 from promptfuse.evaluation.metrics.bootstrap import difference
 from promptfuse.evaluation.report import Judges, compare, load_runs, measure_runs
 from promptfuse.evaluation.report.measure import LIKELY, OBJECTIVE, SIMILARITY, TERM
+from promptfuse.evaluation.report.tables import standing
 from promptfuse.models import load_model
 
 FAILED = {"text": None, "error": "cut short", "terms": {}, "weights": {}, "value": None}
@@ -180,3 +181,67 @@ def test_json_has_no_nan(make_run):
     assert found["runs"][1]["metrics"]["cider_d"]["low"] is not None
     assert found["runs"][1]["differences"]["cider_d"]["value"] == 0
     assert found["runs"][0]["differences"] == {}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_plain_installation_reports_what_it_can(make_run, monkeypatch, named):
+    monkeypatch.setattr("promptfuse.evaluation.metrics.java.importlib.util.find_spec", lambda name: None)
+    comparison = compare(load_runs([make_run("one")]))
+    if named:
+        with pytest.raises(ConfigError, match="pycocoevalcap"):
+            measure_runs(comparison, metrics=["cider_d"], resamples=0)
+        return
+    found = measure_runs(comparison, resamples=0)
+    assert "pycocoevalcap" in found.scores[0]["cider_d"].reason
+    assert found.score(0, "words") is not None
+    assert found.score(0, "objective") is not None
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_numbers_stay_with_their_photos_in_any_order(make_run, references, written):
+    """Lines of a run come in any order, and ids have one of their own."""
+    texts = ["a happy wonderful day", "a sad awful day of rain", "a dog"]
+    lines = {number: {"text": text} for number, text in enumerate(texts)}
+    run = make_run("one", lines=lines, numbers=(2, 0, 1))
+    if not written:
+        references.unlink()
+    tone = load_model("mini-tone")
+    comparison = compare(load_runs([run]))
+    measured = measure_runs(comparison, Judges(classifier=tone, labels=("positive",)), resamples=0)
+    columns = measured.columns[0]
+    by_id = {
+        id_: (columns["words"].values[place], columns["sentiment_accuracy.positive"].values[place])
+        for place, id_ in enumerate(comparison.ids)
+    }
+    assert list(comparison.ids) == ["p0", "p1", "p2"]
+    assert {id_: words for id_, (words, _) in by_id.items()} == {"p0": 4, "p1": 6, "p2": 2}
+    assert (by_id["p0"][1], by_id["p1"][1]) == (1, 0)
+
+
+def test_labels_that_captions_were_kept_away_from_are_not_looked_for(make_run):
+    steers = ["mini-tone:negative=-2", "mini-tone:positive=1"]
+    (run,) = load_runs([make_run("one", manifest={"recipe": {"steer": steers}})])
+    assert run.labels == ["positive"]
+
+
+def test_a_sentiment_is_spelled_as_the_preset_does(make_run):
+    manifest = {"recipe": {"sentiment": "positive"}, "preset": {"labels": {"positive": "LABEL_2"}}}
+    (run,) = load_runs([make_run("one", manifest=manifest)])
+    assert run.labels == ["LABEL_2"]
+
+
+def test_what_runs_were_searched_for_in_opposite_ways_is_not_better(make_run):
+    weights = {"fluency": 1.0, "steer:negative": 2.0}
+    away = make_run("away", weights={**weights, "steer:negative": -2.0}, **{"steer:negative": 3.0})
+    to = make_run("to", weights=weights, **{"steer:negative": 0.1})
+    measured = measure_runs(compare(load_runs([away, to])), resamples=100)
+    for name in ("likely.steer:negative", "terms.steer:negative"):
+        assert measured.better(name) == "neither"
+        assert not standing(measured, name).best
+    assert measured.better("terms.fluency") == "lower"
+
+
+def test_equal_numbers_are_equally_good(make_run):
+    runs = [make_run("one"), make_run("two"), make_run("three", off=1)]
+    measured = measure_runs(compare(load_runs(runs)), resamples=100)
+    assert standing(measured, "cider_d").best == {0, 1}

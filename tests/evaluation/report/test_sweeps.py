@@ -124,3 +124,13 @@ def test_settings_are_no_markup(runs_of):
     runs = runs_of(*steers, BASE)
     plots = "".join(sweep_plots(measure_runs(compare(runs), metrics=["words"])))
     assert "<b>&" not in plots
+
+
+def test_weight_zero_of_one_of_two_steers_has_the_other(runs_of):
+    steers = [[], ["mini-tone:negative=1.0"], *(
+        ["mini-tone:negative=1.0", f"mini-tone:positive={weight}"] for weight in (1.0, 2.0)
+    )]  # fmt: skip
+    recipes = [{**BASE, "steer": steer} if steer else BASE for steer in steers]
+    found = {sweep.setting: sweep.steps for sweep in find_sweeps(runs_of(*recipes))}
+    assert found["steer.mini-tone:positive"] == [(0.0, 1), (1.0, 2), (2.0, 3)]
+    assert found["steer.mini-tone:negative"] == [(0.0, 0), (1.0, 1)]

@@ -72,6 +72,8 @@ def test_latex_is_balanced_and_escaped(measured, tmp_path):
         assert len(rows) == 3
         assert all(len(row.split(" & ")) == len(columns[1]) for row in rows)
         assert all(row.count("{") == row.count("}") for row in rows)
+        # A bracket at the beginning would be an argument of the command before.
+        assert all(row.startswith("{}") for row in rows[1:])
 
 
 def test_the_command_writes_them(promptfuse, make_run, tmp_path):

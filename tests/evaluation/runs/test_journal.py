@@ -126,9 +126,15 @@ def test_failed_ones_can_be_forgotten(tmp_path):
         journal.append(prediction(1))
         journal.append(prediction(2, text=None, error="no such file"))
         journal.append(prediction(3))
+        assert journal.failed == 1
         journal.forget_failed()
         assert journal.done == {"photo-1": False, "photo-3": False}
+        assert journal.failed == 0
         journal.append(prediction(2))
+        journal.append(prediction(4, text=None, error="it is dark"))
+    with Journal(tmp_path) as journal:
+        assert journal.failed == 1
+        journal.forget_failed()
     assert [line.id for line in read_predictions(journal.path)] == ["photo-1", "photo-3", "photo-2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.jsonl", "run.lock"]
 

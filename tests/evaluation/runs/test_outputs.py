@@ -155,3 +155,34 @@ def test_addresses_that_cannot_be_used(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(pf.ConfigError, match="check the address and the credentials"):
         open_output((tmp_path / "file" / "run").as_uri()).push(at_once=True)
+
+
+def test_a_copy_that_fails_on_the_way_is_tried_again(config, undisturbed, monkeypatch):
+    """Of three or more copies the second fails."""
+    calls = []
+    plain = RemoteOutput.push
+
+    def push(self, *, at_once=False):
+        calls.append(at_once)
+        if len(calls) == 2:
+            raise pf.ConfigError("503 come back later")
+        plain(self, at_once=True)
+
+    monkeypatch.setattr(RemoteOutput, "push", push)
+    notices = []
+    address = "memory://runs/tried"
+    end = run_dataset(config, address, lambda progress: notices.append(progress.notice), every=0.0)
+    assert (end.done, end.notice) == (8, "")
+    assert "503 come back later (tried again)" in notices
+    assert len(calls) > 3
+    assert contents(open_output(address).folder) == contents(undisturbed)
+
+
+def test_the_last_copy_has_to_be_made(config, monkeypatch):
+    def push(self, *, at_once=False):
+        if at_once and (self.folder / "predictions.jsonl").exists():
+            raise pf.ConfigError("the bucket is gone")
+
+    monkeypatch.setattr(RemoteOutput, "push", push)
+    with pytest.raises(pf.ConfigError, match="the bucket is gone"):
+        run_dataset(config, "memory://runs/gone")

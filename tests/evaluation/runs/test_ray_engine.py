@@ -76,3 +76,11 @@ def test_what_ray_cannot_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(pf.ConfigError, match=r"not installed; pip install 'promptfuse\[ray\]'"):
         RayEngine(recipe, "cpu", 1, EngineSettings(kind="ray", workers=2))
+
+
+def test_workers_that_this_machine_cannot_have_are_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    write_photos(tmp_path / "photos", 1)
+    write_config(tmp_path / "run.yaml", engine={"kind": "ray", "workers": 2, "gpus_per_worker": 50})
+    with pytest.raises(pf.ConfigError, match=r"2 workers reserve 100 GPUs, this machine has"):
+        run_dataset(load_run_config(tmp_path / "run.yaml"), tmp_path / "run")

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -75,11 +77,12 @@ def test_a_run_under_a_preset_that_has_changed_since_is_refused(undisturbed, con
 
 
 def test_a_run_that_is_complete_is_left_as_it_is(undisturbed, config, monkeypatch):
-    before = (undisturbed / "predictions.jsonl").read_bytes()
+    names = ("predictions.jsonl", "manifest.json")
+    before = [(undisturbed / name).read_bytes() for name in names]
     monkeypatch.setattr(pf.Captioner, "load", None)  # No model is loaded for nothing.
     end = run_dataset(config, undisturbed)
     assert (end.done, end.fresh, end.per_minute) == (8, 0, 0.0)
-    assert (undisturbed / "predictions.jsonl").read_bytes() == before
+    assert [(undisturbed / name).read_bytes() for name in names] == before
     assert len(read_manifest(undisturbed).sessions) == 1
 
 
@@ -236,6 +239,11 @@ def test_configurations_are_read_back(config, tmp_path):
         ({"dta": "x"}, "no field 'dta'; did you mean 'data'"),
         ({"recipe": "our"}, "no recipe 'our'; did you mean 'ours'"),
         ({"recipe": {"kind": "search", "stepz": 3}}, "no field 'stepz'; did you mean 'steps'"),
+        ({"seed": 10**20}, "seed: .*less than or equal"),
+        ({"threads": 10**11}, "threads: .*less than or equal"),
+        ({"recipe": {"kind": "search", "steer": ["mini-tone:positive=0"]}}, "positive=0'.*other than zero"),
+        ({"recipe": {"kind": "search", "steer": ["mini-tone:positive=nan"]}}, "not a finite number"),
+        ({"recipe": {"kind": "search", "steer": ["mini-tone:positive=1e7"]}}, "drowns every other term"),
         ({"in_flight": 0}, "in_flight: .*greater than or equal to 1, found 0"),
         ({"engine": "rey"}, "engine.kind: 'rey' is unknown; did you mean 'ray'"),
         ({"engine": {"workers": 0}}, "engine.workers"),
@@ -260,3 +268,58 @@ def test_paths_are_relative_to_the_file_and_names_are_names(tmp_path, monkeypatc
     assert (config.name, config.recipe["steps"], config.recipe["beams"]) == ("my", 7, 3)
     assert load_run_config("../run.yaml", {"data": "coco-karpathy"}).data == "coco-karpathy"
     assert load_run_config("../run.yaml", {"recipe": "paper"}).name == "paper"
+
+
+def test_photos_lie_beside_a_link_to_the_data_set(tmp_path):
+    """As the caches of hubs and of git-annex have files: under other names elsewhere."""
+    store, here = tmp_path / "store" / "blobs", tmp_path / "here"
+    store.mkdir(parents=True)
+    write_photos(here / "images", 2)
+    (store / "ab12").write_text('{"image": "00.jpg"}\n{"image": "01.jpg"}\n')
+    (here / "captions.jsonl").symlink_to(store / "ab12")
+    (here / "run.yaml").write_text("data: captions.jsonl\n")
+    dataset = load_run_config(here / "run.yaml").read()
+    assert [Path(photo.image).parent for photo in dataset.photos] == [here / "images"] * 2
+    assert dataset.problems == ()
+
+
+def test_models_of_steers_are_relative_to_the_file(tmp_path, checkpoint):
+    shutil.copytree(checkpoint("bert"), tmp_path / "tone")
+    steers = ["./tone:positive=1", "tone:positive", "mini-tone:negative=-2", "sentiment:positive"]
+    write_config(tmp_path / "run.yaml", recipe={"kind": "search", "steer": steers})
+    own = tmp_path / "tone"
+    found = load_run_config(tmp_path / "run.yaml").recipe["steer"]
+    assert found == [f"{own}:positive=1.0", f"{own}:positive", *steers[2:]]
+
+
+@pytest.mark.parametrize("kind", ["search", "samples", "gibbs"])
+def test_a_prefix_that_no_photo_can_have_ends_the_run_at_once(tmp_path, kind):
+    write_photos(tmp_path / "photos", 1)
+    write_config(tmp_path / "run.yaml", recipe={"kind": kind, "prefix": "one\nline"})
+    with pytest.raises(pf.ConfigError, match=r"prefix .*use one line"):
+        run_dataset(load_run_config(tmp_path / "run.yaml"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_photo_without_a_readable_sample_ends_nothing(tmp_path):
+    """Of one sample a photo some cannot be read back; which ones depends on the seed alone."""
+    write_photos(tmp_path / "photos", 6)
+    recipe = {"kind": "samples", "count": 1, "steps": 12, "temperature": 3.0}
+    write_config(tmp_path / "run.yaml", recipe=recipe, seed=16, in_flight=6)
+    end = run_dataset(load_run_config(tmp_path / "run.yaml"), tmp_path / "run")
+    reasons = [one["error"] for one in contents(tmp_path / "run").values() if one["error"]]
+    assert end.done == 6
+    assert len(reasons) == end.failed > 0
+    assert all("can be read back; give a larger number" in reason for reason in reasons)
+
+
+def test_a_wrong_device_of_workers_leaves_no_folder(place, tmp_path):
+    changes = {"device": "cuda:77", "engine.workers": 2}
+    with pytest.raises(pf.ConfigError, match=r"no device .cuda:77."):
+        run_dataset(load_run_config(place / "run.yaml", changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_engine_alone_and_its_workers_in_one_command(place):
+    config = load_run_config(place / "run.yaml", {"engine": "local", "engine.workers": 2})
+    assert (config.engine.kind, config.engine.workers) == ("local", 2)

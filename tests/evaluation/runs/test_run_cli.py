@@ -138,3 +138,11 @@ def test_a_terminal_gets_a_bar(place, tmp_path, undisturbed):
     # Whichever came last: on a quick machine the bar is drawn once.
     captions = [contents(undisturbed)[photo]["text"] for photo in ("00.jpg", "02.jpg")]
     assert any(" ".join(caption.split()[:2]) in text for caption in captions)
+
+
+def test_validate_refuses_what_a_run_would(place, tmp_path, promptfuse):
+    write_config(tmp_path / "run.yaml", data=str(place / "photos"),
+                 recipe={"kind": "samples", "by": "image", "sentiment": "positive"})  # fmt: skip
+    code, _, err = promptfuse("run", tmp_path / "run.yaml", "--validate")
+    assert code == 2
+    assert "set by: objective" in err

@@ -34,7 +34,7 @@ def read_karpathy(document: Any) -> Contents:
             raise ConfigError(f"{place}: the field 'filename' is missing; add it")
         folder = as_text(fields.get("filepath"), f"{place}.filepath")
         captions = [
-            as_caption(as_fields(sentence, f"{place}.sentences[{index}]").get("raw"), f"{place}.sentences")
+            _caption(as_fields(sentence, f"{place}.sentences[{index}]"), f"{place}.sentences[{index}]")
             for index, sentence in enumerate(as_list(fields.get("sentences", []), f"{place}.sentences"))
         ]
         contents.rows.append(
@@ -47,3 +47,11 @@ def read_karpathy(document: Any) -> Contents:
             )
         )
     return contents
+
+
+def _caption(sentence: dict[str, Any], place: str) -> str:
+    """A sentence as it was written; its words where only these are there."""
+    if sentence.get("raw") is None and "tokens" in sentence:
+        words = as_list(sentence["tokens"], f"{place}.tokens")
+        return " ".join(as_caption(word, f"{place}.tokens") for word in words)
+    return as_caption(sentence.get("raw"), f"{place}.raw")

@@ -6,6 +6,7 @@ Each folder is listed once, so that 120,000 photos are not 120,000 questions to 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import is_address, join, parent
+from promptfuse.evaluation.datasets.addresses import exists, is_address, join, parent
 from promptfuse.evaluation.datasets.records import Row
 from promptfuse.paths import at_home
 
@@ -29,6 +30,7 @@ SUBFOLDERS = (
     "val",
     "train",
     "test",
+    *(f"images/{name}{year}" for year in (2014, 2017) for name in ("val", "train", "test")),
     "Flicker8k_Dataset",  # Spelt so in the archive.
     "flickr8k-images",
     "flickr30k-images",
@@ -36,6 +38,20 @@ SUBFOLDERS = (
     "photos",
 )
 """Where data sets usually have their photos."""
+
+
+class Located(NamedTuple):
+    """Where the photos of a data set are.
+
+    Attributes:
+        paths: the path or address of each row's photo.
+        missing: the indices of those that are not there; their paths are where most others are.
+        ambiguous: names of files that several folders have, and the two that were seen first, as paths.
+    """
+
+    paths: list[str]
+    missing: list[int]
+    ambiguous: dict[str, tuple[str, str]]
 
 
 class _Place(NamedTuple):
@@ -50,7 +66,8 @@ class Locator:
     """Finds photos in the folders where they may be.
 
     Attributes:
-        roots: the folders, the likeliest first. An address is believed without asking.
+        roots: the folders, the likeliest first. Of several behind addresses the one that has the first photo
+            is believed to have all; one alone is believed without asking.
     """
 
     def __init__(self, source: str, images: str | None = None) -> None:
@@ -59,7 +76,8 @@ class Locator:
         Args:
             source: the file of the data set.
             images: the folder of the photos. By default that of the file and its usual subfolders, then the
-                usual subfolders beside it, as COCO has them.
+                usual subfolders beside it, as COCO has them; first those that the file's own name speaks of,
+                ``train`` for ``captions_train.json``.
 
         Raises:
             ConfigError: if there is no such folder.
@@ -71,6 +89,9 @@ class Locator:
             images = parent(source)
         if images is not None and is_address(images):
             self.roots = [images]
+            if is_address(source):  # It was read from there, so that there is an answer.
+                above = (images, parent(images))
+                self.roots += [join(folder, name) for folder in above for name in SUBFOLDERS]
             return
         if images is not None:
             first = at_home(images)
@@ -79,16 +100,21 @@ class Locator:
             first = Path(source).parent
             beside = Path(os.path.abspath(first)).parent  # noqa: PTH100 - links stay as they are given
             candidates = [first, *(folder / name for folder in (first, beside) for name in SUBFOLDERS)]
-        self.roots = [str(folder) for folder in candidates if folder.is_dir()] or [str(first)]
+        stem = Path(source).stem.lower()
+        folders = [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
+        folders.sort(key=lambda folder: not _speaks_of(stem, folder.name.lower()))
+        self.roots = [str(folder) for folder in folders] or [str(first)]
 
-    def locate(self, rows: Sequence[Row]) -> tuple[list[str], list[int]]:
-        """The path or address of each row's photo, and the indices of those that are missing.
+    def locate(self, rows: Sequence[Row]) -> Located:
+        """The path or address of each row's photo, and which are missing or not the only ones of their name.
 
-        Of a missing one the path is given where most others are. Photos behind addresses are never missing.
+        Photos behind addresses are never missing.
 
         Raises:
             ConfigError: if a folder cannot be listed.
         """
+        if is_address(self.roots[0]) and len(self.roots) > 1:
+            self.roots = [self._with_first(rows)]
         found = [self._find(row) for row in rows]
         most = Counter((place.root, place.form) for place in found if place).most_common(1)
         root, form = most[0][0] if most else (self.roots[0], 0)
@@ -99,10 +125,42 @@ class Locator:
                 paths.append(_below(root, row.names[min(form, len(row.names) - 1)]))
             else:
                 paths.append(place.path)
-        return paths, missing
+        return Located(paths, missing, self._ambiguous(rows, found))
+
+    def _ambiguous(self, rows: Sequence[Row], places: Sequence[_Place | None]) -> dict[str, tuple[str, str]]:
+        """Names that another folder has, too, so that a photo may be that of another split."""
+        seen: dict[str, tuple[str, str]] = {}
+        for row, place in zip(rows, places, strict=True):
+            if place is None or is_address(place.path):
+                continue
+            name = row.names[place.form]
+            for root in self.roots:
+                other = self._in(root, name, last=True) if root != place.root else None
+                if other in (None, place.path) or name in seen:
+                    continue
+                if not os.path.samefile(other, place.path):  # noqa: PTH121
+                    seen[name] = (place.path, other)
+        return seen
+
+    def _with_first(self, rows: Sequence[Row]) -> str:
+        """The root behind an address that has the first photo; the likeliest if none has it."""
+        first = next((row for row in rows if not is_address(row.names[0])), None)
+        if first is None:
+            return self.roots[0]
+        for root in self.roots:
+            place = self._find_in([root], first)
+            try:
+                if place is not None and exists(place.path, ConfigError):
+                    return root
+            except ConfigError:
+                break  # What is wrong is told where the photos are opened.
+        return self.roots[0]
 
     def _find(self, row: Row) -> _Place | None:
-        for root in self.roots:
+        return self._find_in(self.roots, row)
+
+    def _find_in(self, roots: Sequence[str], row: Row) -> _Place | None:
+        for root in roots:
             for form, name in enumerate(row.names):
                 path = self._in(root, name, last=form + 1 == len(row.names))
                 if path is not None:
@@ -138,6 +196,11 @@ class Locator:
             self._listings[folder] = listing
         entry = listing.get(_key(name))
         return None if entry is None else os.path.join(folder, entry)  # noqa: PTH118
+
+
+def _speaks_of(stem: str, folder: str) -> bool:
+    """Whether a file's name has the name of a folder as a part: ``captions_val2014`` has ``val2014``."""
+    return re.search(rf"(?<![a-z0-9]){re.escape(folder)}(?![a-z0-9])", stem) is not None
 
 
 def _key(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import gc
 import json
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import is_address, is_folder, read_bytes
+from promptfuse.evaluation.datasets.addresses import is_address, is_folder
 from promptfuse.evaluation.datasets.coco import read_coco
 from promptfuse.evaluation.datasets.fields import shown
 from promptfuse.evaluation.datasets.folder import is_photo, read_folder, read_remote_folder
@@ -26,6 +25,7 @@ from promptfuse.evaluation.datasets.table import (
     json_records,
     read_table,
 )
+from promptfuse.evaluation.datasets.texts import decode, read_data
 from promptfuse.yaml_files import nearest
 
 FORMATS = {
@@ -35,9 +35,6 @@ FORMATS = {
     "folder": "a folder of photos",
 }
 """What can be read, by name."""
-
-MAX_BYTES = 8 << 30
-"""The most that a file behind an address may have."""
 
 _SHORT = "karpathy and coco (JSON), table (CSV, TSV, JSON lines, JSON list), folder"
 
@@ -128,27 +125,10 @@ def _read(source: str, format: str) -> tuple[str, Contents]:
 
 
 def _text(source: str) -> str:
-    if is_address(source):
-        data = read_bytes(source, MAX_BYTES, ConfigError)
-    else:
-        try:
-            data = Path(source).read_bytes()
-        except FileNotFoundError:
-            raise ConfigError("no such file or folder; check the path") from None
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"cannot be read ({reason}); check the path and its permissions") from None
+    data = read_data(source)
     if is_photo(Path(source).name) and data.lstrip()[:1] not in (b"{", b"["):
         raise ConfigError("is a photo, not a data set; give its folder, or use promptfuse caption")
-    # Spreadsheets save "Unicode text" so.
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if b"\0" in data and not wide:
-        raise ConfigError(f"holds binary data; give a text file or a folder (formats: {_SHORT})")
-    try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"line {line}: not UTF-8 text; save it as UTF-8 (formats: {_SHORT})") from None
+    return decode(data, source, f"give a text file or a folder (formats: {_SHORT})")
 
 
 def _parse(source: str, text: str, format: str) -> tuple[str, Any]:
@@ -203,7 +183,8 @@ def _load(text: str) -> Any:
 
 
 def _without_tokens(fields: dict[str, Any]) -> dict[str, Any]:
-    fields.pop("tokens", None)
+    if "raw" in fields:
+        fields.pop("tokens", None)
     return fields
 
 
@@ -240,7 +221,7 @@ def _nothing(source: str, found: str) -> str:
 
 
 def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
-    paths, missing = locator.locate(contents.rows)
+    paths, missing, ambiguous = locator.locate(contents.rows)
     result = Scan(found, [], list(contents.problems), missing, looked_in=locator.roots)
     places: dict[str, str] = {}
     empty = 0
@@ -252,6 +233,12 @@ def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
             result.duplicate_ids.setdefault(row.id, (places[row.id], row.place))
         places.setdefault(row.id, row.place)
         result.photos.append(Photo(row.id, path, references, row.split))
+    if ambiguous:
+        taken, other = next(iter(ambiguous.values()))
+        count = f"{len(ambiguous):,} photo{'s' * (len(ambiguous) > 1)}"
+        result.problems.append(
+            f"{count} also in another folder, the first: {taken} is taken, not {other}; --images DIR decides"
+        )
     if empty:
         result.problems.append(f"{empty:,} empty caption{'s' * (empty > 1)} left out")
     return result

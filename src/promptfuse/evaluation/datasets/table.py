@@ -14,9 +14,11 @@ from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list
 from promptfuse.evaluation.datasets.records import Contents, Row
 
 IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "path", "image_name")
-ID_COLUMNS = ("id", "image_id")
+ID_COLUMNS = ("image_id", "id")
+"""Where a table has both, ``id`` is that of the caption, as in COCO's annotations."""
+
 LIST_COLUMNS = ("captions", "references")
-TEXT_COLUMNS = ("caption", "reference", "comment")
+TEXT_COLUMNS = ("caption", "reference", "comment", "raw")
 CAPTION_COLUMNS = (*LIST_COLUMNS, *TEXT_COLUMNS)
 SPLIT_COLUMNS = ("split",)
 DELIMITERS = (",", "\t", ";", "|")
@@ -91,6 +93,11 @@ def csv_records(text: str, delimiter: str | None = None) -> Iterator[Record]:
             if not any(cell.strip() for cell in cells):
                 continue
             place = f"line {reader.line_num}"
+            if delimiter == "\t" and any("\n" in cell for cell in cells):
+                raise ConfigError(
+                    f"{place}: a quotation mark at the beginning of a value lasts over several lines; "
+                    "write quotation marks twice and the value in quotes"
+                )
             if not header:
                 header = [cell.strip().lower() for cell in cells]
                 twice = next((name for name in header if name and header.count(name) > 1), None)
@@ -176,20 +183,24 @@ def _text(place: str, fields: Mapping[str, Any], names: Iterable[str]) -> str:
 
 def _captions(place: str, fields: Mapping[str, Any]) -> tuple[bool, list[str]]:
     """Whether the row has one caption of perhaps several rows, and the captions."""
-    column = _column(fields, LIST_COLUMNS)
-    if column is not None and fields[column] not in (None, ""):
-        value = fields[column]
-        where = f"{place}, {column}"
-        if isinstance(value, str) and value.lstrip().startswith("["):
-            # A cell of a CSV file.
-            try:
-                value = json.loads(value)
-            except ValueError:
-                raise ConfigError(f"{where}: {shown(value)} is no list in JSON; correct it") from None
-        if isinstance(value, list):
-            return False, [as_caption(caption, where) for caption in value]
-        return True, [as_caption(value, where)]
-    column = _column(fields, TEXT_COLUMNS)
+    column = next((name for name in CAPTION_COLUMNS if fields.get(name) not in (None, "", [])), None)
     if column is None:
-        return False, []
-    return True, [as_caption(fields[column], f"{place}, {column}")]
+        single = any(name in fields for name in TEXT_COLUMNS)
+        return single, [""] * single
+    value, where = fields[column], f"{place}, {column}"
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _list_in_a_cell(value, where, must=column in LIST_COLUMNS)
+    if isinstance(value, list):
+        return False, [as_caption(caption, where) for caption in value]
+    return True, [as_caption(value, where)]
+
+
+def _list_in_a_cell(text: str, where: str, must: bool) -> list[Any] | str:
+    """A cell of a CSV file that looks like a list; the text itself if it need not be one and is none."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        if must:
+            raise ConfigError(f"{where}: {shown(text)} is no list in JSON; correct it") from None
+        return text
+    return found if must or all(isinstance(one, str) for one in found) else text

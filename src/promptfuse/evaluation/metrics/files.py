@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import read_dataset
-from promptfuse.evaluation.datasets.addresses import is_address
+from promptfuse.evaluation.datasets.addresses import is_address, is_folder
 from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list, as_text
+from promptfuse.evaluation.datasets.folder import is_photo
+from promptfuse.evaluation.datasets.texts import decode, read_data
 from promptfuse.evaluation.predictions import Prediction, read_predictions
-
-LINES = "predictions.jsonl"
-MANIFEST = "manifest.json"
+from promptfuse.evaluation.run_files import LINES, MANIFEST, local_copy
 
 _PREDICTION_FORMATS = "give [{image_id, caption}] as JSON, lines of {id, text}, or the folder of a run"
 _REFERENCE_FORMATS = "give COCO's captions as JSON, lines of {id, references}, or a data set"
@@ -39,6 +40,19 @@ class Predicted:
     failed: dict[str, str] = field(default_factory=dict)
     searched: tuple[str, ...] = ()
 
+    def put(self, id_: str, text: str | None, error: Any, place: str) -> bool:
+        """Add a photo's caption, or the reason why it has none; return whether it has one.
+
+        Raises:
+            ConfigError: if the photo was there already.
+        """
+        _only_once(id_, place, self.texts, self.failed)
+        if text is None:
+            self.failed[id_] = str(error or "no reason is given").encode(errors="backslashreplace").decode()
+            return False
+        self.texts[id_] = text
+        return True
+
 
 @dataclass
 class Referenced:
@@ -53,24 +67,29 @@ class Referenced:
     images: dict[str, str] = field(default_factory=dict)
 
 
-def read_captions(path: Path) -> Predicted:
+def read_captions(source: str | Path) -> Predicted:
     """Captions from COCO's result format, JSON lines or a run.
 
     Args:
-        path: a JSON list of ``{image_id, caption}``, a JSON object of captions by id, JSON lines of
-            ``{id, text}``, a run's folder, or its ``predictions.jsonl``.
+        source: a JSON list of ``{image_id, caption}``, a JSON object of captions by id, JSON lines of
+            ``{id, text}``, a run's folder, or its ``predictions.jsonl``; a path or an address.
 
     Raises:
         ConfigError: if it cannot be read, is of none of these formats, has two captions for one photo, or
             no caption at all.
     """
+    with local_copy(str(source)) as path:
+        return _captions(path)
+
+
+def _captions(path: Path) -> Predicted:
     if path.is_dir():
         file = path / LINES
         if not file.is_file():
             raise ConfigError(f"{path}: no {LINES} in this folder; {_PREDICTION_FORMATS}")
         found = _of_run(file)
     else:
-        text = _read(path)
+        text = decode(read_data(str(path)), str(path), _PREDICTION_FORMATS)
         found = _of_run(path) if _is_run(text) else _of_others(path, text)
     if not found.texts:
         first = next(iter(found.failed.values()), None)
@@ -83,16 +102,17 @@ def read_references(source: str, images: str | None = None) -> Referenced:
     """What people wrote, from JSON lines of ``{id, references}`` or any data set.
 
     Args:
-        source: JSON lines of ``{id, references}``, a JSON object of lists by id, COCO's captions also
-            without its list of images, or whatever ``read_dataset`` takes.
+        source: JSON lines of ``{id, references}``, a JSON object of lists by id, a list of
+            ``{image_id, caption}``, COCO's captions also without the names of its photos, or whatever
+            ``read_dataset`` takes.
         images: the folder of the photos.
 
     Raises:
         ConfigError: if it cannot be read, or a photo occurs twice.
     """
-    path = Path(source)
-    if not is_address(source) and path.is_file() and path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
-        groups = _own_references(path, _read(path))
+    text = _json_text(source)
+    if text is not None:
+        groups = _own_references(Path(source), text)
         if groups is not None:
             return Referenced(groups, _files_by_id(Path(images), groups) if images is not None else {})
     dataset = read_dataset(source, images=images)
@@ -100,13 +120,16 @@ def read_references(source: str, images: str | None = None) -> Referenced:
     return Referenced(texts, {photo.id: photo.image for photo in dataset.photos})
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+def _json_text(source: str) -> str | None:
+    """The text of a file that begins as JSON does; None for anything else, which a data set may be."""
+    path = Path(source)
+    if is_folder(source, ConfigError) if is_address(source) else path.is_dir() or not path.exists():
+        return None
+    data = read_data(source)
+    # Two bytes may be the mark of UTF-16, three that of UTF-8.
+    if data[:8].replace(b"\0", b"").lstrip(b"\xff\xfe\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
+        return None
+    return decode(data, source, _REFERENCE_FORMATS)
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -131,15 +154,37 @@ def _document(path: Path, text: str, formats: str) -> Any:
             pass
         else:
             return None
+    pairs = _Pairs()
     try:
-        return json.loads(text)
+        found = json.loads(text, object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:
         if path.suffix.lower() in (".jsonl", ".ndjson"):
             return None
         reason = (
-            f"{error.msg}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "too deep"
+            f"{error.msg}, line {error.lineno}"
+            if isinstance(error, json.JSONDecodeError)
+            else "too deep"
+            if isinstance(error, RecursionError)
+            else str(error)[:60]
         )
         raise ConfigError(f"{path}: not valid JSON ({reason}); {formats}") from None
+    if isinstance(found, dict) and pairs.twice is not None:
+        raise ConfigError(f"{path}: {pairs.twice!r} occurs a second time; keep one entry a photo")
+    return found
+
+
+class _Pairs:
+    """Builds JSON objects and remembers a key that the last one, at the end the outermost, has twice."""
+
+    twice: str | None = None
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        self.twice = None
+        if len(fields) < len(pairs):
+            keys = [key for key, _ in pairs]
+            self.twice = next(key for key in keys if keys.count(key) > 1)
+        return fields
 
 
 def _is_run(text: str) -> bool:
@@ -160,10 +205,8 @@ def _of_run(file: Path) -> Predicted:
 
 
 def _add_line(found: Predicted, line: Prediction, place: str) -> None:
-    if line.text is None:
-        found.failed[line.id] = line.error or "no reason is given"
+    if not found.put(line.id, line.text, line.error, place):
         return
-    _add(found.texts, line.id, line.text, place)
     found.images[line.id] = line.image
     found.costs["seconds"][line.id] = line.seconds
     found.costs["exact_evaluations"][line.id] = float(line.exact_evaluations)
@@ -178,28 +221,29 @@ def _fingerprints(manifest: Path) -> tuple[str, ...]:
         return ()
 
 
-def _add(texts: dict[str, Any], id_: str, value: Any, place: str) -> None:
-    if id_ in texts:
+def _only_once(id_: str, place: str, *seen: Mapping[str, Any]) -> None:
+    if any(id_ in one for one in seen):
         raise ConfigError(f"{place}: {id_!r} occurs a second time; keep one entry a photo")
-    texts[id_] = value
 
 
 def _of_others(path: Path, text: str) -> Predicted:
     document = _document(path, text, _PREDICTION_FORMATS)
     found = Predicted()
     if isinstance(document, dict) and not document.keys() & {*_IDS, *_TEXTS}:
-        for id_, caption in document.items():
-            found.texts[id_] = as_caption(caption, f"{path}: {id_}")
+        if "annotations" in document:
+            raise ConfigError(f"{path}: a data set, not the captions of a system; {_PREDICTION_FORMATS}")
+        for key, caption in document.items():
+            place = f"{path}: {key!r:.60}"
+            id_ = as_text(key, place)
+            found.put(id_, as_caption(caption, place), None, place)
         return found
     for place, fields in _records(path, text, document):
         id_ = _id(fields, place, _PREDICTION_FORMATS)
         key = _key(fields, _TEXTS)
         if key is None:
             raise ConfigError(f"{place}: no caption (found {', '.join(fields)}); {_PREDICTION_FORMATS}")
-        if fields[key] is None:
-            found.failed[id_] = str(fields.get("error") or "no reason is given")
-        else:
-            _add(found.texts, id_, as_caption(fields[key], place), place)
+        text_or_none = None if fields[key] is None else as_caption(fields[key], place)
+        found.put(id_, text_or_none, fields.get("error"), place)
     return found
 
 
@@ -213,9 +257,9 @@ def _records(path: Path, text: str, document: Any) -> Iterator[tuple[str, dict[s
             yield f"{path}: entry {number}", as_fields(row, f"{path}: entry {number}")
 
 
-_IDS = ("id", "image_id", "image")
+_IDS = ("id", "image_id", "image", "file", "filename", "file_name", "path", "image_name")
 _TEXTS = ("text", "caption")
-_GROUPS = ("references", "captions")
+_GROUPS = ("references", "captions", "caption", "reference")
 _FILES = ("image", "file", "filename", "file_name", "path", "image_name")
 """Columns by which a table names its photos: then it is a data set."""
 
@@ -236,20 +280,20 @@ def _id(fields: Mapping[str, Any], place: str, formats: str) -> str:
 def _own_references(path: Path, text: str) -> dict[str, list[str]] | None:
     """References by id of the formats that name no photos; None if it is a data set."""
     document = _document(path, text, _REFERENCE_FORMATS)
-    groups: dict[str, list[str]] = {}
     if isinstance(document, dict):
-        if "annotations" in document and "images" not in document:
-            for number, row in enumerate(as_list(document["annotations"], f"{path}: annotations")):
-                place = f"{path}: annotations[{number}]"
-                fields = as_fields(row, place)
-                id_ = _id(fields, place, _REFERENCE_FORMATS)
-                groups.setdefault(id_, []).append(as_caption(fields.get("caption"), place))
-            return _without_empty(groups)
+        if "annotations" in document and not _names_photos(document.get("images")):
+            rows = enumerate(as_list(document["annotations"], f"{path}: annotations"))
+            places = ((f"{path}: annotations[{number}]", row) for number, row in rows)
+            return _grouped((place, as_fields(row, place)) for place, row in places)
         if document and all(isinstance(value, list) for value in document.values()) and not (
             document.keys() & {"images", "annotations"}
         ):  # fmt: skip
-            for id_, several in document.items():
-                groups[id_] = [as_caption(one, f"{path}: {id_}") for one in several]
+            groups: dict[str, list[str]] = {}
+            for key, several in document.items():
+                place = f"{path}: {key!r:.60}"
+                id_ = as_text(key, place)
+                _only_once(id_, place, groups)
+                groups[id_] = [as_caption(one, place) for one in several]
             return _without_empty(groups)
         if document.keys().isdisjoint(_GROUPS):
             return None
@@ -259,12 +303,31 @@ def _own_references(path: Path, text: str) -> dict[str, list[str]] | None:
     if not records or any(_key(fields, _FILES) is not None or not fields.keys() & set(_GROUPS)
                           for _, fields in records):  # fmt: skip
         return None
+    return _grouped(records)
+
+
+def _names_photos(images: Any) -> bool:
+    """Whether a list of COCO's says where all photos are; ids are enough to score captions."""
+    return isinstance(images, list) and bool(images) and all(
+        isinstance(image, dict) and "file_name" in image for image in images
+    )  # fmt: skip
+
+
+def _grouped(records: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, list[str]]:
+    """References by id, from a list a photo, or from one or more rows with one caption each."""
+    groups: dict[str, list[str]] = {}
+    listed: dict[str, None] = {}
     for place, fields in records:
-        key = _key(fields, _GROUPS) or _GROUPS[0]
-        value = fields[key]
-        several = [value] if isinstance(value, str) else as_list(value, place)
+        key = _key(fields, _GROUPS) or "caption"
+        value = fields.get(key)
         id_ = _id(fields, place, _REFERENCE_FORMATS)
-        _add(groups, id_, [as_caption(one, place) for one in several], place)
+        if isinstance(value, list):
+            _only_once(id_, place, groups)
+            listed[id_] = None
+        else:
+            _only_once(id_, place, listed)
+        several = value if isinstance(value, list) else [value]
+        groups.setdefault(id_, []).extend(as_caption(one, place) for one in several)
     return _without_empty(groups)
 
 
@@ -274,15 +337,17 @@ def _without_empty(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _files_by_id(folder: Path, ids: Mapping[str, Any]) -> dict[str, str]:
-    """Photos of a folder whose name, with or without its ending, is an id.
+    """Photos of a folder whose name, with or without its ending, is an id, or whose name ends with it.
 
     Raises:
         ConfigError: if it is no folder, or has no such photo.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give the folder of the photos")
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    by_name = {file.stem: str(file) for file in files} | {file.name: str(file) for file in files}
+    files = sorted(file for file in folder.iterdir() if file.is_file() and is_photo(file.name))
+    # COCO's photos have their id at the end: COCO_val2014_000000391895.jpg.
+    numbers = {match[0].lstrip("0"): str(file) for file in files if (match := re.search(r"\d+$", file.stem))}
+    by_name = numbers | {file.stem: str(file) for file in files} | {file.name: str(file) for file in files}
     found = {id_: by_name[id_] for id_ in ids if id_ in by_name}
     if not found:
         raise ConfigError(f"{folder}: no photo has the name of an id, such as {next(iter(ids), '')!r}")

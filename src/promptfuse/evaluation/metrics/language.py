@@ -100,6 +100,8 @@ class LabelAccuracy(Metric):
             self.model, captions.texts, self.model.log_probabilities, self.batch_size
         )
         right = (found.argmax(1) == self.index).double().numpy()
+        # A classifier has an opinion of nothing, too, but it is none of a caption.
+        right[[not text.strip() for text in captions.texts]] = 0.0
         title = f"{self.model.labels[self.index].lower()} accuracy"
         note = cut_note(cut, self.model)
         return [mean("sentiment_accuracy", title, "higher", right, note=note)]

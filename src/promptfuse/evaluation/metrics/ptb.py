@@ -22,6 +22,16 @@ _LIKE_ASCII = str.maketrans(
         "½": " 1/2 ",
         "¼": " 1/4 ",
         "¾": " 3/4 ",
+        "⅓": " 1/3 ",
+        "⅔": " 2/3 ",
+        "«": "``",
+        "»": "''",
+        "‹": "`",
+        "›": "'",
+        "‛": "`",
+        "―": "--",
+        "¤": "$",
+        "₠": "$",
         "£": "#",
         "€": "$",
         "¢": " cents ",
@@ -35,6 +45,14 @@ _LIKE_ASCII = str.maketrans(
         "\x97": "--",
     }
 )
+_UNKNOWN = re.compile(
+    "[\u200b-\u200f\u2012\u2024\u2025\u2027\u202a-\u202e\u203c\u203d\u2043\u2045-\u206f"
+    "\u20a1-\u20a3\u20a5-\u20ab\u20ad-\u20c0\u2150-\u2152\u215f-\u218b\u3003-\u301f"
+    "\ufe00-\ufe0f\ufffd\U00010000-\U0010ffff]"
+    r"|(?<!\w)[\u2010\u2011]|[\u2010\u2011](?!\w)"
+)
+"""What the Stanford tokenizer does not know and drops: emoji, marks of direction and joining, and more."""
+
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
 
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
@@ -53,6 +71,8 @@ _BEFORE_NUMBERS = "no nos art ca pp op fig figs prop".split()
 """Abbreviations only in front of a number."""
 
 _LETTER = r"[^\W\d_]"
+_ON = r"[\w\u02c2-\u02ff\u0300-\u036f]"
+"""What goes on with a word: accents, too, that are characters of their own."""
 _SHORT = r"(?:s|m|d|re|ve|ll)\b"
 _STARTS = "A|An|As|At|He|His|I|If|In|It|On|She|The|There|They|This|We|When|You"
 
@@ -76,7 +96,8 @@ _RULES = {
     # Letters and digits, joined by hyphens, slashes, apostrophes or full stops without a blank.
     "word": rf"""\w+? (?=n't\b)
         | (?: (?<!\w)[@\#](?={_LETTER}) )?
-          \w (?: \w | '(?!{_SHORT} | [nt]\b | n')(?=\w) | [-/](?=\w) | (?<={_LETTER})[.!?](?={_LETTER}) )*""",
+          \w (?: {_ON} | '(?!{_SHORT} | [nt]\b | n')(?=\w) | [-/\u2010\u2011](?=\w)
+              | (?<={_LETTER})[.!?](?={_LETTER}) )*""",
     "smiley": r"(?<!\w) [:;=]'?-?[()] (?!\w)",
     "ellipsis": r"\.{3,} | \.(?:\s\.){2,}",
     "dash": r"--+",
@@ -96,7 +117,7 @@ def ptb_tokens(text: str) -> list[str]:
     """Words and punctuation of a text, in lower case."""
     for entity, character in _ENTITIES.items():
         text = text.replace(entity, character)
-    text = text.translate(_LIKE_ASCII)
+    text = _UNKNOWN.sub(" ", text.translate(_LIKE_ASCII))
     tokens = []
     for found in _PATTERN.finditer(text):
         token, kind = found.group().lower(), found.lastgroup

@@ -21,6 +21,8 @@ def score(
     references: Mapping[str, Sequence[str]],
     *,
     metrics: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
+    required: bool | None = None,
     images: Mapping[str, Any] | None = None,
     clip: Model | None = None,
     lm: Model | None = None,
@@ -39,6 +41,9 @@ def score(
         predictions: captions by the photos' ids.
         references: captions that people wrote, by the photos' ids; empty if there are none at all.
         metrics: names of columns or groups in ``METRICS``; None for all.
+        ids: the photos in the order of what is returned and drawn; by default that of the references, or of
+            the sorted ids where there are none, so that it does not depend on that of the predictions.
+        required: whether a metric whose package is missing is an error; by default if metrics are named.
         images: photos by id, for CLIPScore: paths, addresses, Pillow images, or features that
             ``photo_features`` gave, so that several systems on the same photos share them.
         clip: image-text model that judges.
@@ -61,12 +66,13 @@ def score(
         raise ConfigError(f"{resamples} resamples are too few; give 0 for no intervals, or 1000")
     chosen = choose(metrics)
     judges = {group: build(group, clip, lm, classifier, label) for group in chosen}
-    captions, notices = _collect(predictions, references, images, seed, tokenizer)
+    captions, notices = _collect(predictions, references, ids, images, seed, tokenizer)
+    required = metrics is not None if required is None else required
     found: list[Column | Unavailable] = []
     for group, metric in judges.items():
         if progress is not None:
             progress(group)
-        measured = _measure(group, metric, captions, asked=metrics is not None)
+        measured = _measure(group, metric, captions, required)
         found += [column for column in measured if column.name in chosen[group]]
     for name, each in (costs or {}).items():
         values = [each.get(id_, math.nan) for id_ in captions.ids]
@@ -104,7 +110,7 @@ def _favoured(role: str, name: str) -> str:
     )
 
 
-def _measure(group: str, metric: Metric, captions: Captions, asked: bool) -> list[Column | Unavailable]:
+def _measure(group: str, metric: Metric, captions: Captions, required: bool) -> list[Column | Unavailable]:
     """The metric's columns; without references or its package, why there are none."""
     if metric.needs_references and not any(captions.references):
         return metric.unavailable("there are no references; give captions that people wrote")
@@ -112,7 +118,7 @@ def _measure(group: str, metric: Metric, captions: Captions, asked: bool) -> lis
         return metric.measure(captions)
     except ConfigError as error:
         # Of all metrics those that can be had are computed; of one that was asked for the error is told.
-        if asked:
+        if required:
             raise
         return [Unavailable(name, title, str(error)) for name, title in METRICS[group].items()]
 
@@ -120,20 +126,30 @@ def _measure(group: str, metric: Metric, captions: Captions, asked: bool) -> lis
 def _collect(
     predictions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
+    order: Sequence[str] | None,
     images: Mapping[str, Any] | None,
     seed: int,
     tokenizer: Kind,
 ) -> tuple[Captions, list[str]]:
-    """What is to be scored, in the order of the predictions, and what there is to say about it.
+    """What is to be scored, and what there is to say about it.
 
     Raises:
-        ConfigError: if there is nothing to score, or a prediction has no references.
+        ConfigError: if there is nothing to score, a prediction has no references, or either is no text.
     """
     if not predictions:
         raise ConfigError("no predictions: there is nothing to score; give at least one caption")
     notices = []
-    ids = list(predictions)
-    for id_ in ids:
+    for id_, text in predictions.items():
+        if not isinstance(text, str):
+            raise ConfigError(
+                f"the prediction for {id_!r} is no text: {text!r:.60}; give one caption a photo"
+            )
+        if isinstance(references.get(id_), str):
+            raise ConfigError(f"the references for {id_!r} are one text; give a list of texts")
+    if order is None:
+        order = list(references) or sorted(predictions)
+    ids = [id_ for id_ in order if id_ in predictions]
+    for id_ in predictions:
         if references and id_ not in references:
             raise ConfigError(
                 f"the prediction for {id_!r} has no references; give the references of its data set"

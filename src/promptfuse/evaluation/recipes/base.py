@@ -5,14 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from promptfuse.models import Preset
+from promptfuse.errors import ConfigError, TextError
+from promptfuse.models import CausalLM, Preset
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import Objective
+from promptfuse.search import Constraints
+from promptfuse.search.proposer import prefix_tokens
 from promptfuse.tasks import Captioner
 from promptfuse.tasks.config.base import as_problem
 from promptfuse.tasks.steering import read_steers
@@ -108,6 +111,11 @@ class Describer(ABC):
             ConfigError, ModelError: if a model or its settings are wrong.
         """
         self.captioner.load(self.recipe.sentiment, self.recipe.steer or ())
+        language = cast(CausalLM, self.captioner.model("lm"))
+        try:
+            prefix_tokens(language, self.captioner.preset.prefix.strip(), Constraints())
+        except TextError as error:  # Otherwise it is every photo's.
+            raise ConfigError(str(error)) from None
 
     @abstractmethod
     def __call__(self, image: ImageLike, seed: int = 0) -> Caption:

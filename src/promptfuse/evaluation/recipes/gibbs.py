@@ -31,7 +31,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptfuse.errors import ConfigError
+from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
 from promptfuse.evaluation.recipes.decoding import Language
 from promptfuse.evaluation.recipes.matching import Matcher
@@ -147,14 +147,14 @@ class GibbsSampler:
         """The tokens of a sample of the right length.
 
         Raises:
-            ConfigError: if none of a thousand keeps the rules.
+            TextError: if none of a thousand keeps the rules.
         """
         for _ in range(40):
             rows = sample(self.language, 25, self.recipe.length, generator, whole=True)
             for row, text in zip(rows, self.language.texts([self._whole(one) for one in rows]), strict=True):
                 if text is not None:
                     return row
-        raise ConfigError(f"length: no sample of {self.recipe.length} tokens can be read back; give another")
+        raise TextError(f"length: no sample of {self.recipe.length} tokens can be read back; give another")
 
     def candidates(self, row: Sequence[int], position: int) -> tuple[list[list[int]], list[str]]:
         """Rows with another token at a position, and their texts; the row as it stands is among them."""
@@ -177,11 +177,11 @@ class GibbsSampler:
         """The row with the best candidate at a position.
 
         Raises:
-            ConfigError: if no token can be appended at all.
+            TextError: if no token can be appended at all.
         """
         rows, texts = self.candidates(row, position)
         if not rows:
-            raise ConfigError(f"length: no token can stand at place {position + 1}; give a smaller number")
+            raise TextError(f"length: no token can stand at place {position + 1}; give a smaller number")
         return rows[int(self.scores(rows, texts).argmax())]
 
     def scores(self, rows: Sequence[Sequence[int]], texts: Sequence[str]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from promptfuse.errors import ConfigError
+from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
 from promptfuse.evaluation.recipes.decoding import Language, read
 from promptfuse.models.images import ImageLike
@@ -101,7 +101,7 @@ class SamplesDescriber(Describer):
         """The distinct texts of samples, and whether they are complete: those that are not only if none is.
 
         Raises:
-            ConfigError: if no sample keeps the rules for texts.
+            TextError: if no sample keeps the rules for texts.
         """
         prefix = language.setting.prefix_ids
         closed = [language.closed(row) for row in rows]
@@ -110,7 +110,7 @@ class SamplesDescriber(Describer):
             text: complete for text, (_, complete) in zip(texts, closed, strict=True) if text is not None
         }
         if not found:
-            raise ConfigError(f"count: none of {len(rows)} samples can be read back; give a larger number")
+            raise TextError(f"count: none of {len(rows)} samples can be read back; give a larger number")
         return {text: complete for text, complete in found.items() if complete} or found
 
 

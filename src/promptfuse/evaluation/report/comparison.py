@@ -66,7 +66,7 @@ def compare(runs: Sequence[Run], references: str | None = None) -> Comparison:
     notes += about
     # In the order of the data set: photos in flight end in any order.
     place = {id_: number for number, id_ in enumerate(written)}
-    common = sorted(common, key=lambda id_: place.get(id_, len(place)))
+    common = sorted(common, key=lambda id_: (place.get(id_, len(place)), id_))
     found = {id_: written[id_] for id_ in common if written.get(id_)}
     captioned = [id_ for id_ in common if all(run.predictions[id_].text is not None for run in runs)]
     if len(captioned) < len(common) and len(runs) > 1:

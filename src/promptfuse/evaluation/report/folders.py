@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import exists, is_address, join, read_bytes
+from promptfuse.evaluation.datasets.addresses import is_address
 from promptfuse.evaluation.predictions import Prediction, read_predictions
-
-LINES, MANIFEST = "predictions.jsonl", "manifest.json"
-
-MAX_BYTES = 8 << 30
-"""The most that a file behind an address may have."""
+from promptfuse.evaluation.run_files import LINES, MANIFEST, local_copy
 
 
 @dataclass(frozen=True)
@@ -58,12 +52,15 @@ class Run:
 
     @property
     def labels(self) -> list[str]:
-        """The labels that its captions were drawn to."""
+        """The labels that its captions were drawn to; not those that they were kept away from."""
         steers = self.settings.get("steer")
-        given = [str(steer) for steer in steers] if isinstance(steers, list) else []
-        labels = [steer_parts(steer)[0].rpartition(":")[2] for steer in given]
-        sentiment = self.settings.get("sentiment")
-        return [str(sentiment), *labels] if sentiment else labels
+        parts = [steer_parts(str(steer)) for steer in steers] if isinstance(steers, list) else []
+        labels = [name.rpartition(":")[2] for name, weight in parts if weight is None or weight > 0]
+        if sentiment := self.settings.get("sentiment"):
+            # A classifier may call it otherwise, which the preset knows.
+            spelled = mapping(mapping(self.manifest.get("preset")).get("labels"))
+            labels.insert(0, str(spelled.get(str(sentiment), sentiment)))
+        return labels
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -103,25 +100,9 @@ def _place(folder: str) -> PurePosixPath:
 
 
 def _read(name: str, folder: str) -> Run:
-    with _local(folder) as local:
+    with local_copy(folder) as local:
         predictions = _predictions(local)
         return Run(name, folder, _manifest(local), predictions)
-
-
-@contextmanager
-def _local(folder: str) -> Iterator[Path]:
-    """The folder itself, or a copy of what is behind an address; errors name what was given."""
-    if not is_address(folder):
-        yield Path(folder)
-        return
-    with tempfile.TemporaryDirectory(prefix="promptfuse-") as copy:
-        for file in (LINES, MANIFEST):
-            if exists(join(folder, file), ConfigError):
-                Path(copy, file).write_bytes(read_bytes(join(folder, file), MAX_BYTES, ConfigError))
-        try:
-            yield Path(copy)
-        except ConfigError as error:
-            raise ConfigError(str(error).replace(copy, folder.rstrip("/"))) from None
 
 
 def _manifest(folder: Path) -> Mapping[str, Any]:

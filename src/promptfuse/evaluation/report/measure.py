@@ -71,6 +71,12 @@ class Measured:
         found = self.scores[run].get(name)
         return found if isinstance(found, Score) and math.isfinite(found.value) else None
 
+    def better(self, name: str) -> Better:
+        """Which way a column is better; neither if the runs were searched for opposite things."""
+        found = [self.score(run, name) for run in range(len(self.scores))]
+        ways = {score.better for score in found if score is not None}
+        return ways.pop() if len(ways) == 1 else "neither"
+
     def difference(self, run: int, other: int, name: str) -> Interval | None:
         """A run's number less another's with its paired interval; None where there is none of it."""
         own, theirs = (self.drawn[number].get(name) for number in (run, other))
@@ -141,7 +147,7 @@ def measure_runs(
         chosen, left_out = _choose(judges, metrics, java)
         photos = _photos(comparison, judges)
         for number, run in enumerate(runs):
-            measured, about = _metrics(run, comparison, judges, chosen, photos)
+            measured, about = _metrics(run, comparison, judges, chosen, photos, metrics is not None)
             notes += about
             if set(chosen) & {ACCURACY, "sentiment"}:
                 measured |= _accuracies(run, ids, judges, labels)
@@ -207,7 +213,12 @@ def _photos(comparison: Comparison, judges: Judges) -> dict[str, Any] | None:
 
 
 def _metrics(
-    run: Run, comparison: Comparison, judges: Judges, chosen: Sequence[str], photos: dict[str, Any] | None
+    run: Run,
+    comparison: Comparison,
+    judges: Judges,
+    chosen: Sequence[str],
+    photos: dict[str, Any] | None,
+    required: bool,
 ) -> tuple[dict[str, Column | Unavailable], Sequence[str]]:
     """The run's metrics on the common photos by name, and what there is to say about them."""
     metrics = [name for name in chosen if name not in (ACCURACY, "sentiment")]
@@ -217,6 +228,8 @@ def _metrics(
         _texts(run, comparison.ids),
         {id_: comparison.references[id_] for id_ in comparison.ids if id_ in comparison.references},
         metrics=metrics,
+        ids=comparison.ids,
+        required=required,
         images=photos,
         clip=judges.clip,
         lm=judges.lm,
@@ -240,8 +253,9 @@ def _accuracies(
         found = {name: Unavailable(name, title, reason) for name, title in METRICS["sentiment"].items()}
     for label in labels:
         one = score(
-            _texts(run, ids), {}, metrics=[ACCURACY], classifier=judges.classifier, label=label, resamples=0
-        )
+            _texts(run, ids), {}, metrics=[ACCURACY], ids=ids, classifier=judges.classifier, label=label,
+            resamples=0,
+        )  # fmt: skip
         name = f"{ACCURACY}.{label}"
         found[name] = replace(one.columns[ACCURACY], name=name)
     return found

@@ -45,8 +45,7 @@ class Sweep:
 def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
     """All groups of runs that differ in one number.
 
-    A run that has none of the settings that colour captions, and the others alike, is at weight zero of a
-    sweep over such a weight.
+    A run without the label, and all else alike, is at weight zero of a sweep over the label's weight.
     """
     settings = [_settings(run) for run in runs]
     groups: dict[tuple[str, frozenset[tuple[str, Hashable]]], list[tuple[float, int]]] = {}
@@ -58,8 +57,8 @@ def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
     found = []
     for (key, rest), steps in groups.items():
         if key.startswith(STEERING):
-            plain = {item for item in rest if not item[0].startswith(STEERING)}
-            steps += [(0.0, number) for number, own in enumerate(settings) if set(own.items()) == plain]
+            without = {item for item in rest if key.startswith("steer.") or item[0] != "sentiment"}
+            steps += [(0.0, number) for number, own in enumerate(settings) if set(own.items()) == without]
         if len({value for value, _ in steps}) > 1:
             found.append((key, dict(rest), sorted(steps)))
     return [

@@ -28,11 +28,11 @@ class Standing:
     """How the runs stand in one column.
 
     Attributes:
-        best: the run with the best number; None where there is no better or worse.
-        ties: runs whose paired difference from the best has zero in its interval.
+        best: the runs with the best number; none where there is no better or worse.
+        ties: other runs whose paired difference from the best has zero in its interval.
     """
 
-    best: int | None
+    best: frozenset[int] = frozenset()
     ties: frozenset[int] = frozenset()
 
 
@@ -40,16 +40,19 @@ def standing(measured: Measured, name: str) -> Standing:
     """Which run is best in a column, and which cannot be told from it."""
     scores = [measured.score(run, name) for run in range(len(measured.scores))]
     found = [(number, score) for number, score in enumerate(scores) if score is not None]
-    if len(found) < 2 or found[0][1].better == "neither":
-        return Standing(None)
-    sign = 1 if found[0][1].better == "higher" else -1
+    better = measured.better(name)
+    if len(found) < 2 or better == "neither":
+        return Standing()
+    sign = 1 if better == "higher" else -1
     best = max(found, key=lambda one: sign * one[1].value)[0]
+    value = found[[run for run, _ in found].index(best)][1].value
+    equal = frozenset(run for run, score in found if score.value == value)
     ties = []
     for number, _ in found:
         between = measured.difference(number, best, name)
-        if number != best and between is not None and between.low <= 0 <= between.high:
+        if number not in equal and between is not None and between.low <= 0 <= between.high:
             ties.append(number)
-    return Standing(best, frozenset(ties))
+    return Standing(equal, frozenset(ties))
 
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:
@@ -118,11 +121,12 @@ def title_of(measured: Measured, name: str) -> str:
 
 def _head(measured: Measured, name: str) -> str:
     found = next(one for scores in measured.scores if isinstance(one := scores.get(name), Score))
-    arrow = {"higher": "↑", "lower": "↓", "neither": ""}[found.better]
-    words = {"higher": "higher is better", "lower": "lower is better", "neither": ""}[found.better]
+    better = measured.better(name)
+    arrow = {"higher": "↑", "lower": "↓", "neither": ""}[better]
+    words = {"higher": "higher is better", "lower": "lower is better", "neither": ""}[better]
     note = ". ".join(part for part in (words, found.note) if part)
     mark = f'<span class="arrow" aria-hidden="true">{arrow}</span>' if arrow else ""
-    start = f'<th scope="col" data-better="{found.better}" title="{escape(note)}">'
+    start = f'<th scope="col" data-better="{better}" title="{escape(note)}">'
     return f"{start}{escape(title_of(measured, name))}{mark}</th>"
 
 
@@ -134,7 +138,7 @@ def _cell(measured: Measured, run: int, name: str, standing: Standing, scale: Sc
         return f'<td class="none" title="{escape(reason)}">–</td>'
     digits = scale.digits
     text = number(score.value, digits)
-    kind = " class=best" if run == standing.best else " class=tie" if run in standing.ties else ""
+    kind = " class=best" if run in standing.best else " class=tie" if run in standing.ties else ""
     hover = ""
     between = measured.difference(run, 0, name) if run else None
     if between is not None:

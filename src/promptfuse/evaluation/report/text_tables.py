@@ -59,7 +59,9 @@ def _markdown(measured: Measured) -> str:
     for family, names in _shown(measured):
         lines = [["run", *_heads(measured, names, _markdown_text, _ARROWS)], ["---"] + ["---:"] * len(names)]
         for run, cells in _rows(measured, names):
-            texts = [f"**{text}**{interval}" if best else text + interval for text, interval, best in cells]
+            texts = [
+                f"{f'**{text}**' if best else text} {interval}".rstrip() for text, interval, best in cells
+            ]
             lines.append([_markdown_text(run), *texts])
         parts.append(f"### {family}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts) + "\n"
@@ -72,9 +74,10 @@ def _latex(measured: Measured) -> str:
         lines += [" & ".join(["run", *_heads(measured, names, _tex_text, _TEX_ARROWS)]) + r" \\", r"\midrule"]
         for run, cells in _rows(measured, names):
             texts = [(rf"\textbf{{{_tex_text(text)}}}" if best else _tex_text(text))
-                     + (rf"{{\scriptsize{_tex_text(interval)}}}" if interval else "")
+                     + (rf"~{{\scriptsize {_tex_text(interval)}}}" if interval else "")
                      for text, interval, best in cells]  # fmt: skip
-            lines.append(" & ".join([_tex_text(run), *texts]) + r" \\")
+            # The braces keep a bracket or an asterisk of the name from the command before.
+            lines.append(" & ".join(["{}" + _tex_text(run), *texts]) + r" \\")
         parts.append("\n".join([f"% {family}", *lines, r"\bottomrule", r"\end{tabular}"]))
     return "\n\n".join(parts) + "\n"
 
@@ -122,7 +125,7 @@ def _rows(measured: Measured, names: Sequence[str]) -> Iterator[tuple[str, list[
         yield (
             about.name,
             [
-                (*_texts(measured.score(run, name), scale.digits), place.best == run)
+                (*_texts(measured.score(run, name), scale.digits), run in place.best)
                 for name, place, scale in columns
             ],
         )
@@ -135,21 +138,20 @@ def _texts(score: Score | None, digits: int) -> tuple[str, str]:
     text = number(score.value, digits)
     if score.low is None or score.high is None:
         return text, ""
-    return text, f" [{number(score.low, digits)}, {number(score.high, digits)}]"
+    return text, f"[{number(score.low, digits)}, {number(score.high, digits)}]"
 
 
 def _heads(
     measured: Measured, names: Sequence[str], written: Callable[[str], str], arrows: Mapping[str, str]
 ) -> list[str]:
     """Titles of columns, with which way is better."""
-    better = {name: score.better for _, name, score in _scores(measured)}
-    return [written(title_of(measured, name)) + arrows[better[name]] for name in names]
+    return [written(title_of(measured, name)) + arrows[measured.better(name)] for name in names]
 
 
 def _markdown_text(text: str) -> str:
     """A cell's text, which must neither end the cell nor be taken for markup."""
-    return re.sub(r"([\\`*_|<\[])", r"\\\1", text)
+    return re.sub(r"([\\`*_|<\[])", r"\\\1", " ".join(text.split()))
 
 
 def _tex_text(text: str) -> str:
-    return text.translate(_TEX)
+    return " ".join(text.split()).translate(_TEX)

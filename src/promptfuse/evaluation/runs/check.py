@@ -40,6 +40,7 @@ def check_run(config: RunConfig) -> RunCheck:
         ConfigError, ModelError: for the first thing that is wrong.
     """
     recipe = config.make_recipe()
+    recipe.build()
     preset = recipe.preset()
     photos = config.read().photos
     local = [photo.image for photo in photos if not is_address(photo.image)]

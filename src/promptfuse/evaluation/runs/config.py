@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,11 +14,13 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import Dataset, read_dataset, registered
 from promptfuse.evaluation.datasets.addresses import is_address
 from promptfuse.evaluation.recipes import Recipe, describe, load_recipe
+from promptfuse.models import EMBEDDED
 from promptfuse.paths import at_home
 from promptfuse.tasks.config.base import KIND_ALONE, Settings
+from promptfuse.tasks.steering import Steer
 from promptfuse.yaml_files import change_value, dump_yaml, explain, read_yaml
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class EngineSettings(Settings):
@@ -46,7 +49,7 @@ class RunConfig(Settings):
         split: only photos of this split.
         start: photos to leave out at the front.
         limit: the most photos; None for all.
-        name: what reports call the run; the recipe's name if not given.
+        name: what the run is called in its manifest; the recipe's name if not given.
         recipe: the name of a shipped recipe, a file, or a recipe's settings.
         sentiment: replaces the recipe's.
         seed: of the data set's first photo; the one at place i has ``seed`` + i, whatever ``start`` is.
@@ -66,9 +69,9 @@ class RunConfig(Settings):
     name: str | None = None
     recipe: str | dict[str, Any] = "ours"
     sentiment: Literal["positive", "negative"] | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**62)
     in_flight: Count = 8
-    threads: Count | None = None
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     device: str = "cpu"
     engine: Annotated[EngineSettings, KIND_ALONE] = Field(default_factory=EngineSettings)
 
@@ -81,7 +84,8 @@ class RunConfig(Settings):
         path = Path(folder, at_home(value))
         if info.field_name == "data" and value in registered() and not path.exists():
             return value
-        return str(path.resolve())
+        # Not resolved: photos lie beside a link, not beside what it leads to.
+        return os.path.abspath(path)  # noqa: PTH100
 
     def make_recipe(self) -> Recipe:
         """The recipe with all that replaces its settings.
@@ -125,9 +129,14 @@ def load_run_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | N
     path = Path(path)
     values = read_yaml(path, "data: photos/")
     changes = dict(changes or {})
-    folder = path.parent.resolve()
-    if isinstance(engine := values.get("engine"), str):
-        values["engine"] = {"kind": engine}
+    folder = path.parent.absolute()
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{path}: its folder has a name that is no valid Unicode; rename it") from None
+    for given in (values, changes):
+        if isinstance(engine := given.get("engine"), str):
+            given["engine"] = {"kind": engine}
     if "recipe" in changes:
         values["recipe"] = changes.pop("recipe")
     recipe = values.get("recipe", RunConfig.model_fields["recipe"].default)
@@ -154,8 +163,25 @@ def _spelled_out(recipe: Any, folder: Path) -> Any:
 
 
 def _find_files(recipe: Any, folder: Path) -> None:
-    """Make the paths of a recipe's preset and of the recipe that it is based on absolute, in place."""
+    """Make the paths of a recipe's preset, of its base and of its steers' models absolute, in place."""
+    if not isinstance(recipe, dict):
+        return
     for key in ("models", "base"):
-        value = recipe.get(key) if isinstance(recipe, dict) else None
+        value = recipe.get(key)
         if isinstance(value, str) and value.endswith((".yaml", ".yml")):
             recipe[key] = str(folder / at_home(value))
+    steers = recipe.get("steer")
+    if isinstance(steers, list):
+        recipe["steer"] = [_find_model(steer, folder) for steer in steers]
+
+
+def _find_model(steer: Any, folder: Path) -> Any:
+    """A steer with the path of its model absolute; anything else as it is."""
+    try:
+        read = Steer.parse(steer)
+    except (ConfigError, AttributeError):
+        return steer  # What is wrong with it is told where settings are checked.
+    path = folder / at_home(read.model)
+    is_path = read.model.startswith((".", "/", "~")) or path.is_dir()
+    is_path = is_path and read.model not in (*EMBEDDED, "sentiment")
+    return str(replace(read, model=os.path.abspath(path))) if is_path else steer  # noqa: PTH100

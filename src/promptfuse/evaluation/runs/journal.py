@@ -23,6 +23,7 @@ class Journal:
 
     Attributes:
         done: the ids with a line; for each whether its photo failed.
+        failed: how many photos failed.
 
     Raises:
         ConfigError: when it is entered: if the folder cannot be written to, another process has it, or a
@@ -33,13 +34,9 @@ class Journal:
         self.folder = folder
         self.path = folder / "predictions.jsonl"
         self.done: dict[str, bool] = {}
+        self.failed = 0  # Counted along: of a million lines, each would go through all the others.
         self._size = 0
         self._lines = self._lock = -1
-
-    @property
-    def failed(self) -> int:
-        """How many photos failed."""
-        return sum(self.done.values())
 
     def __enter__(self) -> Journal:
         self._lock = lock_folder(self.folder)
@@ -63,7 +60,7 @@ class Journal:
                     raise ConfigError(
                         f"{self.path}: line {number} is the second of photo {prediction.id!r}; remove one"
                     )
-                self.done[prediction.id] = prediction.text is None
+                self._count(prediction)
         self._lines = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._size = _whole_lines(self._lines)
         rest = os.pread(self._lines, os.fstat(self._lines).st_size - self._size, self._size)
@@ -90,7 +87,12 @@ class Journal:
             os.ftruncate(self._lines, self._size)
             raise
         self._size += written
-        self.done[prediction.id] = prediction.text is None
+        self._count(prediction)
+
+    def _count(self, prediction: Prediction) -> None:
+        failed = prediction.text is None
+        self.done[prediction.id] = failed
+        self.failed += failed
 
     def forget_failed(self) -> None:
         """Remove the lines of photos that failed, so that they count as not done."""
@@ -103,7 +105,7 @@ class Journal:
             os.fsync(stream.fileno())
         part.replace(self.path)
         os.close(self._lines)
-        self.done = {}
+        self.done, self.failed = {}, 0
         self._open()
 
     def sync(self) -> None:

@@ -11,6 +11,7 @@ from promptfuse.evaluation.recipes import Recipe, describe
 from promptfuse.evaluation.runs.engines import OnGroup, OnLine
 from promptfuse.evaluation.runs.group_worker import GroupWorker, Models, group_to_json, models_of, take
 from promptfuse.evaluation.runs.groups import Group
+from promptfuse.models.loading import check_device
 from promptfuse.processes import BrokenProcessPool, processes
 
 MOST_KILLS = 3
@@ -35,6 +36,7 @@ class LocalWorkersEngine:
 
     def load(self) -> Models:
         """See ``Engine``; here only to know the models, so on the CPU."""
+        check_device(self.device)
         self.models = models_of(self.recipe)
         return self.models
 

@@ -15,11 +15,10 @@ import platformdirs
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.addresses import is_address
+from promptfuse.evaluation.run_files import LINES, MANIFEST
 from promptfuse.evaluation.runs.journal import lock_folder
 from promptfuse.evaluation.runs.manifest import read_manifest
 from promptfuse.paths import at_home
-
-LINES, MANIFEST = "predictions.jsonl", "manifest.json"
 
 
 class LocalOutput:

@@ -72,6 +72,7 @@ class RayEngine:
         settings = self.settings
         blocks = min(len(groups), MOST_BLOCKS)
         with _cluster(settings):
+            _can_be_placed(settings)
             # Ray Data starts workers again that were lost, and gives their blocks out again.
             rows = ray.data.from_items(
                 [{"group": group_to_json(group)} for group in groups], override_num_blocks=blocks
@@ -91,6 +92,24 @@ class RayEngine:
             except ray.exceptions.RayError as error:
                 said = " ".join(str(error).split())[:300]
                 raise ConfigError(f"engine ray: {said}; see Ray's logs, the same command goes on") from None
+
+
+def _can_be_placed(settings: EngineSettings) -> None:
+    """Raise ``ConfigError`` if no machine has what a worker reserves: Ray would wait for one without a word.
+
+    On a cluster that is there, others may join later, so that it is only asked on this machine's own.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    import ray
+
+    there = ray.cluster_resources()
+    gpus = settings.gpus_per_worker * settings.workers
+    if gpus > there.get("GPU", 0):
+        raise ConfigError(
+            f"engine ray: {settings.workers} workers reserve {gpus:g} GPUs, this machine has "
+            f"{there.get('GPU', 0):g}; lower engine.gpus_per_worker or the workers, or set RAY_ADDRESS"
+        )
 
 
 @contextmanager

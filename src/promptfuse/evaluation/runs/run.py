@@ -39,6 +39,7 @@ class Progress:
         fresh: how many were done since the run was started or resumed.
         seconds: time since then, the loading of models left out.
         last: the newest prediction; None if there is none yet.
+        notice: what went wrong and is tried again, such as a copy to an address; empty if nothing did.
     """
 
     photos: int
@@ -47,6 +48,7 @@ class Progress:
     fresh: int = 0
     seconds: float = 0.0
     last: Prediction | None = None
+    notice: str = ""
 
     @property
     def per_minute(self) -> float:
@@ -167,19 +169,22 @@ class _Run:
         self.session = Session(engine=config.engine.model_dump(), device=config.device)
         self.began = self.written = time.monotonic()
         self.last: Prediction | None = None
+        self.notice = ""
 
     def carry_out(self, engine: Engine, missing: list[Group]) -> Progress:
         """Compute groups and write their lines; how it ended."""
-        if missing:
-            self.manifest.sessions.append(self.session)
+        if not missing:
+            self._write_what_changed()
+            self.output.push(at_once=True)  # A copy to an address may have been cut short.
+            self.on_progress(self.progress())
+            return self.progress()
+        self.manifest.sessions.append(self.session)
         self._write()
-        if missing:
-            self.output.push(at_once=True)
+        self.output.push(at_once=True)
         self.on_progress(self.progress())
         try:
-            if missing:
-                self.began = time.monotonic()
-                engine.run(missing, self._line, self._group)
+            self.began = time.monotonic()
+            engine.run(missing, self._line, self._group)
         finally:
             self.journal.sync()
             self._write()
@@ -191,7 +196,13 @@ class _Run:
         journal = self.journal
         seconds = time.monotonic() - self.began
         return Progress(
-            self.manifest.photos, len(journal.done), journal.failed, self.session.photos, seconds, self.last
+            self.manifest.photos,
+            len(journal.done),
+            journal.failed,
+            self.session.photos,
+            seconds,
+            self.last,
+            self.notice,
         )
 
     def _line(self, prediction: Prediction) -> None:
@@ -214,7 +225,23 @@ class _Run:
         self.journal.sync()
         if time.monotonic() - self.written >= self.every:
             self._write()
+            self._copy()
+
+    def _copy(self) -> None:
+        """Bring the files to an address; what fails now is tried again, and counts only at the end."""
+        try:
             self.output.push()
+            self.notice = ""
+        except ConfigError as error:
+            self.notice = f"{error} (tried again)"
+            self.on_progress(self.progress())
+
+    def _write_what_changed(self) -> None:
+        """Write the manifest unless it says all that already: it tells when a run was worked on last."""
+        self.manifest.done, self.manifest.failed = len(self.journal.done), self.journal.failed
+        known = read_manifest(self.journal.folder)
+        if known is None or known.to_dict() != self.manifest.to_dict():
+            self._write()
 
     def _write(self) -> None:
         self.manifest.done, self.manifest.failed = len(self.journal.done), self.journal.failed

@@ -1,0 +1,52 @@
+"""The text of a file, wherever it is and however a spreadsheet saved it."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.addresses import is_address, read_bytes
+
+MAX_BYTES = 8 << 30
+"""The most that a file behind an address may have."""
+
+
+def read_data(source: str) -> bytes:
+    """The bytes of a local file, a pipe, or a file behind an address.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    if is_address(source):
+        return read_bytes(source, MAX_BYTES, ConfigError)
+    try:
+        return Path(source).read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{source}: no such file or folder; check the path") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"{source}: cannot be read ({reason}); check the path and its permissions"
+        ) from None
+
+
+def decode(data: bytes, source: str, instead: str) -> str:
+    """The text of a file's bytes, UTF-8 or what spreadsheets call Unicode: UTF-16 with its mark.
+
+    Args:
+        data: the bytes.
+        source: the file, for messages.
+        instead: what to give instead, likewise.
+
+    Raises:
+        ConfigError: if they are no text.
+    """
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if b"\0" in data and not wide:
+        raise ConfigError(f"{source}: holds binary data; {instead}")
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{source}: line {line}: not UTF-8 text; save it as UTF-8 ({instead})") from None
