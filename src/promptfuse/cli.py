@@ -150,6 +150,7 @@ def list_models(
     import huggingface_hub
 
     from promptfuse.models import EMBEDDED, PRESETS
+    from promptfuse.tasks.caption import ROLES
 
     for name, preset in PRESETS.items():
         if not as_json:
@@ -158,7 +159,7 @@ def list_models(
                 f"weights: fluency {preset.fluency_weight:g}, image {preset.image_weight:g}, "
                 f"sentiment {preset.sentiment_weight:g}"
             )
-        for role in ("lm", "image_text", "sentiment"):
+        for role in ROLES:
             model = getattr(preset, role)
             if model in EMBEDDED:
                 where, cached = str(EMBEDDED[model]), True

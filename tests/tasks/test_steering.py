@@ -164,9 +164,9 @@ def test_two_steers_on_the_command_line(
         (["--steer", "sentiment:grumpy"], ["no label 'grumpy'", "negative, positive"]),
         (["--steer", "positive=1"], ["names no model and label", "MODEL:LABEL=WEIGHT"]),
         (["--steer", "mini-tone:positive=much"], ["'much' is not a number"]),
-        (["--steer", "mini-tone:positive=0"], ["weight of steer:positive", "other than zero"]),
-        (["--steer", "mini-tone:positive=nan"], ["weight of steer:positive", "finite"]),
-        (["--steer", "mini-tone:positive=1e9"], ["weight of steer:positive", "drowns"]),
+        (["--steer", "mini-tone:positive=0"], ["weight of steer 'mini-tone:positive=0'", "other than zero"]),
+        (["--steer", "mini-tone:positive=nan"], ["weight of steer 'mini-tone:positive=nan'", "finite"]),
+        (["--steer", "mini-tone:positive=1e9"], ["weight of steer 'mini-tone:positive=1e9'", "drowns"]),
         (["--steer", "mini-lm:positive=1"], ["needs a model of kind classifier", "mini-lm"]),
         (["--steer", "lm:positive=1"], ["needs a model of kind classifier", "mini-lm"]),
         (["--steer", "./no-such-folder:positive=1"], ["./no-such-folder"]),
@@ -184,3 +184,14 @@ def test_bad_steers_are_refused_in_one_line(promptfuse: Any, options: list[str],
     assert err.startswith("promptfuse: ")
     for word in words:
         assert word in err
+
+
+def test_a_models_folder_may_be_called_as_a_role_is(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(checkpoint("bert"), tmp_path / "lm")
+    monkeypatch.chdir(tmp_path)
+    captioner = pf.Captioner("mini")
+    captioner.load(steer="lm:positive=1")
+    assert captioner.loaded()["lm"].name == "mini-lm"
+    assert set(captioner.loaded()) == {"lm", "image_text", "./lm"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -19,6 +20,9 @@ from promptfuse.tasks.steering import Steer, Steers, read_steers
 
 Sentiment = Literal["positive", "negative"]
 """What ``caption`` can be asked for."""
+
+ROLES = ("lm", "image_text", "sentiment")
+"""What a preset's models are for."""
 
 TERMS = ("fluency", "image", "sentiment")
 """The names of the caption task's terms; those of steers are ``steer:LABEL``."""
@@ -56,6 +60,8 @@ class Captioner:
         """
         meant = steer.under(self.preset)
         name = "sentiment" if meant.model == self.preset.sentiment else meant.model
+        if name in ROLES and name != "sentiment" and Path(name).is_dir():
+            name = f"./{name}"  # A model that is called as a role is.
         if name not in self._loaded:
             self._loaded[name] = load_model(meant.model, device=self.device)
         model = cast(SequenceClassifier, expect(self._loaded[name], "a steer", SequenceClassifier))
