@@ -81,6 +81,13 @@ class TestBadInput:
     def test_unknown_device(self, promptfuse):
         refused(promptfuse("caption", DOG, "--device", "abacus"), "abacus", "give cpu")
 
+    def test_a_trace_does_not_replace_a_photo(self, promptfuse, tmp_path):
+        photo = tmp_path / "dog.html"
+        photo.write_bytes(Path(DOG).read_bytes())
+        refused(promptfuse("caption", str(photo), "--trace", str(photo)), "files that are read")
+        assert photo.read_bytes() == Path(DOG).read_bytes()
+        refused(promptfuse("caption", DOG, "--trace", str(tmp_path / "x.pdf")), "is written as .html")
+
     def test_trace_onto_a_folder_or_a_device(self, promptfuse, tmp_path):
         refused(promptfuse("caption", DOG, "--trace", str(tmp_path)), str(tmp_path), "plain file")
         refused(promptfuse("caption", DOG, "--trace", "/dev/null"), "/dev/null", "plain file")

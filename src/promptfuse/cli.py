@@ -109,7 +109,7 @@ def caption(
     from promptfuse.whole_files import check_target
 
     if trace is not None:
-        check_target(trace)
+        check_target(trace, images, (".html", ".htm"))
     captioner = Captioner(models, device=device)
     captioner.load(sentiment, steer or ())
     settings = {
@@ -298,7 +298,8 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message())
         else:
-            _complain(ConfigError(f"{error.format_message()} (see promptfuse --help)"))
+            command = getattr(getattr(error, "ctx", None), "command_path", "promptfuse")
+            _complain(ConfigError(f"{error.format_message()} (see {command} --help)"))
         code = getattr(error, "exit_code", 2)
     sys.exit(code if isinstance(code, int) else 0)
 

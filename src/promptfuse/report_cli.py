@@ -67,15 +67,17 @@ def report(
     from promptfuse.evaluation.report.gallery import begin_thumbnails
     from promptfuse.evaluation.report.page import write_report
     from promptfuse.evaluation.report.text_tables import text_tables, writer_for
+    from promptfuse.evaluation.run_files import parts
     from promptfuse.whole_files import check_target, write_whole
 
     start = time.perf_counter()
     page = out if out is not None else None if as_json else Path("report.html")
+    inputs = [file for folder in folders for file in parts(folder)] + ([references] if references else [])
     if page is not None:
-        check_target(page)
+        check_target(page, inputs, (".html", ".htm"))
     if table is not None:
         writer_for(table)
-        check_target(table)
+        check_target(table, inputs)
     names = listed(metric or []) or None
     choose(names)
     comparison = compare(load_runs(folders), references)

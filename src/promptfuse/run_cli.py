@@ -77,8 +77,9 @@ def run(
         typer.echo(settings.to_yaml(), nl=False)
     if validate or print_config:
         return
-    if out is None:
-        raise ConfigError("--out is missing; give a folder for the run, e.g. --out runs/first")
+    if not out:
+        what = "is missing" if out is None else "is empty"
+        raise ConfigError(f"--out {what}; give a folder for the run, e.g. --out runs/first")
     _carry_out(settings, out, retry_failed, as_json)
 
 
@@ -124,20 +125,28 @@ def _carry_out(settings: RunConfig, out: str, retry_failed: bool, as_json: bool)
         known = f", {latest[0].done} of {latest[0].photos} photos done" if latest else ""
         typer.echo(f"promptfuse: interrupted{known}; the same command goes on in {out}", err=True)
         raise typer.Exit(130) from None
+    captions = end.done - end.failed
     if as_json:
         row = {
             "run": out,
             "photos": end.photos,
-            "captions": end.done - end.failed,
+            "captions": captions,
             "failed": end.failed,
             "fresh": end.fresh,
             "seconds": round(end.seconds, 3),
             "per_minute": round(end.per_minute, 2),
         }
         typer.echo(json.dumps(row, ensure_ascii=False))
+    else:
+        rate = f", {end.per_minute:.1f} photos a minute" if end.fresh else ", nothing left to do"
+        typer.echo(f"{out}: {captions} captions, {end.failed} photos failed{rate if captions else ''}")
+    if not end.failed:
         return
-    rate = f", {end.per_minute:.1f} photos a minute" if end.fresh else ", nothing left to do"
-    typer.echo(f"{out}: {end.done - end.failed} captions, {end.failed} photos failed{rate}")
+    count = f"{end.failed} of {end.photos} photos failed"
+    said = f"{count}, the first: {end.reason} (--retry-failed tries them again)"
+    if not captions:
+        raise ConfigError(f"{out}: {said}")
+    typer.echo(f"warning: {said}", err=True)
 
 
 @contextmanager
@@ -149,15 +158,17 @@ def _display(out: str) -> Iterator[OnProgress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
+    # Where the terminal is narrow, the caption is cut and not the numbers.
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[last]}", style="green"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=20)),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[last]}", style="green", table_column=Column(no_wrap=True, ratio=1)),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(stderr=True), expand=True) as bar:
         yield _OnTerminal(bar, out)
 
 

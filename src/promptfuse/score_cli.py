@@ -79,16 +79,15 @@ def score(
     if metrics:
         names = listed(metrics)
 
+    from promptfuse.evaluation.metrics.base import Unavailable
     from promptfuse.evaluation.metrics.files import read_captions, read_references
     from promptfuse.evaluation.metrics.selection import choose
+    from promptfuse.evaluation.run_files import parts
     from promptfuse.whole_files import check_target
 
     choose(names)
     if per_caption is not None:
-        check_target(per_caption)
-        for given in (predictions, references):
-            if per_caption.resolve() == Path(given).resolve():
-                raise ConfigError(f"--per-caption {per_caption} is what is scored; give another name")
+        check_target(per_caption, [predictions, references, *parts(predictions)])
     predicted = read_captions(predictions)
     written = read_references(references, images)
     settings = _judges(clip, lm, classifier, device) | {
@@ -103,6 +102,10 @@ def score(
         where = (predicted.images, written.images) if images else (written.images, predicted.images)
         settings["images"] = where[0] | where[1]
     found = _score(predictions, references, predicted, written, settings)
+    if names is not None and found.columns.keys() <= predicted.costs.keys():
+        # All that was asked for cannot be had.
+        reasons = [one.reason for one in found.metrics.values() if isinstance(one, Unavailable)]
+        raise ConfigError(f"{', '.join(names)}: {reasons[0] if reasons else 'nothing to score'}")
     typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else found.table())
     if per_caption is not None:
         from promptfuse.whole_files import write_whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from promptfuse.errors import ConfigError
@@ -29,9 +30,22 @@ def write_whole(path: Path, text: str) -> None:
             part.unlink(missing_ok=True)
 
 
-def check_target(path: Path) -> None:
-    """Raise ``ConfigError`` where no file can be written, before any work is done for it."""
+def check_target(path: Path, inputs: Iterable[str | Path] = (), suffixes: Sequence[str] = ()) -> None:
+    """Look at a file that is to be written, before any work is done for it.
+
+    Args:
+        path: the file.
+        inputs: what is read; it must not be replaced.
+        suffixes: what the name may end in; anything if none is given.
+
+    Raises:
+        ConfigError: if it cannot be written, or must not.
+    """
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path}: is no plain file; give the name of a file")
     if not path.resolve().parent.is_dir():
         raise ConfigError(f"{path}: its folder does not exist; create it first")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{path}: is written as {suffixes[0]}; give a name that ends so")
+    if path.resolve() in [Path(given).resolve() for given in inputs]:
+        raise ConfigError(f"{path}: is one of the files that are read; give another name")

@@ -66,7 +66,8 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
         reason = str(error).splitlines()[0][:80]
         raise ConfigError(f"{path}: not valid YAML ({reason}); correct it") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected fields such as {example!r}, found {type(values).__name__}")
+        found = "an empty file" if values is None else _type_name(values)
+        raise ConfigError(f"{path}: expected fields such as {example!r}, found {found}")
     return {str(key): value for key, value in values.items()}
 
 
@@ -168,7 +169,7 @@ def _short(value: Any) -> str:
 
 
 def _type_name(value: Any) -> str:
-    names = {dict: "fields", list: "a list", tuple: "a list", NoneType: "nothing"}
+    names = {dict: "fields", list: "a list", tuple: "a list", NoneType: "nothing", str: "a text"}
     return names.get(type(value), type(value).__name__)
 
 

@@ -120,3 +120,8 @@ def test_models_are_free_once_nobody_has_them():
     del captioner
     gc.collect()
     assert [model() for model in models] == [None] * len(models)
+
+
+def test_one_photo_is_not_a_list_of_letters():
+    with pytest.raises(pf.ConfigError, match="is one photo; give a list"):
+        pf.caption_many("a.jpg")

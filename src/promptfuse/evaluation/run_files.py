@@ -14,6 +14,11 @@ from promptfuse.evaluation.datasets.texts import read_data
 LINES, MANIFEST = "predictions.jsonl", "manifest.json"
 
 
+def parts(source: str) -> list[str]:
+    """The files of a run's folder, which nothing else may be written to; none of an address."""
+    return [] if is_address(source) else [str(Path(source, name)) for name in (LINES, MANIFEST)]
+
+
 @contextmanager
 def local_copy(source: str) -> Iterator[Path]:
     """A path as it is; of what is behind an address a copy, which is gone afterwards.

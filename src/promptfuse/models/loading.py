@@ -27,6 +27,7 @@ from promptfuse.models.classifier import SequenceClassifier
 from promptfuse.models.image_text import ImageTextModel
 from promptfuse.models.sentence import SentenceEncoder
 from promptfuse.models.sentence_files import read_layout
+from promptfuse.yaml_files import nearest
 
 EMBEDDED = {
     name: Path(__file__).parent / "mini" / name.removeprefix("mini-")
@@ -214,6 +215,15 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(f"{folder}: no tokenizer in this folder; save the model's tokenizer beside it")
 
 
+def _remedy(name: str) -> str:
+    """What to do where the hub is out of reach."""
+    near = nearest(name, EMBEDDED)
+    if near.startswith("did you mean"):
+        return near
+    embedded = f"{', '.join(EMBEDDED)}; --models mini"
+    return f"connect to the network, give a local folder, or use an embedded model ({embedded})"
+
+
 def _check_hub(name: str) -> None:
     """Fail at once, with one line, where waiting for the hub would be in vain."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
@@ -236,8 +246,7 @@ def _check_hub(name: str) -> None:
         socket.create_connection((host, port), timeout=5).close()
     except OSError:
         raise ModelError(
-            f"{name}: not in the local cache and the model hub cannot be reached; "
-            "connect to the network, give a local folder, or use the embedded models (--models mini)"
+            f"{name}: not in the local cache and the model hub cannot be reached; {_remedy(name)}"
         ) from None
 
 

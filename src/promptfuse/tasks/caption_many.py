@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any, Literal
 
 import torch
@@ -48,6 +49,8 @@ def caption_many(
             done; ``on_outcome`` has been given the others' results.
     """
     settings["sentiment"] = sentiment
+    if isinstance(images, str | PathLike):
+        raise ConfigError(f"images: {images!r} is one photo; give a list of photos")
     if workers < 1:
         raise ConfigError(f"workers: {workers} is too few; give 1 or more")
     if in_flight < 1:

@@ -87,7 +87,7 @@ def test_a_run_without_its_manifest(tmp_path):
 
 BAD = [
     ([], "has no captions"),
-    ("", "not valid JSON"),
+    ("", "is empty"),
     ("{", "not valid JSON"),
     ("hello", "not valid JSON"),
     (

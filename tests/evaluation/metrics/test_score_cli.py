@@ -141,7 +141,7 @@ def test_what_is_scored_is_not_replaced(promptfuse, files, which):
     before = files[which].read_bytes()
     code, _, err = promptfuse(*files, *QUICK, "--per-caption", files[which])
     assert code == 2
-    assert "give another name" in err
+    assert "is one of the files that are read" in err
     assert files[which].read_bytes() == before
 
 
@@ -157,3 +157,10 @@ def test_names_that_are_no_text_are_shown_all_the_same(tmp_path):
         assert done.returncode == 2
         assert b"Traceback" not in done.stderr
         assert b"\\udce9" in done.stderr
+
+
+def test_nothing_of_what_is_asked_for(promptfuse, files):
+    code, out, err = promptfuse(*files, "--metrics", "clipscore")
+    assert (code, out) == (2, "")
+    assert "clipscore: " in err
+    assert "--clip" in err

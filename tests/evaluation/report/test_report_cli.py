@@ -74,3 +74,31 @@ def test_a_folder_that_is_no_run(promptfuse, tmp_path):
     code, _, err = promptfuse("report", tmp_path)
     assert code == 2
     assert "no predictions.jsonl" in err
+
+
+@pytest.mark.parametrize("option", ["--out", "--table"])
+@pytest.mark.parametrize("victim", ["manifest.json", "predictions.jsonl", "captions.jsonl"])
+def test_what_is_read_is_not_replaced(promptfuse, make_run, references, tmp_path, option, victim):
+    run = make_run("one")
+    (run / "page.html").symlink_to(references if victim == "captions.jsonl" else run / victim)
+    (run / "table.csv").symlink_to((run / "page.html").resolve())
+    before = (run / "page.html").read_bytes()
+    target = run / ("page.html" if option == "--out" else "table.csv")
+    code, _, err = promptfuse("report", run, "--references", references, option, target)
+    assert code == 2
+    assert "is one of the files that are read" in err
+    assert (run / "page.html").read_bytes() == before
+
+
+def test_a_page_is_html(promptfuse, make_run, tmp_path):
+    code, _, err = promptfuse("report", make_run("one"), "--out", tmp_path / "page.pdf")
+    assert code == 2
+    assert "is written as .html" in err
+
+
+def test_references_of_other_photos_are_refused(promptfuse, make_run, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"id": 1000, "image": "x.jpg", "captions": ["A dog."]}))
+    code, _, err = promptfuse("report", make_run("one"), "--references", other, "--json")
+    assert code == 2
+    assert "its ids are like '1000', those of the runs like 'p0'" in err

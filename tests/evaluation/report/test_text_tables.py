@@ -6,6 +6,7 @@ import re
 import pytest
 
 from promptfuse.evaluation.report import compare, load_runs, measure_runs
+from promptfuse.evaluation.report.tables import standing
 from promptfuse.evaluation.report.text_tables import FIELDS, text_tables
 
 
@@ -55,16 +56,37 @@ def test_markdown_has_a_row_a_run_and_the_best_in_bold(measured, tmp_path):
     assert first[0] == r"good\_one"
     assert second[0] == r"off\|by\*three"
     assert "**" not in second[at]
-    assert "METEOR" not in text  # no run has it
+    assert all("METEOR" not in line for line in text.splitlines() if line.startswith("|"))  # no run has it
+    assert "- METEOR, SPICE: a Java program" in text
+    assert "- The objective and its terms are by the models" in text
     assert "image loss" not in text
     assert "image similarity ↑" in text
+
+
+def test_what_cannot_be_told_from_the_best_is_underlined(make_run, tmp_path):
+    """Two captions in twelve are others: the interval of the difference holds zero."""
+    texts = {0: {"text": "a man walks"}, 1: {"text": "a red boat looks at the sky today"}}
+    runs = load_runs([make_run("one"), make_run("two", lines=texts), make_run("far", off=2)])
+    measured = measure_runs(compare(runs), resamples=200)
+    column = measured.score(1, "words")
+    assert column is not None
+    place = standing(measured, "rouge_l")
+    assert (place.best, place.ties) == ({0}, {1})
+    markdown, latex = (text_tables(measured, tmp_path / f"t.{kind}") for kind in ("md", "tex"))
+    shown = next(line for line in markdown.splitlines() if line.startswith("| two |"))
+    assert "<ins>0." in shown
+    assert "</ins> [" in shown
+    assert r"\underline{0." in latex
+    assert "underlined: cannot be told from it" in markdown
 
 
 def test_latex_is_balanced_and_escaped(measured, tmp_path):
     text = text_tables(measured, tmp_path / "t.tex")
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") > 2
     assert r"good\_one & " in text
-    assert not re.search(r"(?<!\\)_", text)
+    code = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert not re.search(r"(?<!\\)_", code)
+    assert r"\textbf{" in code
     for table in text.split(r"\begin{tabular}")[1:]:
         columns = re.match(r"\{(l+r+)\}", table)
         assert columns

@@ -21,12 +21,14 @@ def test_a_run_and_the_same_command_again(promptfuse, place, undisturbed, tmp_pa
     assert code == 0
     assert out.startswith(f"{tmp_path / 'run'}: 6 captions, 2 photos failed, ")
     assert out.endswith(" photos a minute\n")
-    assert len(err.splitlines()) == 8
-    assert err.splitlines()[-1].startswith(f"{tmp_path / 'run'}: 8/8, ")
-    assert "2 failed; " in err.splitlines()[-1]
+    *_, last, warning = err.splitlines()
+    assert len(err.splitlines()) == 9
+    assert last.startswith(f"{tmp_path / 'run'}: 8/8, ")
+    assert "2 failed; " in last
+    assert warning.startswith("warning: 2 of 8 photos failed, the first: ")
     assert contents(tmp_path / "run") == contents(undisturbed)
     code, out, err = promptfuse(*command)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, warning + "\n")
     assert out == f"{tmp_path / 'run'}: 6 captions, 2 photos failed, nothing left to do\n"
     code, out, err = promptfuse(*command, "--json")
     found = json.loads(out)
@@ -146,3 +148,33 @@ def test_validate_refuses_what_a_run_would(place, tmp_path, promptfuse):
     code, _, err = promptfuse("run", tmp_path / "run.yaml", "--validate")
     assert code == 2
     assert "set by: objective" in err
+
+
+def test_failures_are_told_with_the_first_reason(place, tmp_path, promptfuse):
+    for again in (False, True):
+        code, out, err = promptfuse("run", place / "run.yaml", "--out", tmp_path / "run")
+        assert code == 0
+        assert "6 captions, 2 photos failed" in out
+        assert "2 of 8 photos failed, the first: " in err, again
+        assert "01.jpg" in err or "06.jpg" in err
+        assert "--retry-failed" in err
+
+
+def test_a_run_without_a_caption_is_no_success(tmp_path, promptfuse):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "d.jsonl").write_text('{"image": "a.jpg"}\n{"image": "b.jpg"}\n')
+    write_config(tmp_path / "run.yaml", data="d.jsonl", images="photos")
+    assert promptfuse("run", tmp_path / "run.yaml", "--validate")[0] == 2
+    for _ in range(2):
+        code, out, err = promptfuse("run", tmp_path / "run.yaml", "--out", tmp_path / "run", "--json")
+        assert code == 2
+        assert json.loads(out)["captions"] == 0
+        assert "2 of 2 photos failed, the first: " in err
+
+
+def test_an_empty_folder_name_is_not_the_working_folder(place, tmp_path, promptfuse, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = promptfuse("run", place / "run.yaml", "--out", "")
+    assert code == 2
+    assert "--out is empty" in err
+    assert not list(tmp_path.iterdir())

@@ -113,7 +113,7 @@ def photo_features(
         for index in wanted[first : first + batch_size]:
             try:
                 if images[index] is None:
-                    raise ImageError("no photo is given for a caption")
+                    raise ImageError("no photo is given for a caption; name their folder (--images DIR)")
                 image = images[index]
                 opened.append((index, open_photo(image) if isinstance(image, str) else load_image(image)))
             except ImageError as error:

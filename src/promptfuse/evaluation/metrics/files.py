@@ -227,6 +227,8 @@ def _only_once(id_: str, place: str, *seen: Mapping[str, Any]) -> None:
 
 
 def _of_others(path: Path, text: str) -> Predicted:
+    if not text.strip():
+        raise ConfigError(f"{path}: is empty; {_PREDICTION_FORMATS}")
     document = _document(path, text, _PREDICTION_FORMATS)
     found = Predicted()
     if isinstance(document, dict) and not document.keys() & {*_IDS, *_TEXTS}:

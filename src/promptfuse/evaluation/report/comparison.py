@@ -77,6 +77,11 @@ def compare(runs: Sequence[Run], references: str | None = None) -> Comparison:
     if found and (bare := [id_ for id_ in captioned if id_ not in found]):
         notes.append(f"{len(bare)} photos have no references; the numbers are about the others.")
         captioned = [id_ for id_ in captioned if id_ in found]
+    if not found and references is not None:
+        raise ConfigError(
+            f"{references}: its ids are like {next(iter(written))!r}, those of the runs like {common[0]!r}; "
+            "give the captions of the photos that were described"
+        )
     if not found and written:
         notes.append("The references are about other photos than the runs; none is used.")
     dataset = next((str(run.data["name"]) for run in runs if run.data.get("name")), "")

@@ -118,6 +118,8 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
 
 def _predictions(folder: Path) -> dict[str, Prediction]:
     path = folder / LINES
+    if not folder.exists():
+        raise ConfigError(f"{folder}: no such folder; give the folder of a run")
     if not path.is_file():
         raise ConfigError(f"{folder}: no {LINES} in it; give the folder of a run")
     found = {one.id: one for one in read_predictions(path)}

@@ -7,11 +7,20 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.metrics import Score
+from promptfuse.evaluation.metrics import Score, Unavailable
 from promptfuse.evaluation.report.measure import TERM, Measured
-from promptfuse.evaluation.report.tables import Scale, Standing, families, number, standing, title_of
+from promptfuse.evaluation.report.tables import (
+    Scale,
+    Standing,
+    failures,
+    families,
+    number,
+    standing,
+    title_of,
+)
 
 FIELDS = (
     "run", "metric", "title", "better", "photos", "value", "low", "high",
@@ -19,11 +28,19 @@ FIELDS = (
 )  # fmt: skip
 """Columns of the CSV file."""
 
+Rank = Literal["best", "tie", ""]
+
+_LEGEND = (
+    "95% bootstrap intervals over them in brackets. Bold: the best of its column; underlined: cannot be told "
+    "from it, as the interval of the paired difference holds zero."
+)
+
 _ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 _TEX_ARROWS = {"higher": r"~$\uparrow$", "lower": r"~$\downarrow$", "neither": ""}
 _TEX = str.maketrans(
     {
         "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#",
+        "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
         "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "–": "--",
     }
 )  # fmt: skip
@@ -33,7 +50,8 @@ def text_tables(measured: Measured, path: Path) -> str:
     """All numbers as the text of a file whose kind its name tells.
 
     ``.md`` and ``.tex`` have a table for each family of metrics, a row for each run, 95% intervals in
-    brackets and the best number in bold; a column that no run has is left out. ``.csv`` has a line for each
+    brackets, the best number in bold and what cannot be told from it underlined; below is what the page warns
+    of, and why columns are missing. ``.csv`` has a line for each
     number of each run, with all digits, its interval and its paired difference from the first run.
 
     Raises:
@@ -55,30 +73,34 @@ def writer_for(path: Path) -> Callable[[Measured], str]:
 
 
 def _markdown(measured: Measured) -> str:
-    parts = [f"{len(measured.comparison.ids):,} photos; 95% bootstrap intervals over them in brackets."]
+    parts = [f"{len(measured.comparison.ids):,} photos. {_LEGEND}"]
     for family, names in _shown(measured):
         lines = [["run", *_heads(measured, names, _markdown_text, _ARROWS)], ["---"] + ["---:"] * len(names)]
         for run, cells in _rows(measured, names):
             texts = [
-                f"{f'**{text}**' if best else text} {interval}".rstrip() for text, interval, best in cells
+                f"{mark}{text}{mark.replace('<', '</')} {interval}".rstrip()
+                for text, interval, rank in cells
+                for mark in [{"best": "**", "tie": "<ins>"}.get(rank, "")]
             ]
             lines.append([_markdown_text(run), *texts])
         parts.append(f"### {family}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    parts += [f"- {_markdown_text(line)}" for line in _remarks(measured)]
     return "\n\n".join(parts) + "\n"
 
 
 def _latex(measured: Measured) -> str:
-    parts = [f"% {len(measured.comparison.ids):,} photos; needs \\usepackage{{booktabs}}"]
+    parts = [f"% {len(measured.comparison.ids):,} photos. {_LEGEND}\n% Needs \\usepackage{{booktabs}}."]
     for family, names in _shown(measured):
         lines = [rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule"]
         lines += [" & ".join(["run", *_heads(measured, names, _tex_text, _TEX_ARROWS)]) + r" \\", r"\midrule"]
         for run, cells in _rows(measured, names):
-            texts = [(rf"\textbf{{{_tex_text(text)}}}" if best else _tex_text(text))
+            texts = [{"best": r"\textbf{%s}", "tie": r"\underline{%s}"}.get(rank, "%s") % _tex_text(text)
                      + (rf"~{{\scriptsize {_tex_text(interval)}}}" if interval else "")
-                     for text, interval, best in cells]  # fmt: skip
+                     for text, interval, rank in cells]  # fmt: skip
             # The braces keep a bracket or an asterisk of the name from the command before.
             lines.append(" & ".join(["{}" + _tex_text(run), *texts]) + r" \\")
         parts.append("\n".join([f"% {family}", *lines, r"\bottomrule", r"\end{tabular}"]))
+    parts += [f"% {' '.join(line.split())}" for line in _remarks(measured)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -115,8 +137,24 @@ def _shown(measured: Measured) -> Iterator[tuple[str, list[str]]]:
             yield family, own
 
 
-def _rows(measured: Measured, names: Sequence[str]) -> Iterator[tuple[str, list[tuple[str, str, bool]]]]:
-    """For each run its name, and for each column the number, the interval and whether it is the best."""
+def _remarks(measured: Measured) -> Iterator[str]:
+    """What the page says beside its tables: warnings, notes, failures, and why columns are missing."""
+    yield from measured.warnings
+    yield from (*measured.comparison.notes, *measured.notes)
+    for place, run in enumerate(measured.comparison.runs):
+        if failed := failures(measured, place):
+            yield f"{run.name}: {failed:,} of {len(run.predictions):,} photos failed."
+    reasons: dict[str, dict[str, None]] = {}
+    for found in measured.scores:
+        for one in found.values():
+            if isinstance(one, Unavailable):
+                reasons.setdefault(one.reason, {})[one.title] = None
+    for reason, titles in reasons.items():
+        yield f"{', '.join(titles)}: {reason}"
+
+
+def _rows(measured: Measured, names: Sequence[str]) -> Iterator[tuple[str, list[tuple[str, str, Rank]]]]:
+    """For each run its name, and for each column the number, the interval and how it ranks."""
     columns: list[tuple[str, Standing, Scale]] = []
     for name in names:
         scores = [measured.score(run, name) for run in range(len(measured.scores))]
@@ -125,7 +163,10 @@ def _rows(measured: Measured, names: Sequence[str]) -> Iterator[tuple[str, list[
         yield (
             about.name,
             [
-                (*_texts(measured.score(run, name), scale.digits), run in place.best)
+                (
+                    *_texts(measured.score(run, name), scale.digits),
+                    "best" if run in place.best else "tie" if run in place.ties else "",
+                )
                 for name, place, scale in columns
             ],
         )

@@ -52,4 +52,8 @@ def check_run(config: RunConfig) -> RunCheck:
         if not sketch.has_label(meant.label):
             remedy = f"choose from: {', '.join(sketch.labels)}" if sketch.labels else "give a classifier"
             raise ConfigError(f"{meant.model} has no label {meant.label!r}; {remedy}")
-    return RunCheck(len(photos), tuple(path for path in local if not Path(path).is_file()), models)
+    missing = tuple(path for path in local if not Path(path).is_file())
+    if len(missing) == len(photos):
+        first = missing[0]
+        raise ConfigError(f"none of {len(photos)} photos is there, the first: {first}; check data and images")
+    return RunCheck(len(photos), missing, models)

@@ -24,6 +24,7 @@ class Journal:
     Attributes:
         done: the ids with a line; for each whether its photo failed.
         failed: how many photos failed.
+        reason: why the first of them did; empty if none did.
 
     Raises:
         ConfigError: when it is entered: if the folder cannot be written to, another process has it, or a
@@ -34,6 +35,7 @@ class Journal:
         self.folder = folder
         self.path = folder / "predictions.jsonl"
         self.done: dict[str, bool] = {}
+        self.reason = ""
         self.failed = 0  # Counted along: of a million lines, each would go through all the others.
         self._size = 0
         self._lines = self._lock = -1
@@ -93,6 +95,8 @@ class Journal:
         failed = prediction.text is None
         self.done[prediction.id] = failed
         self.failed += failed
+        if failed and not self.reason:
+            self.reason = prediction.error or "no reason is given"
 
     def forget_failed(self) -> None:
         """Remove the lines of photos that failed, so that they count as not done."""
@@ -105,7 +109,7 @@ class Journal:
             os.fsync(stream.fileno())
         part.replace(self.path)
         os.close(self._lines)
-        self.done, self.failed = {}, 0
+        self.done, self.failed, self.reason = {}, 0, ""
         self._open()
 
     def sync(self) -> None:

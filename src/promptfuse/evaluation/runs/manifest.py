@@ -139,6 +139,12 @@ def require_same(folder: Path, before: Manifest, current: Manifest) -> None:
     Raises:
         ConfigError: if something differs that changes what comes out; the message names it.
     """
+    source, sha = current.data.get("source"), "source_sha256"
+    if before.data.get("source") == source and before.data.get(sha) != current.data.get(sha):
+        raise ConfigError(
+            f"run folder {folder}: {source} has changed since the run began; "
+            "give another folder, or the file as it was"
+        )
     loaded = bool(current.models and before.models)
     fixed = [key for key in FIXED if key != "models" or loaded]
     was, given = ({key: getattr(one, key) for key in fixed} for one in (before, current))

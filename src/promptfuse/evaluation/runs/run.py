@@ -39,6 +39,7 @@ class Progress:
         fresh: how many were done since the run was started or resumed.
         seconds: time since then, the loading of models left out.
         last: the newest prediction; None if there is none yet.
+        reason: why the first of those that failed did; empty if none did.
         notice: what went wrong and is tried again, such as a copy to an address; empty if nothing did.
     """
 
@@ -48,6 +49,7 @@ class Progress:
     fresh: int = 0
     seconds: float = 0.0
     last: Prediction | None = None
+    reason: str = ""
     notice: str = ""
 
     @property
@@ -202,6 +204,7 @@ class _Run:
             self.session.photos,
             seconds,
             self.last,
+            journal.reason,
             self.notice,
         )
 
