@@ -162,6 +162,10 @@ def test_two_steers_on_the_command_line(
     [
         (["--steer", "mini-tone:angry=1"], ["no label 'angry'", "negative, positive"]),
         (["--steer", "sentiment:grumpy"], ["no label 'grumpy'", "negative, positive"]),
+        (
+            ["--steer", "mini-tone:positive=1", "--steer", "mini-tone:positive=2"],
+            ["mini-tone:positive is given twice"],
+        ),
         (["--steer", "positive=1"], ["names no model and label", "MODEL:LABEL=WEIGHT"]),
         (["--steer", "mini-tone:positive=much"], ["'much' is not a number"]),
         (["--steer", "mini-tone:positive=0"], ["weight of steer 'mini-tone:positive=0'", "other than zero"]),

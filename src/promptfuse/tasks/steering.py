@@ -70,12 +70,14 @@ def read_steers(steer: Steers) -> dict[str, Steer]:
     """Steers by the names of their terms: ``steer:LABEL``, with numbers behind those that come again.
 
     Raises:
-        ConfigError: if one cannot be read.
+        ConfigError: if one cannot be read, or is given twice.
     """
     several = [steer] if isinstance(steer, str | Steer) else steer
     found: dict[str, Steer] = {}
     for one in several:
         read = Steer.parse(one) if isinstance(one, str) else one
+        if any((read.model, read.label) == (other.model, other.label) for other in found.values()):
+            raise ConfigError(f"steer {read.model}:{read.label} is given twice; give it once, with its weight")
         name, number = f"steer:{read.label}", 2
         while name in found:
             name, number = f"steer:{read.label}_{number}", number + 1
