@@ -77,7 +77,7 @@ def read_steers(steer: Steers) -> dict[str, Steer]:
     for one in several:
         read = Steer.parse(one) if isinstance(one, str) else one
         if any((read.model, read.label) == (other.model, other.label) for other in found.values()):
-            raise ConfigError(f"steer {read.model}:{read.label} is given twice; give it once, with its weight")
+            raise ConfigError(f"steer {read.model}:{read.label} is given twice; give it once, with a weight")
         name, number = f"steer:{read.label}", 2
         while name in found:
             name, number = f"steer:{read.label}_{number}", number + 1

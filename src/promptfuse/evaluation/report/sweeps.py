@@ -167,7 +167,8 @@ def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups:
     legend = keys((sweep.name, colour(place)) for place, sweep in enumerate(sweeps))
     if across is not None:
         legend += f" The numbers at the points are {escape(sweeps[0].setting)}."
-    return scatter(heading, marks, right, upwards, lines=lines, legend=legend)
+    log_x = None if across is None else False  # A metric beside another is told by its differences.
+    return scatter(heading, marks, right, upwards, lines=lines, legend=legend, log_x=log_x)
 
 
 def _name(rest: Mapping[str, Hashable], others: Sequence[Mapping[str, Hashable]]) -> str:
