@@ -84,7 +84,7 @@ def _markdown(measured: Measured) -> str:
             ]
             lines.append([_markdown_text(run), *texts])
         parts.append(f"### {family}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    parts += [f"- {_markdown_text(line)}" for line in _remarks(measured)]
+    parts.append("\n".join(f"- {_markdown_text(line)}" for line in _remarks(measured)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -100,7 +100,7 @@ def _latex(measured: Measured) -> str:
             # The braces keep a bracket or an asterisk of the name from the command before.
             lines.append(" & ".join(["{}" + _tex_text(run), *texts]) + r" \\")
         parts.append("\n".join([f"% {family}", *lines, r"\bottomrule", r"\end{tabular}"]))
-    parts += [f"% {' '.join(line.split())}" for line in _remarks(measured)]
+    parts.append("\n".join(f"% {' '.join(line.split())}" for line in _remarks(measured)))
     return "\n\n".join(parts) + "\n"
 
 
