@@ -154,9 +154,8 @@ def _document(path: Path, text: str, formats: str) -> Any:
             pass
         else:
             return None
-    pairs = _Pairs()
     try:
-        found = json.loads(text, object_pairs_hook=pairs)
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         if path.suffix.lower() in (".jsonl", ".ndjson"):
             return None
@@ -168,8 +167,12 @@ def _document(path: Path, text: str, formats: str) -> Any:
             else str(error)[:60]
         )
         raise ConfigError(f"{path}: not valid JSON ({reason}); {formats}") from None
-    if isinstance(found, dict) and pairs.twice is not None:
-        raise ConfigError(f"{path}: {pairs.twice!r} occurs a second time; keep one entry a photo")
+    if isinstance(found, dict) and found.keys().isdisjoint(("images", "annotations")):
+        # Texts by id; a large data set is not gone through once more.
+        pairs = _Pairs()
+        json.loads(text, object_pairs_hook=pairs)
+        if pairs.twice is not None:
+            raise ConfigError(f"{path}: {pairs.twice!r} occurs a second time; keep one entry a photo")
     return found
 
 
