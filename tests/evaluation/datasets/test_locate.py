@@ -111,7 +111,21 @@ def test_the_folder_that_the_files_name_speaks_of_goes_first(photo, tmp_path):
         found = Locator(str(tmp_path / "annotations" / name)).locate([row("1.jpg")])
         assert found.paths == [str(wanted)]
         other = val if wanted is train else train
-        assert found.ambiguous == {"1.jpg": (str(wanted), str(other))}
+        assert found.ambiguous == (str(wanted), str(other))
+
+
+def test_the_folder_that_is_given_goes_first(photo, tmp_path):
+    own, val = photo(tmp_path / "im" / "1.jpg"), photo(tmp_path / "im" / "val" / "1.jpg")
+    found = Locator(str(tmp_path / "captions_val.csv"), str(tmp_path / "im")).locate([row("1.jpg")])
+    assert (found.paths, found.ambiguous) == ([str(own)], (str(own), str(val)))
+
+
+def test_a_link_to_nowhere_is_no_other_photo(photo, tmp_path):
+    file = photo(tmp_path / "images" / "1.jpg")
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "1.jpg").symlink_to(tmp_path / "gone.jpg")
+    found = Locator(str(tmp_path / "d.csv")).locate([row("1.jpg")])
+    assert (found.paths, found.ambiguous) == ([str(file)], ())
 
 
 def test_a_link_to_the_same_folder_is_not_another_one(photo, tmp_path):

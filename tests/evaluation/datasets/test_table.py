@@ -212,5 +212,10 @@ def test_an_empty_list_does_not_hide_a_caption(write):
 
 def test_a_quotation_mark_does_not_swallow_lines_between_tabs(write):
     path = write("d.tsv", 'image\tcaption\na.jpg\t"A dog\nb.jpg\ttwo cats"\n')
-    with pytest.raises(ConfigError, match="line 3: a quotation mark at the beginning"):
+    with pytest.raises(ConfigError, match=r"line 3: a quotation mark .* other rows"):
         read_dataset(path)
+
+
+def test_a_value_of_a_tsv_may_have_several_lines(write):
+    path = write("d.tsv", 'image\tcaption\na.jpg\t"a dog\nruns"\n')
+    assert rows(path) == [("a.jpg", ("a dog\nruns",), "")]

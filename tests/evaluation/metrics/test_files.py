@@ -105,7 +105,7 @@ BAD = [
     (lines({"id": 1, "text": None, "error": "it is dark"}), "all 1 photos failed, the first: it is dark"),
     ("[" * 100_000, "not valid JSON"),
     ('{"1": "a dog", "2": "x", "1": "the dog is here"}', "'1' occurs a second time"),
-    (lines({"id": 1, "text": None}, {"id": 1, "text": "a"}), "line 2: '1' occurs a second time"),
+    (lines({"id": 1, "text": None}, {"id": 1, "text": None}), "line 2: '1' occurs a second time"),
     (lines({"id": 1, "text": "a"}, {"id": 1, "text": None}), "line 2: '1' occurs a second time"),
     ('{"\\ud800": "a dog", "b": "c"}', "is no valid Unicode"),
     (COCO, "a data set, not the captions"),
@@ -216,14 +216,28 @@ def test_files_behind_addresses(tmp_path):
     assert str(error.value).startswith(f"{at}/nowhere")
 
 
+def test_a_photo_that_was_tried_again(tmp_path):
+    content = lines({"id": 1, "text": None, "error": "dark"}, {"id": 1, "text": "a dog"})
+    found = read_captions(write(tmp_path / "captions.jsonl", content))
+    assert (found.texts, found.failed) == ({"1": "a dog"}, {})
+
+
 def test_a_pipe_is_read_once(tmp_path):
+    """Twice would wait for ever."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    text = lines({"id": 7, "references": ["A dog."]})
-    writer = threading.Thread(target=lambda: pipe.write_text(text))
+    writer = threading.Thread(target=lambda: pipe.write_text("image,caption\n7.jpg,A dog.\n"))
     writer.start()
-    assert read_references(str(pipe)).texts == {"7": ["A dog."]}
+    assert read_references(str(pipe)).texts == {"7.jpg": ["A dog."]}
     writer.join()
+
+
+def test_numbers_that_two_photos_end_with_are_no_ids(tmp_path):
+    for name in ("a_1.jpg", "b_1.jpg", "77", "x_000.jpg"):
+        (tmp_path / name).touch()
+    references = write(tmp_path / "r.jsonl", lines(*({"id": one, "references": ["a"]} for one in (0, 1, 77))))
+    images = read_references(str(references), str(tmp_path)).images
+    assert {id_: Path(image).name for id_, image in images.items()} == {"0": "x_000.jpg", "77": "77"}
 
 
 def test_photos_of_cocos_names_and_nothing_beside_them(tmp_path):

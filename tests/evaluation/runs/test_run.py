@@ -283,13 +283,21 @@ def test_photos_lie_beside_a_link_to_the_data_set(tmp_path):
     assert dataset.problems == ()
 
 
+def test_a_configuration_behind_a_link_to_a_folder(tmp_path):
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    write_photos(tmp_path / "real" / "photos", 1)
+    write_config(tmp_path / "real" / "deep" / "run.yaml", data="../photos")
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")
+    assert load_run_config(tmp_path / "link" / "run.yaml").data == str(tmp_path / "real" / "photos")
+
+
 def test_models_of_steers_are_relative_to_the_file(tmp_path, checkpoint):
     shutil.copytree(checkpoint("bert"), tmp_path / "tone")
-    steers = ["./tone:positive=1", "tone:positive", "mini-tone:negative=-2", "sentiment:positive"]
+    steers = ["./tone:positive=1", "tone:negative", "mini-tone:negative=-2", "sentiment:positive", "./no:x=1"]
     write_config(tmp_path / "run.yaml", recipe={"kind": "search", "steer": steers})
     own = tmp_path / "tone"
     found = load_run_config(tmp_path / "run.yaml").recipe["steer"]
-    assert found == [f"{own}:positive=1.0", f"{own}:positive", *steers[2:]]
+    assert found == [f"{own}:positive=1", f"{own}:negative", *steers[2:]]
 
 
 @pytest.mark.parametrize("kind", ["search", "samples", "gibbs"])

@@ -46,12 +46,13 @@ class Located(NamedTuple):
     Attributes:
         paths: the path or address of each row's photo.
         missing: the indices of those that are not there; their paths are where most others are.
-        ambiguous: names of files that several folders have, and the two that were seen first, as paths.
+        ambiguous: the first photo that is taken though another folder has one of its name, and the other;
+            empty if there is none.
     """
 
     paths: list[str]
     missing: list[int]
-    ambiguous: dict[str, tuple[str, str]]
+    ambiguous: tuple[str, ...] = ()
 
 
 class _Place(NamedTuple):
@@ -102,7 +103,8 @@ class Locator:
             candidates = [first, *(folder / name for folder in (first, beside) for name in SUBFOLDERS)]
         stem = Path(source).stem.lower()
         folders = [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
-        folders.sort(key=lambda folder: not _speaks_of(stem, folder.name.lower()))
+        if images is None:  # A folder that is given goes first.
+            folders.sort(key=lambda folder: not _speaks_of(stem, folder.name.lower()))
         self.roots = [str(folder) for folder in folders] or [str(first)]
 
     def locate(self, rows: Sequence[Row]) -> Located:
@@ -127,20 +129,30 @@ class Locator:
                 paths.append(place.path)
         return Located(paths, missing, self._ambiguous(rows, found))
 
-    def _ambiguous(self, rows: Sequence[Row], places: Sequence[_Place | None]) -> dict[str, tuple[str, str]]:
-        """Names that another folder has, too, so that a photo may be that of another split."""
-        seen: dict[str, tuple[str, str]] = {}
+    def _ambiguous(self, rows: Sequence[Row], places: Sequence[_Place | None]) -> tuple[str, ...]:
+        """The first photo whose name another folder has, too: it may be that of another split."""
+        real: dict[str, str] = {}
+
+        def is_link(root: str, to: str) -> bool:
+            """Whether two folders are one; asked once for each."""
+            for folder in (root, to):
+                if folder not in real:
+                    real[folder] = os.path.realpath(folder)
+            return real[root] == real[to]
+
         for row, place in zip(rows, places, strict=True):
             if place is None or is_address(place.path):
                 continue
-            name = row.names[place.form]
             for root in self.roots:
-                other = self._in(root, name, last=True) if root != place.root else None
-                if other in (None, place.path) or name in seen:
-                    continue
-                if not os.path.samefile(other, place.path):  # noqa: PTH121
-                    seen[name] = (place.path, other)
-        return seen
+                try:
+                    other = self._in(root, row.names[place.form], last=True) if root != place.root else None
+                    if other is None or other == place.path or is_link(root, place.root):
+                        continue
+                    if not os.path.samefile(other, place.path):  # noqa: PTH121
+                        return place.path, other
+                except (OSError, ConfigError):
+                    continue  # A folder that cannot be read, or a link to nowhere, has no other photo.
+        return ()
 
     def _with_first(self, rows: Sequence[Row]) -> str:
         """The root behind an address that has the first photo; the likeliest if none has it."""

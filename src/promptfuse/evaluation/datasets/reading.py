@@ -234,10 +234,9 @@ def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
         places.setdefault(row.id, row.place)
         result.photos.append(Photo(row.id, path, references, row.split))
     if ambiguous:
-        taken, other = next(iter(ambiguous.values()))
-        count = f"{len(ambiguous):,} photo{'s' * (len(ambiguous) > 1)}"
+        taken, other = ambiguous
         result.problems.append(
-            f"{count} also in another folder, the first: {taken} is taken, not {other}; --images DIR decides"
+            f"another folder has photos of such names: {taken} is taken, not {other}; --images DIR decides"
         )
     if empty:
         result.problems.append(f"{empty:,} empty caption{'s' * (empty > 1)} left out")

@@ -93,9 +93,9 @@ def csv_records(text: str, delimiter: str | None = None) -> Iterator[Record]:
             if not any(cell.strip() for cell in cells):
                 continue
             place = f"line {reader.line_num}"
-            if delimiter == "\t" and any("\n" in cell for cell in cells):
+            if delimiter == "\t" and any("\n" in cell and "\t" in cell for cell in cells):
                 raise ConfigError(
-                    f"{place}: a quotation mark at the beginning of a value lasts over several lines; "
+                    f"{place}: a quotation mark at the beginning of a value takes other rows along; "
                     "write quotation marks twice and the value in quotes"
                 )
             if not header:
@@ -199,7 +199,7 @@ def _list_in_a_cell(text: str, where: str, must: bool) -> list[Any] | str:
     """A cell of a CSV file that looks like a list; the text itself if it need not be one and is none."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         if must:
             raise ConfigError(f"{where}: {shown(text)} is no list in JSON; correct it") from None
         return text

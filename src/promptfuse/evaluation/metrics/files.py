@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ class Predicted:
         Raises:
             ConfigError: if the photo was there already.
         """
-        _only_once(id_, place, self.texts, self.failed)
+        # A photo that failed may have been tried again.
+        _only_once(id_, place, self.texts, self.failed if text is None else ())
+        self.failed.pop(id_, None)
         if text is None:
             self.failed[id_] = str(error or "no reason is given").encode(errors="backslashreplace").decode()
             return False
@@ -123,7 +126,11 @@ def read_references(source: str, images: str | None = None) -> Referenced:
 def _json_text(source: str) -> str | None:
     """The text of a file that begins as JSON does; None for anything else, which a data set may be."""
     path = Path(source)
-    if is_folder(source, ConfigError) if is_address(source) else path.is_dir() or not path.exists():
+    if is_address(source):
+        # What is large there is not fetched to look at it.
+        if path.suffix.lower() not in (".json", ".jsonl", ".ndjson") or is_folder(source, ConfigError):
+            return None
+    elif not path.is_file():  # A pipe can be read only once.
         return None
     data = read_data(source)
     # Two bytes may be the mark of UTF-16, three that of UTF-8.
@@ -224,7 +231,7 @@ def _fingerprints(manifest: Path) -> tuple[str, ...]:
         return ()
 
 
-def _only_once(id_: str, place: str, *seen: Mapping[str, Any]) -> None:
+def _only_once(id_: str, place: str, *seen: Container[str]) -> None:
     if any(id_ in one for one in seen):
         raise ConfigError(f"{place}: {id_!r} occurs a second time; keep one entry a photo")
 
@@ -349,10 +356,13 @@ def _files_by_id(folder: Path, ids: Mapping[str, Any]) -> dict[str, str]:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give the folder of the photos")
-    files = sorted(file for file in folder.iterdir() if file.is_file() and is_photo(file.name))
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    photos = [file for file in files if is_photo(file.name) or not file.suffix]
     # COCO's photos have their id at the end: COCO_val2014_000000391895.jpg.
-    numbers = {match[0].lstrip("0"): str(file) for file in files if (match := re.search(r"\d+$", file.stem))}
-    by_name = numbers | {file.stem: str(file) for file in files} | {file.name: str(file) for file in files}
+    ends = [(str(int(match[0])), str(file)) for file in photos if (match := re.search(r"\d+$", file.stem))]
+    often = Counter(number for number, _ in ends)
+    by_name = {number: file for number, file in ends if often[number] == 1}
+    by_name |= {file.stem: str(file) for file in photos} | {file.name: str(file) for file in files}
     found = {id_: by_name[id_] for id_ in ids if id_ in by_name}
     if not found:
         raise ConfigError(f"{folder}: no photo has the name of an id, such as {next(iter(ids), '')!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,8 +83,10 @@ class RunConfig(Settings):
         path = Path(folder, at_home(value))
         if info.field_name == "data" and value in registered() and not path.exists():
             return value
-        # Not resolved: photos lie beside a link, not beside what it leads to.
-        return os.path.abspath(path)  # noqa: PTH100
+        if info.field_name == "data" and path.is_file():
+            # Photos lie beside a link to a file, not beside what it leads to.
+            return str(path.parent.resolve() / path.name)
+        return str(path.resolve())
 
     def make_recipe(self) -> Recipe:
         """The recipe with all that replaces its settings.
@@ -129,7 +130,7 @@ def load_run_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | N
     path = Path(path)
     values = read_yaml(path, "data: photos/")
     changes = dict(changes or {})
-    folder = path.parent.absolute()
+    folder = path.parent.resolve()
     try:
         str(folder).encode()
     except UnicodeEncodeError:
@@ -176,12 +177,11 @@ def _find_files(recipe: Any, folder: Path) -> None:
 
 
 def _find_model(steer: Any, folder: Path) -> Any:
-    """A steer with the path of its model absolute; anything else as it is."""
+    """A steer whose model is a folder beside the file with its whole path; anything else as it is."""
     try:
-        read = Steer.parse(steer)
+        model = Steer.parse(steer).model
     except (ConfigError, AttributeError):
         return steer  # What is wrong with it is told where settings are checked.
-    path = folder / at_home(read.model)
-    is_path = read.model.startswith((".", "/", "~")) or path.is_dir()
-    is_path = is_path and read.model not in (*EMBEDDED, "sentiment")
-    return str(replace(read, model=os.path.abspath(path))) if is_path else steer  # noqa: PTH100
+    known = model in (*EMBEDDED, "sentiment") or Path(model).is_dir()
+    path = folder / at_home(model)
+    return steer if known or not path.is_dir() else f"{path.resolve()}{steer[len(model) :]}"

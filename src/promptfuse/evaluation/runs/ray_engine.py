@@ -72,7 +72,6 @@ class RayEngine:
         settings = self.settings
         blocks = min(len(groups), MOST_BLOCKS)
         with _cluster(settings):
-            _can_be_placed(settings)
             # Ray Data starts workers again that were lost, and gives their blocks out again.
             rows = ray.data.from_items(
                 [{"group": group_to_json(group)} for group in groups], override_num_blocks=blocks
@@ -95,20 +94,15 @@ class RayEngine:
 
 
 def _can_be_placed(settings: EngineSettings) -> None:
-    """Raise ``ConfigError`` if no machine has what a worker reserves: Ray would wait for one without a word.
-
-    On a cluster that is there, others may join later, so that it is only asked on this machine's own.
-    """
-    if os.environ.get("RAY_ADDRESS"):
-        return
+    """Raise ``ConfigError`` if this machine lacks what a worker reserves: Ray would wait without a word."""
     import ray
 
-    there = ray.cluster_resources()
-    gpus = settings.gpus_per_worker * settings.workers
-    if gpus > there.get("GPU", 0):
+    there = ray.cluster_resources().get("GPU", 0)
+    if settings.gpus_per_worker > there:
+        ray.shutdown()
         raise ConfigError(
-            f"engine ray: {settings.workers} workers reserve {gpus:g} GPUs, this machine has "
-            f"{there.get('GPU', 0):g}; lower engine.gpus_per_worker or the workers, or set RAY_ADDRESS"
+            f"engine ray: a worker reserves {settings.gpus_per_worker:g} GPUs, this machine has {there:g}; "
+            "lower engine.gpus_per_worker, or set RAY_ADDRESS"
         )
 
 
@@ -136,6 +130,7 @@ def _cluster(settings: EngineSettings) -> Iterator[None]:
             # Ray Data needs CPUs beside those that the workers reserve, or it starves.
             needed = math.ceil(settings.workers * settings.cpus_per_worker) + 2
             ray.init(num_cpus=needed, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+            _can_be_placed(settings)
     logger = logging.getLogger("ray.data")
     level = logger.level
     logger.setLevel(logging.ERROR)
