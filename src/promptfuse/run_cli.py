@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from promptfuse.cli_options import whole
 from promptfuse.errors import ConfigError
@@ -176,7 +175,9 @@ class _OnTerminal:
     """Shows a bar with rate, time left, failures and the last caption."""
 
     def __init__(self, bar: Bar, out: str) -> None:
-        self.bar = bar
+        from rich.markup import escape
+
+        self.bar, self.escape = bar, escape
         self.task = bar.add_task(escape(out), total=None, rate="loading", last="")
         self.told = ""
 
@@ -188,10 +189,10 @@ class _OnTerminal:
             total=progress.photos,
             completed=progress.done,
             rate=_rate(progress),
-            last=escape(text),
+            last=self.escape(text),
         )
         if progress.notice not in ("", self.told):
-            self.bar.console.print(escape(progress.notice), style="yellow")
+            self.bar.console.print(self.escape(progress.notice), style="yellow")
         self.told = progress.notice
 
 

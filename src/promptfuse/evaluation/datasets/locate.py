@@ -117,7 +117,7 @@ class Locator:
         """
         if is_address(self.roots[0]) and len(self.roots) > 1:
             self.roots = [self._with_first(rows)]
-        found = [self._find(row) for row in rows]
+        found = [self._find(row, self.roots) for row in rows]
         most = Counter((place.root, place.form) for place in found if place).most_common(1)
         root, form = most[0][0] if most else (self.roots[0], 0)
         paths, missing = [], []
@@ -160,7 +160,7 @@ class Locator:
         if first is None:
             return self.roots[0]
         for root in self.roots:
-            place = self._find_in([root], first)
+            place = self._find(first, [root])
             try:
                 if place is not None and exists(place.path, ConfigError):
                     return root
@@ -168,10 +168,7 @@ class Locator:
                 break  # What is wrong is told where the photos are opened.
         return self.roots[0]
 
-    def _find(self, row: Row) -> _Place | None:
-        return self._find_in(self.roots, row)
-
-    def _find_in(self, roots: Sequence[str], row: Row) -> _Place | None:
+    def _find(self, row: Row, roots: Sequence[str]) -> _Place | None:
         for root in roots:
             for form, name in enumerate(row.names):
                 path = self._in(root, name, last=form + 1 == len(row.names))

@@ -15,6 +15,7 @@ from promptfuse.evaluation.datasets import read_dataset
 from promptfuse.evaluation.datasets.addresses import is_address, is_folder
 from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list, as_text
 from promptfuse.evaluation.datasets.folder import is_photo
+from promptfuse.evaluation.datasets.table import ID_COLUMNS, IMAGE_COLUMNS
 from promptfuse.evaluation.datasets.texts import decode, read_data
 from promptfuse.evaluation.predictions import Prediction, read_predictions
 from promptfuse.evaluation.run_files import LINES, MANIFEST, local_copy
@@ -132,11 +133,10 @@ def _json_text(source: str) -> str | None:
             return None
     elif not path.is_file():  # A pipe can be read only once.
         return None
-    data = read_data(source)
-    # Two bytes may be the mark of UTF-16, three that of UTF-8.
-    if data[:8].replace(b"\0", b"").lstrip(b"\xff\xfe\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
+    if is_photo(path.name):
         return None
-    return decode(data, source, _REFERENCE_FORMATS)
+    text = decode(read_data(source), source, _REFERENCE_FORMATS)
+    return text if text.lstrip()[:1] in ("{", "[") else None
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -175,26 +175,11 @@ def _document(path: Path, text: str, formats: str) -> Any:
         )
         raise ConfigError(f"{path}: not valid JSON ({reason}); {formats}") from None
     if isinstance(found, dict) and found.keys().isdisjoint(("images", "annotations")):
-        # Texts by id; a large data set is not gone through once more.
-        pairs = _Pairs()
-        json.loads(text, object_pairs_hook=pairs)
-        if pairs.twice is not None:
-            raise ConfigError(f"{path}: {pairs.twice!r} occurs a second time; keep one entry a photo")
+        # Texts by id, of which a dict keeps the last; a large data set is not gone through once more.
+        often = Counter(key for key, _ in json.loads(text, object_pairs_hook=list))
+        for key in (key for key, count in often.items() if count > 1):
+            raise ConfigError(f"{path}: {key!r} occurs a second time; keep one entry a photo")
     return found
-
-
-class _Pairs:
-    """Builds JSON objects and remembers a key that the last one, at the end the outermost, has twice."""
-
-    twice: str | None = None
-
-    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        self.twice = None
-        if len(fields) < len(pairs):
-            keys = [key for key, _ in pairs]
-            self.twice = next(key for key in keys if keys.count(key) > 1)
-        return fields
 
 
 def _is_run(text: str) -> bool:
@@ -269,11 +254,9 @@ def _records(path: Path, text: str, document: Any) -> Iterator[tuple[str, dict[s
             yield f"{path}: entry {number}", as_fields(row, f"{path}: entry {number}")
 
 
-_IDS = ("id", "image_id", "image", "file", "filename", "file_name", "path", "image_name")
+_IDS = (*ID_COLUMNS, *IMAGE_COLUMNS)
 _TEXTS = ("text", "caption")
 _GROUPS = ("references", "captions", "caption", "reference")
-_FILES = ("image", "file", "filename", "file_name", "path", "image_name")
-"""Columns by which a table names its photos: then it is a data set."""
 
 
 def _key(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
@@ -281,8 +264,7 @@ def _key(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def _id(fields: Mapping[str, Any], place: str, formats: str) -> str:
-    # COCO's results may have both; the number of the photo is what its captions are found by.
-    key = "image_id" if "image_id" in fields else _key(fields, _IDS)
+    key = _key(fields, _IDS)
     id_ = as_text(fields[key], place) if key is not None else ""
     if not id_:
         raise ConfigError(f"{place}: no id of the photo; {formats}")
@@ -312,7 +294,8 @@ def _own_references(path: Path, text: str) -> dict[str, list[str]] | None:
     elif isinstance(document, list) and not document:
         return None
     records = list(_records(path, text, document))
-    if not records or any(_key(fields, _FILES) is not None or not fields.keys() & set(_GROUPS)
+    # With a column that names the photos it is a data set.
+    if not records or any(_key(fields, IMAGE_COLUMNS) is not None or not fields.keys() & set(_GROUPS)
                           for _, fields in records):  # fmt: skip
         return None
     return _grouped(records)

@@ -43,13 +43,11 @@ def standing(measured: Measured, name: str) -> Standing:
     better = measured.better(name)
     if len(found) < 2 or better == "neither":
         return Standing()
-    sign = 1 if better == "higher" else -1
-    best = max(found, key=lambda one: sign * one[1].value)[0]
-    value = found[[run for run, _ in found].index(best)][1].value
+    value = (max if better == "higher" else min)(score.value for _, score in found)
     equal = frozenset(run for run, score in found if score.value == value)
     ties = []
     for number, _ in found:
-        between = measured.difference(number, best, name)
+        between = measured.difference(number, min(equal), name)
         if number not in equal and between is not None and between.low <= 0 <= between.high:
             ties.append(number)
     return Standing(equal, frozenset(ties))
@@ -202,6 +200,15 @@ class Scale:
 
 def _reasons(measured: Measured, names: Sequence[str]) -> str:
     """Why columns are missing, a line for each reason."""
+    lines = "".join(
+        f"<li><b>{escape(', '.join(titles))}</b>: {escape(reason)}</li>"
+        for reason, titles in why_missing(measured, names).items()
+    )
+    return f'<ul class="reasons">{lines}</ul>' if lines else ""
+
+
+def why_missing(measured: Measured, names: Sequence[str]) -> dict[str, list[str]]:
+    """The titles of columns that no run has, or some have not, by the reason."""
     reasons: dict[str, list[str]] = {}
     for name in names:
         for run, found in zip(measured.comparison.runs, measured.scores, strict=True):
@@ -210,7 +217,4 @@ def _reasons(measured: Measured, names: Sequence[str]) -> str:
                 titles = reasons.setdefault(one.reason, [])
                 if f"{one.title}{whose}" not in titles:
                     titles.append(f"{one.title}{whose}")
-    lines = "".join(
-        f"<li><b>{escape(', '.join(titles))}</b>: {escape(reason)}</li>" for reason, titles in reasons.items()
-    )
-    return f'<ul class="reasons">{lines}</ul>' if lines else ""
+    return reasons

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.metrics import Score, Unavailable
+from promptfuse.evaluation.metrics import Score
 from promptfuse.evaluation.report.measure import TERM, Measured
 from promptfuse.evaluation.report.tables import (
     Scale,
@@ -20,6 +20,7 @@ from promptfuse.evaluation.report.tables import (
     number,
     standing,
     title_of,
+    why_missing,
 )
 
 FIELDS = (
@@ -34,6 +35,9 @@ _LEGEND = (
     "95% bootstrap intervals over them in brackets. Bold: the best of its column; underlined: cannot be told "
     "from it, as the interval of the paired difference holds zero."
 )
+
+_MARKS: Mapping[Rank, str] = {"best": "**%s**", "tie": "<ins>%s</ins>", "": "%s"}
+_TEX_MARKS: Mapping[Rank, str] = {"best": r"\textbf{%s}", "tie": r"\underline{%s}", "": "%s"}
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 _TEX_ARROWS = {"higher": r"~$\uparrow$", "lower": r"~$\downarrow$", "neither": ""}
@@ -51,8 +55,8 @@ def text_tables(measured: Measured, path: Path) -> str:
 
     ``.md`` and ``.tex`` have a table for each family of metrics, a row for each run, 95% intervals in
     brackets, the best number in bold and what cannot be told from it underlined; below is what the page warns
-    of, and why columns are missing. ``.csv`` has a line for each
-    number of each run, with all digits, its interval and its paired difference from the first run.
+    of, and why columns are missing. ``.csv`` has a line for each number of each run, with all digits, its
+    interval and its paired difference from the first run.
 
     Raises:
         ConfigError: if the name ends otherwise.
@@ -77,11 +81,7 @@ def _markdown(measured: Measured) -> str:
     for family, names in _shown(measured):
         lines = [["run", *_heads(measured, names, _markdown_text, _ARROWS)], ["---"] + ["---:"] * len(names)]
         for run, cells in _rows(measured, names):
-            texts = [
-                f"{mark}{text}{mark.replace('<', '</')} {interval}".rstrip()
-                for text, interval, rank in cells
-                for mark in [{"best": "**", "tie": "<ins>"}.get(rank, "")]
-            ]
+            texts = [f"{_MARKS[rank] % text} {interval}".rstrip() for text, interval, rank in cells]
             lines.append([_markdown_text(run), *texts])
         parts.append(f"### {family}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     parts.append("\n".join(f"- {_markdown_text(line)}" for line in _remarks(measured)))
@@ -94,7 +94,7 @@ def _latex(measured: Measured) -> str:
         lines = [rf"\begin{{tabular}}{{l{'r' * len(names)}}}", r"\toprule"]
         lines += [" & ".join(["run", *_heads(measured, names, _tex_text, _TEX_ARROWS)]) + r" \\", r"\midrule"]
         for run, cells in _rows(measured, names):
-            texts = [{"best": r"\textbf{%s}", "tie": r"\underline{%s}"}.get(rank, "%s") % _tex_text(text)
+            texts = [_TEX_MARKS[rank] % _tex_text(text)
                      + (rf"~{{\scriptsize {_tex_text(interval)}}}" if interval else "")
                      for text, interval, rank in cells]  # fmt: skip
             # The braces keep a bracket or an asterisk of the name from the command before.
@@ -144,12 +144,7 @@ def _remarks(measured: Measured) -> Iterator[str]:
     for place, run in enumerate(measured.comparison.runs):
         if failed := failures(measured, place):
             yield f"{run.name}: {failed:,} of {len(run.predictions):,} photos failed."
-    reasons: dict[str, dict[str, None]] = {}
-    for found in measured.scores:
-        for one in found.values():
-            if isinstance(one, Unavailable):
-                reasons.setdefault(one.reason, {})[one.title] = None
-    for reason, titles in reasons.items():
+    for reason, titles in why_missing(measured, measured.names()).items():
         yield f"{', '.join(titles)}: {reason}"
 
 
