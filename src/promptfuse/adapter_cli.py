@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 adapter_app = typer.Typer(
     name="adapter",
-    help="Adapters between the embeddings of two models.",
+    help="Fit, show and evaluate adapters between two models.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -35,8 +35,8 @@ TEXTS = 8
 
 Names = Annotated[str, typer.Argument(metavar="A", help="Language model: an id, a folder or mini-lm.")]
 Others = Annotated[str, typer.Argument(metavar="B", help="The other model: an id, a folder or mini-clip.")]
-PresetName = Annotated[str, typer.Option(help="default or paper: how the maps are fitted.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
+PresetName = Annotated[str, typer.Option(metavar="default|paper", help="How the maps are fitted.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="Where the models run: cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -49,11 +49,12 @@ def fit(
         list[Path] | None,
         typer.Option(
             metavar="FILE|english",
-            help="UTF-8 text to fit on in place of the vocabularies, repeatable; or the built-in word list.",
+            help="UTF-8 text to fit on, repeatable; or english, the built-in word list.",
+            show_default="the models' vocabularies",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write it; by default the cache.")
+        Path | None, typer.Option(metavar="DIR", help="Where to write it.", show_default="the cache")
     ] = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -89,7 +90,10 @@ def info(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Print the report of an adapter: of a folder, or of two models from the cache."""
+    """Print the report of an adapter.
+
+    The adapter lies in a folder, or in the cache as that of two models.
+    """
     if len(models) > 2:
         raise ConfigError(f"{len(models)} names given; give an adapter's folder or two models")
     with _notices():
@@ -123,7 +127,8 @@ def evaluate(
         typer.Option(
             parser=whole,
             metavar="N",
-            help=f"Texts that A writes, each cut at 4 lengths; {TEXTS}, or the number of photos.",
+            help="Texts that A writes, each cut at 4 lengths.",
+            show_default=f"{TEXTS}, or the number of photos where that is more",
         ),
     ] = None,
     candidates: Annotated[
@@ -132,17 +137,24 @@ def evaluate(
     image: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PHOTO", help="What the texts are judged by, for an image-text model; repeatable."
+            metavar="PHOTO",
+            help="What the texts are judged by, for an image-text model; repeatable.",
+            show_default="other texts that A writes",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(parser=whole, metavar="N", help="Of texts and samples.")] = 0,
+    seed: Annotated[
+        int, typer.Option(parser=whole, metavar="N", help="Random seed of texts and samples.")
+    ] = 0,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the table, which needs matplotlib.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw the table, which needs matplotlib.", show_default="no plot"
+        ),
     ] = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Measure how well each transport foretells what a next word does to B's loss.
+    """Measure how well transports predict B's loss.
 
     True losses of words drawn at random, against the estimates: Spearman's rho, and how many of the true
     best 10 are among the estimated best 64 and 256.

@@ -33,12 +33,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-app.add_typer(adapter_app, name="adapter")
-app.add_typer(datasets_app, name="datasets")
-app.command()(optimize)
-app.command()(run)
-app.command()(score)
-app.command()(report)
 
 
 def _version(asked: bool) -> None:
@@ -56,44 +50,86 @@ def _root(
     del version
 
 
-@app.command()
 def caption(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Photos to describe.")],
-    sentiment: Annotated[str | None, typer.Option(help="positive or negative.")] = None,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Photos to caption.")],
+    sentiment: Annotated[
+        str | None,
+        typer.Option(metavar="positive|negative", help="Sentiment of the captions.", show_default="none"),
+    ] = None,
     steer: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODEL:LABEL=WEIGHT", help="A classifier's label; below 0 to stay away; repeatable."
+            metavar="MODEL:LABEL=WEIGHT",
+            help="Steer towards a classifier's label, or away with a weight below 0; repeatable.",
+            show_default="none",
         ),
     ] = None,
-    models: Annotated[str, typer.Option(help="mini, paper or a .yaml file.")] = "mini",
-    prefix: Annotated[str | None, typer.Option(help="What the caption begins with.")] = None,
+    models: Annotated[
+        str,
+        typer.Option(
+            metavar="PRESET",
+            help="Models and settings: mini (embedded), paper (from the hub), or a .yaml file.",
+        ),
+    ] = "mini",
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What each caption begins with.",
+            show_default="none with mini, 'An image of' with paper",
+        ),
+    ] = None,
     steps: Annotated[
-        int | None, typer.Option(parser=whole, metavar="N", help="The most tokens to append.")
+        int | None,
+        typer.Option(
+            parser=whole,
+            metavar="N",
+            help="The most tokens to append.",
+            show_default="20 with mini, 16 with paper",
+        ),
     ] = None,
     beams: Annotated[
-        int | None, typer.Option(parser=whole, metavar="N", help="Texts kept at each step.")
+        int | None,
+        typer.Option(parser=whole, metavar="N", help="Texts kept after each step.", show_default="4"),
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(parser=whole, metavar="N", help="Texts scored exactly per beam and step.")
+        int | None,
+        typer.Option(
+            parser=whole,
+            metavar="N",
+            help="Texts scored exactly, for each kept text and step.",
+            show_default="8 with mini, 256 with paper",
+        ),
     ] = None,
     weight: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="TERM=VALUE", help="Weight of fluency, image, sentiment, steer:LABEL; repeatable."
+            metavar="TERM=VALUE",
+            help="Weight of a term: fluency, image, sentiment or steer:LABEL; repeatable.",
+            show_default="the preset's, see promptfuse models",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(parser=whole, metavar="N", help="For methods that draw.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    seed: Annotated[
+        int, typer.Option(parser=whole, metavar="N", help="Random seed, for methods that sample.")
+    ] = 0,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Where the models run: cpu, cuda, cuda:1, mps.")
+    ] = "cpu",
     in_flight: Annotated[
-        int, typer.Option(parser=whole, metavar="N", help="Photos searched for at once; more a minute.")
+        int,
+        typer.Option(
+            parser=whole, metavar="N", help="Photos searched for side by side: faster for many photos."
+        ),
     ] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     trace: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a page that shows how the search went.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="Write a page that shows how the search went.", show_default="no page"
+        ),
     ] = None,
 ) -> None:
-    """Describe photos by searching for words that the models agree on."""
+    """Caption photos by a search for words that the models agree on."""
     weights = _weights(weight or [])
     for name, number in (
         ("steps", steps),
@@ -142,11 +178,10 @@ def caption(
         raise typer.Exit(2)
 
 
-@app.command("models")
 def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """List the presets, their models, where they are and what is cached."""
+    """List the presets, their models and where those are."""
     import huggingface_hub
 
     from promptfuse.models import EMBEDDED, PRESETS
@@ -267,6 +302,17 @@ def _show(image: str, result: Result, sentiment: str | None, steer: list[str], a
 def _complain(error: Exception) -> None:
     line = " ".join(str(error).split())
     typer.echo(f"promptfuse: {line}", err=True)
+
+
+# In the order that --help lists them.
+app.command()(caption)
+app.command()(optimize)
+app.command()(run)
+app.command()(score)
+app.command()(report)
+app.command("models")(list_models)
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(adapter_app, name="adapter")
 
 
 def main() -> None:

@@ -22,19 +22,33 @@ def listed(values: Iterable[str]) -> list[str]:
 
 
 ClipJudge = Annotated[
-    str | None, typer.Option("--clip", metavar="MODEL", help="Image-text model that judges: CLIPScore.")
+    str | None,
+    typer.Option(
+        "--clip", metavar="MODEL", help="Image-text model that judges, for CLIPScore.", show_default="none"
+    ),
 ]
 LmJudge = Annotated[
-    str | None, typer.Option("--lm", metavar="MODEL", help="Language model that judges: perplexity.")
+    str | None,
+    typer.Option(
+        "--lm", metavar="MODEL", help="Language model that judges, for perplexity.", show_default="none"
+    ),
 ]
 ClassifierJudge = Annotated[
     str | None,
-    typer.Option("--classifier", metavar="MODEL", help="Classifier that judges, with --label: accuracy."),
+    typer.Option(
+        "--classifier",
+        metavar="MODEL",
+        help="Classifier that judges, for the share of captions with --label.",
+        show_default="none",
+    ),
 ]
 Resamples = Annotated[
     int,
-    typer.Option("--resamples", parser=whole, metavar="N", help="Of the bootstrap; 0 for no intervals."),
+    typer.Option(
+        "--resamples", parser=whole, metavar="N", help="Bootstrap samples for the intervals; 0 for none."
+    ),
 ]
 JudgeDevice = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="Of the models that judge: cpu, cuda, cuda:1, mps.")
+    str,
+    typer.Option("--device", metavar="NAME", help="Where the judging models run: cpu, cuda, cuda:1, mps."),
 ]

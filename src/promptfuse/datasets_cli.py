@@ -15,7 +15,7 @@ from promptfuse.cli_progress import progress_bar
 
 datasets_app = typer.Typer(
     name="datasets",
-    help="Data sets of photos and captions.",
+    help="Check data sets of photos, and list those with names.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -28,17 +28,21 @@ def check(
         str, typer.Argument(metavar="PATH|NAME", help="A file, a folder of photos, an address or a name.")
     ],
     images: Annotated[
-        str | None, typer.Option(metavar="DIR", help="The folder of the photos; by default it is looked for.")
+        str | None,
+        typer.Option(metavar="DIR", help="Folder of the photos.", show_default="looked for near the file"),
     ] = None,
     format: Annotated[
-        str, typer.Option(help="karpathy, coco, table or folder; auto looks at the content.")
+        str,
+        typer.Option(metavar="NAME", help="karpathy, coco, table or folder; auto tells by the content."),
     ] = "auto",
-    split: Annotated[str | None, typer.Option(help="Only photos of this split.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only photos of this split.", show_default="all")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object with everything.")] = False,
 ) -> None:
-    """Say what is found, missing and unreadable; every photo is decoded.
+    """Say what is found, missing and unreadable.
 
-    The exit code is 0 if all photos can be used, else 2.
+    Every photo is decoded. The exit code is 0 if all photos can be used, else 2.
     """
     from promptfuse.evaluation.datasets.check import check_dataset
 
@@ -62,7 +66,7 @@ def check(
 
 @datasets_app.command("list")
 def list_datasets(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """List the names of data sets, and where their files are."""
     from promptfuse.evaluation.datasets.names import list_names

@@ -34,30 +34,68 @@ def optimize(
         bool, typer.Option("--print-config", help="Print the file with all defaults, as YAML; no search.")
     ] = False,
     steps: Annotated[
-        int | None, typer.Option(parser=whole, metavar="N", help="Replaces stopping.steps.")
+        int | None,
+        typer.Option(
+            parser=whole,
+            metavar="N",
+            help="The most steps (replaces stopping.steps).",
+            show_default="the file's, or 16",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(parser=whole, metavar="N", help="Replaces seed.")] = None,
-    prefix: Annotated[str | None, typer.Option(help="Replaces prefix.")] = None,
-    device: Annotated[str | None, typer.Option(help="Replaces device.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole,
+            metavar="N",
+            help="Random seed, for methods that sample (replaces seed).",
+            show_default="the file's, or 0",
+        ),
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What every text begins with (replaces prefix).",
+            show_default="the file's, or nothing",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Where the models run: cpu, cuda, cuda:1, mps (replaces device).",
+            show_default="the file's, or cpu",
+        ),
+    ] = None,
     change: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Replaces any value, e.g. terms.image.weight=7; repeatable."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace any value of the file, e.g. terms.image.weight=7; repeatable.",
+            show_default="none",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Run folder (replaces run_dir); a run that is in it goes on."),
+        typer.Option(
+            metavar="DIR",
+            help="Run folder (replaces run_dir); resumes a run that is in it.",
+            show_default="the file's, or none",
+        ),
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a page that shows how the search went.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="Write a page that shows how the search went.", show_default="no page"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Let BlackBox terms run functions of your modules.")
     ] = False,
 ) -> None:
-    """Search for the text that minimises the objective of a YAML file."""
+    """Search for the text that minimises a YAML file's objective."""
     changes = _changes(change or [], steps=steps, seed=seed, prefix=prefix, device=device, out=out)
 
     from promptfuse.tasks.config import check_config, load_config

@@ -18,17 +18,26 @@ from promptfuse.errors import ConfigError
 
 
 def report(
-    folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders of `promptfuse run`.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR", help="Folders of `promptfuse run`.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="The page; report.html, or none with --json.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="The page.", show_default="report.html, or no page with --json"
+        ),
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The tables for a paper or a notebook: .md, .tex or .csv."),
+        typer.Option(
+            metavar="FILE",
+            help="Write the tables for a paper or a notebook: .md, .tex or .csv.",
+            show_default="no file",
+        ),
     ] = None,
     references: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Captions that people wrote; else those that the runs name."),
+        typer.Option(
+            metavar="PATH", help="Captions that people wrote.", show_default="those that the runs name"
+        ),
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -36,17 +45,20 @@ def report(
             "--metric",
             "--metrics",
             metavar="NAME,...",
-            help="Metrics or groups of `promptfuse score`; repeatable; else all.",
+            help="Metrics or groups of `promptfuse score`; repeatable.",
+            show_default="all",
         ),
     ] = None,
-    java: Annotated[bool, typer.Option("--java", help="METEOR and SPICE, too, which take a while.")] = False,
+    java: Annotated[bool, typer.Option("--java", help="Add METEOR and SPICE, which take a while.")] = False,
     clip: ClipJudge = None,
     lm: LmJudge = None,
     classifier: ClassifierJudge = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LABEL", help="A label that captions should have; repeatable; else those of the runs."
+            metavar="LABEL",
+            help="A label that captions should have; repeatable.",
+            show_default="the labels that the runs were steered to",
         ),
     ] = None,
     photos: Annotated[bool, typer.Option("--photos/--no-photos", help="Small photos in the gallery.")] = True,
@@ -57,7 +69,10 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as a JSON object.")] = False,
     device: JudgeDevice = "cpu",
 ) -> None:
-    """Compare runs: tables with intervals, plots, and a gallery of their captions, as one page."""
+    """Compare runs on one page: tables, plots and a gallery.
+
+    The tables have a 95% bootstrap interval for every number.
+    """
     for name, number in (("limit-gallery", limit_gallery), ("resamples", resamples)):
         if number < 0:
             raise ConfigError(f"--{name} {number} is negative; give 0 or more")

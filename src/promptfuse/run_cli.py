@@ -31,29 +31,57 @@ def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Which photos, and how.")],
     out: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Run folder or its address; a run that is in it goes on."),
+        typer.Option(
+            metavar="DIR",
+            help="Run folder or its address; resumes a run that is in it.",
+            show_default="none; needed for a run",
+        ),
     ] = None,
     change: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Replaces any value, e.g. recipe.image_weight=7; repeatable."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace any value of the file, e.g. recipe.image_weight=7; repeatable.",
+            show_default="none",
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(parser=whole, metavar="N", help="The most photos (replaces limit).")
+        int | None,
+        typer.Option(
+            parser=whole,
+            metavar="N",
+            help="The most photos (replaces limit).",
+            show_default="the file's, or all",
+        ),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="local or ray (replaces engine.kind).")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|ray",
+            help="Where processes run (replaces engine.kind).",
+            show_default="the file's, or local",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(parser=whole, metavar="N", help="Processes (replaces engine.workers)."),
+        typer.Option(
+            parser=whole,
+            metavar="N",
+            help="Processes (replaces engine.workers).",
+            show_default="the file's, or 1",
+        ),
     ] = None,
     in_flight: Annotated[
         int | None,
-        typer.Option(parser=whole, metavar="N", help="Photos that share passes (replaces in_flight)."),
+        typer.Option(
+            parser=whole,
+            metavar="N",
+            help="Photos searched for side by side in each process (replaces in_flight).",
+            show_default="the file's, or 8",
+        ),
     ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try photos again that could not be read.")
-    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed photos again.")] = False,
     validate: Annotated[
         bool, typer.Option("--validate", help="Check the file, the data set and the models; no run.")
     ] = False,
@@ -62,7 +90,7 @@ def run(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object at the end.")] = False,
 ) -> None:
-    """Describe the photos of a data set; the same command goes on after an interrupt."""
+    """Caption the photos of a data set; rerun to resume."""
     changes = _changes(change or [])
     options = {"limit": limit, "engine.kind": engine, "engine.workers": workers, "in_flight": in_flight}
     changes |= {key: value for key, value in options.items() if value is not None}

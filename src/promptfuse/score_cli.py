@@ -44,29 +44,50 @@ def score(
             "--metrics",
             "--metric",
             metavar="NAME,...",
-            help="Metrics or groups of them; repeatable; else all.",
+            help="Metrics, or groups of them, to compute; repeatable.",
+            show_default="all",
         ),
     ] = None,
     images: Annotated[
-        str | None, typer.Option(metavar="DIR", help="The folder of the photos, for CLIPScore.")
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the photos, for CLIPScore.",
+            show_default="where the run or the data set has them",
+        ),
     ] = None,
     clip: ClipJudge = None,
     lm: LmJudge = None,
     classifier: ClassifierJudge = None,
-    label: Annotated[str | None, typer.Option(help="The label that captions should have.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="The label that captions should have.", show_default="none"),
+    ] = None,
     tokenizer: Annotated[
-        str, typer.Option(help="stanford (needs Java) or python; auto: the first where there is Java.")
+        str,
+        typer.Option(
+            metavar="auto|stanford|python",
+            help="How texts are cut into words; auto is stanford where there is Java, else python.",
+        ),
     ] = "auto",
     per_caption: Annotated[
         Path | None,
-        typer.Option("--per-caption", metavar="FILE.jsonl", help="Write the values of each caption."),
+        typer.Option(
+            "--per-caption",
+            metavar="FILE.jsonl",
+            help="Write the values of each caption.",
+            show_default="no file",
+        ),
     ] = None,
     resamples: Resamples = 1000,
-    seed: Annotated[int, typer.Option(parser=whole, metavar="N", help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(parser=whole, metavar="N", help="Random seed of the bootstrap.")] = 0,
     device: JudgeDevice = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Score captions: BLEU, ROUGE-L, METEOR, CIDEr-D, SPICE, CLIPScore and more, with intervals."""
+    """Score captions: BLEU, ROUGE-L, CIDEr-D, CLIPScore and more.
+
+    METEOR and SPICE, too, where there is Java; each with a 95% bootstrap interval.
+    """
     if resamples < 0 or seed < 0:
         raise ConfigError(f"--resamples {resamples} --seed {seed}: give 0 or more")
     if tokenizer not in ("auto", "stanford", "python"):
