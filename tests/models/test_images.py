@@ -229,6 +229,40 @@ def test_too_small(size: tuple[int, int], tmp_path: Path) -> None:
     refused(path, str(path), f"{size[0]}x{size[1]} pixels is too small", "8x8")
 
 
+@pytest.mark.parametrize("size", [(1_000_000, 8), (8, 1_000_000), (5_000, 16), (1_601, 8)])
+def test_too_long(size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    Image.new("1", size).save(path)
+
+    def decode(*args: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    refused(path, str(path), f"{size[0]}x{size[1]} pixels is more than 200 times as long as wide", "crop it")
+
+
+def test_longest(tmp_path: Path) -> None:
+    Image.new("RGB", (1600, 8), RED).save(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png").getpixel((1599, 7)) == RED
+
+
+def test_memory_that_runs_out_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise MemoryError
+
+    corners().save(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", full)
+    refused(tmp_path / "a.png", "a.png: not enough memory", "scale it down")
+
+
+def test_a_file_that_git_lfs_has_not_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 48210\n", encoding="ascii"
+    )
+    refused(path, "a.jpg: is a git-lfs pointer", "git lfs pull")
+
+
 def test_smallest(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), RED).save(tmp_path / "a.png")
     assert load_image(tmp_path / "a.png").getpixel((7, 7)) == RED

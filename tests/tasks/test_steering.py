@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import promptfuse as pf
+from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.models.presets import PRESETS
 from promptfuse.tasks import caption_all
-from promptfuse.tasks.steering import read_steers
+from promptfuse.tasks.steering import read_steers, spell_steers
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:3]
 IMAGE_WEIGHT = PRESETS["mini"].image_weight
@@ -54,6 +55,75 @@ def test_names_of_steers_are_unique() -> None:
     assert list(found) == ["steer:joy", "steer:joy_2", "steer:fear", "steer:joy_3"]
     assert found["steer:joy_3"] == pf.Steer("d", "joy", -1)
     assert read_steers("b:joy=2") == {"steer:joy": pf.Steer("b", "joy", 2)}
+
+
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [
+        ({"mini-tone:positive": 8}, [8]),
+        ({"mini-tone:positive": 8, "a:b": -1.5}, [8, -1.5]),
+        ({"mini-tone:positive": None}, [None]),
+        ({"mini-tone:positive=2": None}, [2]),
+        ({"mini-tone": {"positive": 8, "negative": -2}}, [8, -2]),
+        ([("mini-tone:positive", 8)], [8]),
+        ([["mini-tone:positive", 8], "a:b=-1"], [8, -1]),
+        ([{"mini-tone:positive": 8}, pf.Steer("a", "b", 3)], [8, 3]),
+        ([(pf.Steer("mini-tone", "positive"), 8.0)], [8]),
+        ([("mini-tone", "positive", 8)], [8]),
+        (("mini-tone:positive", 8), [8]),
+        (("mini-tone", "positive", 8), [8]),
+        (("mini-tone:positive=8", "a:b"), [8, None]),
+        (None, []),
+        ({}, []),
+    ],
+)
+def test_every_spelling_keeps_the_weight(given: Any, weights: list[float | None]) -> None:
+    found = read_steers(given)
+    assert [steer.weight for steer in found.values()] == weights
+    if found:
+        assert next(iter(found.values())).model == "mini-tone"
+        assert next(iter(found)) == "steer:positive"
+    assert list(read_steers(spell_steers(given)).values()) == list(found.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"mini-tone:positive": "much"}, ["mini-tone:positive", "'much' is not a number"]),
+        ({"mini-tone:positive": True}, ["mini-tone:positive", "True is not a number"]),
+        ({"mini-tone:positive": 0}, ["mini-tone:positive", "other than zero"]),
+        ({"mini-tone:positive": float("nan")}, ["mini-tone:positive", "finite"]),
+        ({"mini-tone:positive=2": 8}, ["mini-tone:positive=2", "second weight, 8"]),
+        ({"mini-tone": 8}, ["'mini-tone' names no model and label"]),
+        ({5: 8}, ["5 names no model and label"]),
+        ({"mini-tone": {7: 8}}, ["names no model and label"]),
+        ([("mini-tone:positive", 8), "mini-tone:positive"], ["given twice"]),
+        (8, ["steer 8 is none", "MODEL:LABEL=WEIGHT"]),
+        ([8.0], ["steer 8.0 is none", "MODEL:LABEL=WEIGHT"]),
+        (iter(["mini-tone:positive"]), ["is none", "a list"]),
+    ],
+)
+def test_what_is_no_steer_is_refused(given: Any, words: list[str]) -> None:
+    with pytest.raises(pf.ConfigError) as caught:
+        read_steers(given)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_weight_in_a_mapping_is_the_terms(captioner: pf.Captioner) -> None:
+    spelled = captioner(PHOTOS[0], steer="mini-tone:positive=8", **QUICK)
+    for steer in ({"mini-tone:positive": 8}, [("mini-tone:positive", 8)]):
+        found = captioner(PHOTOS[0], steer=steer, **QUICK)
+        assert found.weights["steer:positive"] == 8
+        assert (found.text, found.value) == (spelled.text, spelled.value)
+    assert captioner.objective(PHOTOS[0], steer={"mini-tone:positive": 8}).terms["steer:positive"].weight == 8
+
+
+@pytest.mark.parametrize("given", [{"mini-tone:positive": 8}, [["mini-tone:positive", 8]]])
+def test_a_recipe_takes_every_spelling(given: Any) -> None:
+    recipe = load_recipe("ours", steer=given)
+    assert recipe.steer == ["mini-tone:positive=8"]
 
 
 def test_terms_are_the_labels_losses_with_their_weights(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from promptfuse.addresses import exists, is_address, is_folder, join, name_of, parent
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import exists, is_address, is_folder, join, name_of, parent
 from promptfuse.evaluation.datasets.texts import read_data
 
 LINES, MANIFEST = "predictions.jsonl", "manifest.json"

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.models.base import Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes
+from promptfuse.models.photo_size import check_processed
 from promptfuse.models.prefix import Branches, Prefix
 from promptfuse.models.together import together
 from promptfuse.models.towers import TextTower
@@ -104,7 +105,13 @@ class ImageTextModel(Model):
         return functional.normalize(at_least_float32(features), dim=-1)
 
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
-        """Unit features of RGB photos, (photos, d)."""
+        """Unit features of RGB photos, (photos, d).
+
+        Raises:
+            ImageError: if the image processor would make far too much of a photo.
+        """
+        for image in images:
+            check_processed(image, self.processor)
         return together(("photos", id(self)), images, self._features_of_several)
 
     @torch.no_grad()

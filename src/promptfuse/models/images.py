@@ -1,17 +1,26 @@
-"""Reading photos: anything that Pillow opens, upright, in RGB."""
+"""Reading photos: anything that Pillow opens, and arrays, upright, in RGB."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from promptfuse.addresses import is_address, read_bytes
 from promptfuse.errors import ImageError
+from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
+from promptfuse.models.depth import eight_bits
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_PIXELS = 100_000_000
 """Larger photos are refused before they are decoded: a small file may unpack to many gigabytes."""
@@ -19,28 +28,73 @@ MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
 """Photos with a shorter side have nothing to describe."""
 
-ImageLike = str | PathLike[str] | Image.Image
+MAX_RATIO = 200
+"""Photos that are more times as long as wide are refused: image processors scale the shorter side up to
+hundreds of pixels, and the longer one with it."""
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Larger files behind an address are refused: they are read into memory before they are decoded."""
+
+PATIENCE = 120
+"""Seconds that the download of a photo may take."""
+
+ImageLike: TypeAlias = "str | PathLike[str] | Image.Image | NDArray[Any] | Tensor"
+"""A path, an address such as ``https://...``, an open image, or an array or tensor of pixels."""
 
 
 def load_image(source: ImageLike) -> Image.Image:
     """Open a photo: EXIF orientation applied, greyscale to RGB, transparent parts on white.
 
+    Pixels of more than eight bits, or of floating point, are scaled to eight: by the usual scale of their
+    type (0 to 1, 0 to 255, 10 to 16 bits) if they fill it, else by their own range; NaN becomes black.
+
     Args:
-        source: a path, or an image that is open already.
+        source: a path; an address that is downloaded, such as ``https://...`` or ``s3://...``; an image that
+            is open already; or an array or tensor of pixels, (height, width), (height, width, channels) or
+            (channels, height, width), of 1, 3 or 4 channels.
 
     Raises:
-        ImageError: if the file is missing, no image, damaged, too small or far too large.
+        ImageError: if the photo is missing, no image, damaged, too small, far too large or far too long.
     """
     if isinstance(source, Image.Image):
         with _explained("image"):
             return _upright_rgb(source, "image")
+    if isinstance(source, str) and is_address(source):
+        return decode_image(BytesIO(read_bytes(source, MAX_BYTES, ImageError, PATIENCE)), source)
+    if not isinstance(source, str | PathLike):
+        with _explained("array"):
+            return _upright_rgb(_from_array(source), "array")
     path = Path(source)
     with _explained(str(path)):
         if path.is_dir():
             raise ImageError(f"{path}: is a folder; give image files, e.g. {path}/*.jpg")
         if not path.exists():
             raise ImageError(f"{path}: no such file; check the path")
+        if is_pointer(path):
+            raise ImageError(f"{path}: {POINTER_REMEDY}")
         return _decode(path, str(path))
+
+
+def _from_array(source: Any) -> Image.Image:
+    """An image of an array or tensor of pixels."""
+    if hasattr(source, "detach"):  # A tensor; numpy has no bfloat16.
+        source = source.detach().cpu()
+        source = source.float() if source.is_floating_point() else source
+    if not hasattr(source, "__array__"):
+        raise ImageError(
+            f"{source!r:.60} is no photo; give a path, an address, an open image or an array of pixels"
+        )
+    values = np.asarray(source)
+    if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
+        values = values.transpose(1, 2, 0)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    if values.ndim != 2 and not (values.ndim == 3 and values.shape[2] in (3, 4)):
+        raise ImageError(
+            f"array of shape {values.shape} is no photo; give (height, width) or (height, width, 3) pixels"
+        )
+    _check_sides(values.shape[1], values.shape[0], "array")
+    return Image.fromarray(np.ascontiguousarray(eight_bits(values)))
 
 
 def decode_image(file: BinaryIO, name: str) -> Image.Image:
@@ -81,6 +135,8 @@ def _explained(name: str) -> Iterator[None]:
         ) from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name}: {_TOO_LARGE}") from None
+    except MemoryError:
+        raise ImageError(f"{name}: not enough memory to read it; scale it down") from None
     except PermissionError:
         raise ImageError(f"{name}: cannot be read; check its permissions") from None
     except Exception as error:  # Decoders raise whatever a damaged file leads them to.
@@ -97,23 +153,39 @@ def _first_line(error: BaseException) -> str:
 
 
 def _check_size(image: Image.Image, name: str) -> None:
-    width, height = image.size
+    _check_sides(*image.size, name)
+
+
+def _check_sides(width: int, height: int, name: str) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name}: {_TOO_LARGE}")
     if min(width, height) < MIN_SIDE:
         raise ImageError(
             f"{name}: {width}x{height} pixels is too small to describe; give at least {MIN_SIDE}x{MIN_SIDE}"
         )
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise ImageError(
+            f"{name}: {width}x{height} pixels is more than {MAX_RATIO} times as long as wide; crop it"
+        )
 
 
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(image, name)
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I"):
-        # Pillow clips 16-bit greys to white when it converts them; scale to 8 bits instead.
-        image = image.convert("F").point(lambda value: value / 257).convert("L")
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _scaled(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """A grey image of more than eight bits, which Pillow would clip to white or cut to black, in eight."""
+    values = np.asarray(image)
+    grey = eight_bits(values)
+    clear = image.info.get("transparency")  # The one value that stands for nothing.
+    if isinstance(clear, int | float):
+        grey[values == clear] = 255
+    return Image.fromarray(grey)

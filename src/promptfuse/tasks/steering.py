@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, TypeAlias
 
 from promptfuse.errors import ConfigError
 from promptfuse.models import Preset
@@ -22,11 +24,23 @@ class Steer:
         label: one of its labels; case does not matter.
         weight: factor of the label's NLL; negative to stay away from the label. None takes the preset's
             weight of the sentiment.
+
+    Raises:
+        ConfigError: if the model or the label is no text, or the weight is one that no term may have.
     """
 
     model: str
     label: str
     weight: float | None = None
+
+    def __post_init__(self) -> None:
+        for part in (self.model, self.label):
+            if not isinstance(part, str) or not part.strip():
+                raise ConfigError(
+                    f"steer {self.model!r}, {self.label!r} names no model and label; {_EXAMPLE}"
+                )
+        if self.weight is not None:
+            _check_number(self.weight, f"steer '{self.model}:{self.label}'")
 
     @classmethod
     def parse(cls, text: str) -> Steer:
@@ -58,24 +72,31 @@ class Steer:
 
     def __str__(self) -> str:
         """What ``parse`` reads."""
-        weight = "" if self.weight is None else f"={self.weight!r}"
-        return f"{self.model}:{self.label}{weight}"
+        if self.weight is None:
+            return f"{self.model}:{self.label}"
+        number = self.weight if isinstance(self.weight, int) else float(self.weight)
+        return f"{self.model}:{self.label}={number!r}"
 
 
-Steers = str | Steer | Sequence[str | Steer]
-"""One steer or several, spelled out or not."""
+Steers: TypeAlias = str | Steer | Sequence[Any] | Mapping[str, Any] | None
+"""One steer or several: a text or a ``Steer``, a list of those, or ``{"MODEL:LABEL": WEIGHT}``.
+
+A list may also hold such mappings and pairs ``("MODEL:LABEL", WEIGHT)``; a mapping may be of
+``{MODEL: {LABEL: WEIGHT}}``. None stands for no steer.
+"""
 
 
 def read_steers(steer: Steers) -> dict[str, Steer]:
     """Steers by the names of their terms: ``steer:LABEL``, with numbers behind those that come again.
 
+    Args:
+        steer: one or several, in any of the spellings of ``Steers``.
+
     Raises:
         ConfigError: if one cannot be read, or is given twice.
     """
-    several = [steer] if isinstance(steer, str | Steer) else steer
     found: dict[str, Steer] = {}
-    for one in several:
-        read = Steer.parse(one) if isinstance(one, str) else one
+    for read in _spelled(steer):
         if any((read.model, read.label) == (other.model, other.label) for other in found.values()):
             raise ConfigError(f"steer {read.model}:{read.label} is given twice; give it once, with a weight")
         name, number = f"steer:{read.label}", 2
@@ -83,3 +104,67 @@ def read_steers(steer: Steers) -> dict[str, Steer]:
             name, number = f"steer:{read.label}_{number}", number + 1
         found[name] = read
     return found
+
+
+def spell_steers(steer: Steers) -> list[str]:
+    """Steers of any spelling as texts that ``Steer.parse`` reads; texts stay as they are.
+
+    Args:
+        steer: one or several, in any of the spellings of ``Steers``.
+
+    Raises:
+        ConfigError: if one cannot be read, or is given twice.
+    """
+    read = [str(one) for one in read_steers(steer).values()]
+    given = [steer] if isinstance(steer, str) else list(steer or ())
+    return given if all(isinstance(one, str) for one in given) and not isinstance(steer, Mapping) else read
+
+
+def _spelled(steer: Any) -> Iterator[Steer]:
+    """Each steer of any spelling, in order."""
+    if steer is None:
+        return
+    if isinstance(steer, Steer):
+        yield steer
+    elif isinstance(steer, str):
+        yield Steer.parse(steer)
+    elif isinstance(steer, Mapping):
+        for key, value in steer.items():
+            if isinstance(value, Mapping):
+                for label, weight in value.items():
+                    yield Steer(key, label, weight)
+            else:
+                yield _weighed(key, value)
+    elif not isinstance(steer, Sequence):
+        raise ConfigError(
+            f"steer {steer!r:.60} is none; {_EXAMPLE}, a list of such, or {{MODEL:LABEL: WEIGHT}}"
+        )
+    elif len(steer) == 2 and _is_number(steer[1]):
+        yield _weighed(*steer)
+    elif len(steer) == 3 and _is_number(steer[2]):
+        yield Steer(*steer)
+    else:
+        for one in steer:
+            yield from _spelled(one)
+
+
+def _weighed(steer: Any, weight: Any) -> Steer:
+    """The steer that a text or a ``Steer`` names, with a weight that is given apart from it."""
+    named = Steer.parse(steer) if isinstance(steer, str) else steer
+    if not isinstance(named, Steer):
+        raise ConfigError(f"steer {steer!r:.60} names no model and label; {_EXAMPLE}")
+    if weight is None:
+        return named
+    if named.weight is not None:
+        raise ConfigError(f"steer '{named}' has a second weight, {weight}; give one")
+    return replace(named, weight=weight)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check_number(weight: Any, name: str) -> None:
+    if not _is_number(weight):
+        raise ConfigError(f"weight of {name}: {weight!r:.60} is not a number; {_EXAMPLE}")
+    check_weight(weight, name)

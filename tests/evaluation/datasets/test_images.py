@@ -14,7 +14,7 @@ from fsspec.registry import known_implementations
 from PIL import Image
 
 from promptfuse.errors import ImageError
-from promptfuse.evaluation.datasets import images, open_photo
+from promptfuse.evaluation.datasets import open_photo
 from promptfuse.models import load_image
 
 
@@ -93,7 +93,7 @@ def test_bad_photos_are_named_in_one_line(memory, monkeypatch):
     refused("memory://huge.png", "megapixels")
     refused("memory://none.jpg", "no such file")
     assert open_photo("memory://long.jpg").size == (40, 30)
-    monkeypatch.setattr(images, "MAX_BYTES", len(data))
+    monkeypatch.setattr("promptfuse.models.images.MAX_BYTES", len(data))
     refused("memory://long.jpg", f"more than {len(data):,} bytes")
     memory.pipe_file("/exact.jpg", data)
     assert open_photo("memory://exact.jpg").size == (40, 30)

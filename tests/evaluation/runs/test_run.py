@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 import promptfuse as pf
 from promptfuse.evaluation.recipes import load_recipe
@@ -37,6 +38,22 @@ def test_a_run_has_a_line_for_each_photo(undisturbed, config, place):
         assert line["text"] == alone.text
         assert line["seed"] == number
         assert line["value"] == pytest.approx(alone.value, abs=1e-5)
+
+
+def test_strips_and_the_like_are_errors_of_theirs_alone(tmp_path):
+    photos = write_photos(tmp_path / "photos", 5)
+    Image.new("L", (1_000_000, 8)).save(photos / "01.png")
+    Image.new("L", (8, 1_000_000)).save(photos / "02.png")
+    Image.new("L", (1, 1)).save(photos / "03.png")
+    run_dataset(load_run_config(write_config(tmp_path / "run.yaml")), tmp_path / "run")
+    found = contents(tmp_path / "run")
+    errors = {name: line["error"] for name, line in found.items() if line["error"]}
+    assert sorted(errors) == ["01.png", "02.png", "03.png"]
+    assert "1000000x8 pixels" in errors["01.png"]
+    assert "8x1000000 pixels" in errors["02.png"]
+    assert "too small" in errors["03.png"]
+    assert len(found) == 8
+    assert all(found[f"{number:02d}.jpg"]["text"] for number in range(5))
 
 
 def test_the_manifest_says_what_was_done(undisturbed, place):

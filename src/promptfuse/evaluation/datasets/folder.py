@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path, PurePosixPath
 
+from promptfuse.addresses import files_under
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import files_under
 from promptfuse.evaluation.datasets.records import Contents, Row
 
 SUFFIXES = frozenset(

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from promptfuse.addresses import exists, is_address, join, parent
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import exists, is_address, join, parent
 from promptfuse.evaluation.datasets.records import Row
 from promptfuse.paths import at_home
 

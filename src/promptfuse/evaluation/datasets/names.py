@@ -14,8 +14,8 @@ from pathlib import Path
 
 import platformdirs
 
+from promptfuse.addresses import exists, is_address, join
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import exists, is_address, join
 from promptfuse.paths import at_home
 from promptfuse.yaml_files import nearest, read_yaml
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from promptfuse.addresses import is_address, is_folder
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import is_address, is_folder
 from promptfuse.evaluation.datasets.coco import read_coco
 from promptfuse.evaluation.datasets.fields import shown
 from promptfuse.evaluation.datasets.folder import is_photo, read_folder, read_remote_folder

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from promptfuse.addresses import is_address, name_of
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import is_address, name_of
 from promptfuse.evaluation.datasets.karpathy import RESTVAL
 from promptfuse.evaluation.datasets.names import find_name
 from promptfuse.evaluation.datasets.reading import Scan, scan

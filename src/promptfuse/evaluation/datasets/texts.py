@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from promptfuse.addresses import is_address, read_bytes
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import is_address, read_bytes
 
 MAX_BYTES = 8 << 30
 """The most that a file behind an address may have."""

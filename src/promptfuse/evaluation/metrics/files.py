@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from promptfuse.addresses import is_address, is_folder
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import read_dataset
-from promptfuse.evaluation.datasets.addresses import is_address, is_folder
 from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list, as_text
 from promptfuse.evaluation.datasets.folder import is_photo
 from promptfuse.evaluation.datasets.table import ID_COLUMNS, IMAGE_COLUMNS

@@ -18,7 +18,7 @@ from promptfuse.search import Constraints
 from promptfuse.search.proposer import prefix_tokens
 from promptfuse.tasks import Captioner
 from promptfuse.tasks.config.base import as_problem
-from promptfuse.tasks.steering import read_steers
+from promptfuse.tasks.steering import spell_steers
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -34,7 +34,8 @@ class Recipe(BaseModel, ABC):
         image_weight: replaces the preset's.
         sentiment_weight: replaces the preset's.
         sentiment: ``positive`` or ``negative`` to colour the captions.
-        steer: labels of any classifiers, each as ``MODEL:LABEL=WEIGHT``; see ``promptfuse.Steer``.
+        steer: labels of any classifiers, each as ``MODEL:LABEL=WEIGHT``; other spellings, such as
+            ``{"MODEL:LABEL": WEIGHT}``, are turned into this one.
         prefix: what every caption begins with; replaces the preset's.
     """
 
@@ -49,12 +50,11 @@ class Recipe(BaseModel, ABC):
     steer: list[str] | None = None
     prefix: str | None = None
 
-    @field_validator("steer")
+    @field_validator("steer", mode="before")
     @classmethod
-    def _can_be_read(cls, steer: list[str] | None) -> list[str] | None:
+    def _can_be_read(cls, steer: Any) -> list[str] | None:
         with as_problem():
-            read_steers(steer or ())
-        return steer
+            return None if steer is None else spell_steers(steer)
 
     def preset(self) -> Preset:
         """The preset with what this recipe replaces.

@@ -9,8 +9,8 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from promptfuse.addresses import is_address
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import is_address
 from promptfuse.evaluation.predictions import Prediction, read_predictions
 from promptfuse.evaluation.run_files import LINES, MANIFEST, local_copy
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from promptfuse.addresses import is_address
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import Dataset, read_dataset, registered
-from promptfuse.evaluation.datasets.addresses import is_address
 from promptfuse.evaluation.recipes import Recipe, describe, load_recipe
 from promptfuse.models import EMBEDDED
 from promptfuse.paths import at_home
 from promptfuse.tasks.config.base import KIND_ALONE, Settings
-from promptfuse.tasks.steering import Steer
+from promptfuse.tasks.steering import Steer, spell_steers
 from promptfuse.yaml_files import change_value, dump_yaml, explain, read_yaml
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -171,17 +172,15 @@ def _find_files(recipe: Any, folder: Path) -> None:
         value = recipe.get(key)
         if isinstance(value, str) and value.endswith((".yaml", ".yml")):
             recipe[key] = str(folder / at_home(value))
-    steers = recipe.get("steer")
-    if isinstance(steers, list):
-        recipe["steer"] = [_find_model(steer, folder) for steer in steers]
+    if recipe.get("steer") is not None:
+        # What is wrong with a steer is told where settings are checked.
+        with suppress(ConfigError):
+            recipe["steer"] = [_find_model(steer, folder) for steer in spell_steers(recipe["steer"])]
 
 
-def _find_model(steer: Any, folder: Path) -> Any:
+def _find_model(steer: str, folder: Path) -> str:
     """A steer whose model is a folder beside the file with its whole path; anything else as it is."""
-    try:
-        model = Steer.parse(steer).model
-    except (ConfigError, AttributeError):
-        return steer  # What is wrong with it is told where settings are checked.
+    model = Steer.parse(steer).model
     known = model in (*EMBEDDED, "sentiment") or Path(model).is_dir()
     path = folder / at_home(model)
     return steer if known or not path.is_dir() else f"{path.resolve()}{steer[len(model) :]}"

@@ -13,8 +13,8 @@ from typing import Any
 
 import platformdirs
 
+from promptfuse.addresses import is_address
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import is_address
 from promptfuse.evaluation.run_files import LINES, MANIFEST
 from promptfuse.evaluation.runs.journal import lock_folder
 from promptfuse.evaluation.runs.manifest import read_manifest

@@ -1,19 +1,29 @@
-"""Files that are not on a local path: ``s3://``, ``gs://``, ``memory://``, ``file://`` and the like.
+"""Files that are not on a local path: ``https://``, ``s3://``, ``gs://``, ``memory://`` and the like.
 
-They are read by fsspec, which is imported only when there is such an address.
+A file behind ``http://`` or ``https://`` is read by the standard library. For all else there is fsspec, which
+is imported only when there is such an address.
 """
 
 from __future__ import annotations
 
 import re
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from promptfuse.errors import PromptfuseError
+from promptfuse.version import __version__
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 """Two letters at least, so that ``C://photos`` is a path."""
+
+_SILENCE = 30
+"""Seconds without a byte after which a download over the web is given up."""
+
+_PART = 1 << 20
+"""Bytes that are asked for at once."""
 
 
 def is_address(text: str) -> bool:
@@ -42,28 +52,47 @@ def name_of(address: str) -> str:
     return inner.partition("://")[2].rstrip("/").rpartition("/")[2] or archive.rpartition("/")[2]
 
 
-def read_bytes(address: str, limit: int, error: type[PromptfuseError]) -> bytes:
+def read_bytes(
+    address: str, limit: int, error: type[PromptfuseError], patience: float | None = None
+) -> bytes:
     """The contents of a file.
 
     Args:
         address: where it is.
         limit: the most bytes that it may have.
         error: what is raised.
+        patience: the most seconds that it may take; None for no limit. A server that is silent for half a
+            minute is given up in any case.
 
     Raises:
-        PromptfuseError: of the kind asked for, if it cannot be read or is larger than the limit.
+        PromptfuseError: of the kind asked for, if it cannot be read, takes too long or is larger than the
+            limit.
     """
-    with _explained(address, error):
-        system, path = _open(address)
-        with system.open(path, "rb") as file:
-            # A response may be short of what is asked for before the file is at its end.
-            parts, left = [], limit + 1
-            while left > 0 and (part := file.read(min(left, 1 << 24))):
-                parts.append(part)
-                left -= len(part)
+    with _explained(address, error), _reading(address) as file:
+        # A response may be short of what is asked for before the file is at its end.
+        parts, left, start = [], limit + 1, time.monotonic()
+        while left > 0 and (part := file.read(min(left, _PART))):
+            parts.append(part)
+            left -= len(part)
+            if patience is not None and time.monotonic() - start > patience:
+                raise error(f"{address}: not complete after {patience:g} seconds; download it yourself")
     if left <= 0:
         raise error(f"{address}: more than {limit:,} bytes, refused; give a smaller file")
     return b"".join(parts)
+
+
+def _over_web(address: str) -> bool:
+    return address.lower().startswith(("http://", "https://")) and "::" not in address
+
+
+def _reading(address: str) -> Any:
+    """A file to be read, which closes itself behind a ``with``."""
+    if not _over_web(address):
+        system, path = _open(address)
+        return system.open(path, "rb")
+    # Some sites refuse clients without a name.
+    request = urllib.request.Request(address, headers={"User-Agent": f"promptfuse/{__version__}"})
+    return urllib.request.urlopen(request, timeout=_SILENCE)
 
 
 def is_folder(address: str, error: type[PromptfuseError]) -> bool:
