@@ -115,9 +115,12 @@ def spell_steers(steer: Steers) -> list[str]:
     Raises:
         ConfigError: if one cannot be read, or is given twice.
     """
-    read = [str(one) for one in read_steers(steer).values()]
-    given = [steer] if isinstance(steer, str) else list(steer or ())
-    return given if all(isinstance(one, str) for one in given) and not isinstance(steer, Mapping) else read
+    read = read_steers(steer)
+    if isinstance(steer, str):
+        return [steer]
+    if isinstance(steer, Sequence) and all(isinstance(one, str) for one in steer):
+        return list(steer)
+    return [str(one) for one in read.values()]
 
 
 def _spelled(steer: Any) -> Iterator[Steer]:
