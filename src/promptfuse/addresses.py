@@ -85,14 +85,18 @@ def _over_web(address: str) -> bool:
     return address.lower().startswith(("http://", "https://")) and "::" not in address
 
 
-def _reading(address: str) -> Any:
-    """A file to be read, which closes itself behind a ``with``."""
-    if not _over_web(address):
-        system, path = _open(address)
-        return system.open(path, "rb")
-    # Some sites refuse clients without a name.
-    request = urllib.request.Request(address, headers={"User-Agent": f"promptfuse/{__version__}"})
-    return urllib.request.urlopen(request, timeout=_SILENCE)
+@contextmanager
+def _reading(address: str) -> Iterator[Any]:
+    """A file to be read."""
+    if _over_web(address):
+        # Some sites refuse clients without a name.
+        request = urllib.request.Request(address, headers={"User-Agent": f"promptfuse/{__version__}"})
+        with urllib.request.urlopen(request, timeout=_SILENCE) as file:
+            yield file
+    else:
+        system, path = _open(address)  # An archive is closed when nobody holds its file system.
+        with system.open(path, "rb") as file:
+            yield file
 
 
 def is_folder(address: str, error: type[PromptfuseError]) -> bool:
