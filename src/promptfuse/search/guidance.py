@@ -107,19 +107,19 @@ class Guidance:
         log_probabilities: Tensor,
         lengths: Sequence[int],
     ) -> Tensor:
-        """Rank tokens: log-probability plus what the other terms are expected to gain, (beams, vocabulary).
+        """Rank tokens by what the objective is expected to lose by each, (beams, vocabulary); highest first.
 
-        In the objective the log-probability of one token counts as its share of the fluency, 1 / length
-        by default, so the other terms' changes are divided by that to be in the same unit.
+        The log-probability of one token counts in the objective as its share of the fluency, 1 / length by
+        default. All is told in that unit: the log-probability itself, and beside it the other terms'
+        changes divided by the *size* of the share. Where fluency has a negative weight, unlikely tokens
+        lower the objective, so the log-probability changes its sign; the other terms point where they
+        always do.
+        Where no term asks for the primary's fluency, its log-probability is the prior of the proposals.
         """
-        scores = log_probabilities.clone()
-        own = [
-            term
-            for term in objective.terms.values()
-            if isinstance(term, Fluency) and term.model is self.primary
-        ]
-        count = torch.tensor(lengths, dtype=scores.dtype)[:, None] + 1
-        nat = own[0].weight * own[0].per_nat(count) if own else 1 / count
+        count = torch.tensor(lengths, dtype=log_probabilities.dtype)[:, None] + 1
+        nat = fluency_share(objective, count)
+        size = torch.where(nat == 0, torch.ones_like(nat), nat.abs())
+        scores = nat.sign() * log_probabilities
         for name, losses in estimates.items():
             known = torch.isfinite(losses)
             chance = log_probabilities.exp() * known
@@ -130,7 +130,7 @@ class Guidance:
             mean = (chance * change).sum(1, keepdim=True) / chance.sum(1, keepdim=True).clamp_min(1e-9)
             # A token that begins no word (punctuation, a suffix) is taken to change nothing.
             change = torch.where(known, change - mean, torch.zeros_like(change))
-            scores -= self.terms[name].weight / nat * change
+            scores -= self.terms[name].weight / size * change
         return scores
 
     def observe(self, proposals: Sequence[Proposal], losses: dict[str, Tensor]) -> None:
@@ -165,6 +165,29 @@ class Guidance:
             gain.xy, gain.xx, gain.count = gains[name]
         for name, surrogate in self.surrogates.items():
             surrogate.load_state_dict(state["surrogates"][name])
+
+
+def fluency_share(objective: Objective, tokens: Tensor) -> Tensor:
+    """What one nat of the primary's NLL adds to the objective's value, weights and their signs included.
+
+    Args:
+        objective: its fluency terms under the primary count, all of them; where there is none the share is
+            that of a fluency of weight 1, since the primary proposes all the same.
+        tokens: numbers of predicted tokens, of any shape.
+
+    Returns:
+        Shares of the same shape; negative where likely texts are to be avoided.
+    """
+    own = own_fluency(objective)
+    if not own:
+        return 1 / tokens
+    return torch.stack([term.weight * term.per_nat(tokens) for term in own]).sum(0)
+
+
+def own_fluency(objective: Objective) -> list[Fluency]:
+    """The fluency terms under the primary."""
+    terms = objective.terms.values()
+    return [term for term in terms if isinstance(term, Fluency) and term.model is objective.primary]
 
 
 def word_token(primary: CausalLM, word: str) -> int:

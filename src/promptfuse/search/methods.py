@@ -40,7 +40,8 @@ class AutoDAN:
 
     After Zhu et al. (2023), "AutoDAN", as Williams & Kolter (2024, section 4) use it: candidates are
     ranked by the language model's log-probability and the gradients that the adapter carries over,
-    and the best of them are scored exactly.
+    and the best of them are scored exactly. Every term counts with its weight and the weight's sign: with
+    a negative weight of the fluency, unlikely tokens are candidates.
 
     Attributes:
         candidates: exact evaluations per beam and step. The paper's number is 256.
@@ -212,8 +213,8 @@ class RandomSearch:
 class Polish:
     """Replace, insert or delete one word at a time, keeping improvements only.
 
-    New words are those that the language model finds likely behind what stands before them. A text
-    that no candidate improves is tried again with less likely words.
+    New words are those that the language model finds likely behind what stands before them (unlikely, if
+    fluency has a negative weight). A text that no candidate improves is tried again with further words.
 
     Attributes:
         candidates: texts scored exactly per beam and step, dealt out over all places.

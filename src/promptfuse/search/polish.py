@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from promptfuse.errors import ConfigError
+from promptfuse.search.guidance import fluency_share
 from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.search.methods import Polish
 from promptfuse.search.proposer import EditProposer, Proposed, Setting
@@ -104,6 +105,8 @@ class PolishProposer(EditProposer):
         contexts = list(dict.fromkeys(place.before for place in places))
         rows = self.primary.plain_ids(contexts)
         log_probabilities = self.primary.next_log_probabilities(rows).cpu()[:, self.words]
+        if float(fluency_share(self.setting.objective, torch.ones(1))) < 0:
+            log_probabilities = -log_probabilities  # Likely words would only make the objective worse.
         # Rounds go down the ranking; some words will break a rule, so twice as many are tried.
         begin, end = 2 * share * turn, min(2 * share * (turn + 1), len(self.words))
         if begin >= end:
