@@ -7,16 +7,17 @@ from promptfuse.lazy import lazily
 if TYPE_CHECKING:
     from promptfuse.models.base import Batch, Model
     from promptfuse.models.causal import CausalLM
+    from promptfuse.models.checkpoint import EMBEDDED
     from promptfuse.models.classifier import SequenceClassifier
     from promptfuse.models.image_text import ImageTextModel
     from promptfuse.models.images import load_image
-    from promptfuse.models.loading import EMBEDDED, load_model
+    from promptfuse.models.loading import load_model
     from promptfuse.models.presets import PRESETS, Preset, load_preset
     from promptfuse.models.sentence import SentenceEncoder
 
 # Imported at first use: photos can be read without torch, which takes seconds to import.
 _HOME = {
-    "EMBEDDED": "loading",
+    "EMBEDDED": "checkpoint",
     "PRESETS": "presets",
     "Batch": "base",
     "CausalLM": "causal",

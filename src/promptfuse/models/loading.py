@@ -5,15 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import huggingface_hub
 import torch
 import transformers
 from huggingface_hub.utils.tqdm import enable_progress_bars
@@ -23,17 +19,14 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from promptfuse.errors import ConfigError, ModelError, PromptfuseError
 from promptfuse.models.base import Model
 from promptfuse.models.causal import CausalLM
+from promptfuse.models.checkpoint import EMBEDDED, Checkpoint, locate
 from promptfuse.models.classifier import SequenceClassifier
 from promptfuse.models.image_text import ImageTextModel
+from promptfuse.models.peft_files import is_change, merge_peft
 from promptfuse.models.sentence import SentenceEncoder
-from promptfuse.models.sentence_files import read_layout
-from promptfuse.yaml_files import nearest
+from promptfuse.models.sentence_files import Layout, read_layout
 
-EMBEDDED = {
-    name: Path(__file__).parent / "mini" / name.removeprefix("mini-")
-    for name in ("mini-lm", "mini-clip", "mini-tone")
-}
-"""The models that the package carries, by the names that ``load_model`` takes."""
+__all__ = ["EMBEDDED", "load_model"]
 
 _IMAGE_TEXT_TYPES = ("clip", "siglip", "vision-text-dual-encoder", "chinese_clip", "altclip", "metaclip_2")
 _T5_TYPES = ("t5", "mt5", "umt5")
@@ -44,14 +37,6 @@ _ENCODER_TYPES = (
 )  # fmt: skip
 _DECODER_TYPES = ("gpt_neox", "gpt_neox_japanese")
 """Causal whatever their ``is_decoder`` says, which is false unless it is set."""
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
 
 
 def load_model(
@@ -76,42 +61,54 @@ def load_model(
             fast tokenizer, or has parameters that its files do not hold.
     """
     check_device(device)
-    source = str(EMBEDDED.get(str(name), name))
-    if Path(source).is_dir():
-        _check_folder(Path(source))
-    elif Path(source).is_file():
-        raise ModelError(f"{name}: is a file; give the folder that it is in")
-    elif isinstance(name, os.PathLike):
-        raise ModelError(f"{name}: no such folder; check the path")
-    else:
-        _check_hub(source)
-    shown = str(name)
-    options = {"trust_remote_code": trust_remote_code}
-    with _quiet(downloads=not Path(source).is_dir()):
-        with _clear_errors(shown, "configuration"):
-            config = AutoConfig.from_pretrained(source, **options)
-        role, layout = _role(config), None
-        if role in (CausalLM, SentenceEncoder, None):
-            with _clear_errors(shown, "list of modules"):
-                layout = read_layout(source, shown)
-            role = SentenceEncoder if layout else role
-        if role is None:
-            raise ModelError(
-                f"{shown}: {' '.join(config.architectures or ()) or config.model_type} is no causal LM, "
-                "image-text encoder, sequence classifier or sentence encoder; use a checkpoint of such a kind"
+    found = locate(name)
+    shown, options = found.name, {"trust_remote_code": trust_remote_code}
+    with quiet(downloads=not found.local):
+        config, role, layout = read_config(found, **options)
+        with clear_errors(shown, "tokenizer"):
+            tokenizer = _tokenizer(found.tokenizer, shown, options)
+        with clear_errors(shown, "model"):
+            module = _module(
+                _factory(role, config), found.weights, shown, dtype, options | _bare(role, config)
             )
-        with _clear_errors(shown, "tokenizer"):
-            tokenizer = _tokenizer(source, shown, options)
-        with _clear_errors(shown, "model"):
-            module = _module(_factory(role, config), source, shown, dtype, options | _bare(role, config))
-            module = module.to(device)
+        for adapter in found.adapters:
+            with clear_errors(shown, f"adapter of kind {adapter.kind}"):
+                module = merge_peft(module, adapter, shown)
+        module = module.to(device)
         if role is SentenceEncoder:
             return SentenceEncoder(module, tokenizer, shown, layout)
         if role is not ImageTextModel:
             return role(module, tokenizer, shown)
-        with _clear_errors(shown, "image processor"):
-            processor = transformers.AutoImageProcessor.from_pretrained(source, **options)
+        with clear_errors(shown, "image processor"):
+            processor = transformers.AutoImageProcessor.from_pretrained(found.weights, **options)
         return ImageTextModel(module, tokenizer, processor, shown)
+
+
+def read_config(found: Checkpoint, **options: Any) -> tuple[Any, type[Model], Layout | None]:
+    """A model's configuration, its kind, and its layout if it is a sentence-transformers model.
+
+    Args:
+        found: where its files are.
+        options: of transformers' ``from_pretrained``.
+
+    Raises:
+        ModelError: if a file cannot be read, or the model is of no supported kind.
+    """
+    with clear_errors(found.name, "configuration"):
+        config = AutoConfig.from_pretrained(found.weights, **options)
+    role, layout = _role(config), None
+    if role in (CausalLM, SentenceEncoder, None):
+        with clear_errors(found.name, "list of modules"):
+            layout = read_layout(found.source, found.name)
+            if layout is None and found.weights != found.source:
+                layout = read_layout(found.weights, found.name)
+        role = SentenceEncoder if layout else role
+    if role is None:
+        raise ModelError(
+            f"{found.name}: {' '.join(config.architectures or ()) or config.model_type} is no causal LM, "
+            "image-text encoder, sequence classifier or sentence encoder; use a checkpoint of such a kind"
+        )
+    return config, role, layout
 
 
 def _role(config: Any) -> type[Model] | None:
@@ -181,9 +178,21 @@ def _tokenizer(source: str, name: str, options: dict[str, Any]) -> Any:
 
 def _module(role: Any, source: str, name: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:
     """The model with all its parameters from the files; none may be left at random values."""
+    # With peft installed, transformers would put an adapter beside the weights into the module, unmerged.
+    elsewhere = {"subfolder": "no-adapter"}
     module, info = role.from_pretrained(
-        source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        source,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        adapter_kwargs=elsewhere,
+        **options,
     )
+    if foreign := sorted(key for key in info["unexpected_keys"] if is_change(key)):
+        raise ModelError(
+            f"{name}: the weights hold {len(foreign)} parts of changes that are not merged (the first is "
+            f"{foreign[0]}); merge them and save the whole model, or save them by PEFT as an adapter"
+        )
     if wrong := sorted(info["mismatched_keys"]):
         key, found, expected = wrong[0]
         raise ModelError(
@@ -208,50 +217,8 @@ def check_device(device: str | torch.device) -> None:
         ) from None
 
 
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").exists():
-        raise ModelError(f"{folder}: no config.json in this folder; give a folder made by save_pretrained")
-    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
-        raise ModelError(f"{folder}: no tokenizer in this folder; save the model's tokenizer beside it")
-
-
-def _remedy(name: str) -> str:
-    """What to do where the hub is out of reach."""
-    near = nearest(name, EMBEDDED)
-    if near.startswith("did you mean"):
-        return near
-    embedded = f"{', '.join(EMBEDDED)}; --models mini"
-    return f"connect to the network, give a local folder, or use an embedded model ({embedded})"
-
-
-def _check_hub(name: str) -> None:
-    """Fail at once, with one line, where waiting for the hub would be in vain."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
-        raise ModelError(f"{name}: no such folder; check the path")
-    try:
-        cached = huggingface_hub.try_to_load_from_cache(name, "config.json")
-    except ValueError:
-        raise ModelError(f"{name}: neither a folder nor a Hugging Face id; check the spelling") from None
-    if isinstance(cached, str):
-        return
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise ModelError(
-            f"{name}: not in the local cache and HF_HUB_OFFLINE is set; unset it or give a folder"
-        )
-    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return  # A proxy resolves the host for us, so a direct connection would tell nothing.
-    parts = urlsplit(huggingface_hub.constants.ENDPOINT)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError:
-        raise ModelError(
-            f"{name}: not in the local cache and the model hub cannot be reached; {_remedy(name)}"
-        ) from None
-
-
 @contextmanager
-def _quiet(downloads: bool) -> Iterator[None]:
+def quiet(downloads: bool) -> Iterator[None]:
     """Keep loaders from writing progress and advice into the caller's terminal.
 
     Downloads take minutes, so their progress is shown, on a terminal.
@@ -274,7 +241,7 @@ def _quiet(downloads: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _clear_errors(name: str, part: str) -> Iterator[None]:
+def clear_errors(name: str, part: str) -> Iterator[None]:
     """Turn what the loaders raise about a part of the model into one line."""
     try:
         yield

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from promptfuse.errors import ModelError
+from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
 
 POOLINGS = ("cls", "lasttoken", "max", "mean")
 """The ways in which hidden states become one vector, by the names of sentence-transformers."""
@@ -178,6 +179,8 @@ def _find(source: str, path: str) -> Path | None:
     """Where a file of the model is, downloaded if need be; None if the model has no such file."""
     if Path(source).is_dir():
         file = Path(source) / path
+        if is_pointer(file):
+            raise ModelError(f"{file}: {POINTER_REMEDY}")
         return file if file.is_file() else None
     try:
         return Path(huggingface_hub.hf_hub_download(source, path))
