@@ -7,36 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from promptfuse.search import Hypothesis, Result, Step
+from promptfuse.search import Hypothesis, Result
+from promptfuse.web.changes import around, changed, compared
+from promptfuse.web.lettering import text_width
 from promptfuse.web.pareto import pareto_plots
 from promptfuse.web.plots import MANY, Frame, Point, Series, bar_plot, line_plot, ticks
 from promptfuse.web.search_page import write_search_page
 from promptfuse.web.steps import gains_plot, terms_plot
-from promptfuse.web.tree import MOST_ROWS, beam_tree, changed, grow, winning_path
-
-
-def text(words: str, value: float, parent: str = "", complete: bool = False) -> Hypothesis:
-    terms = {"fluency": value, "image": 1 / value}
-    return Hypothesis(words, (1,), None, value, terms, complete, parent)
-
-
-def result(*beams: list[Hypothesis], best: list[Hypothesis], stages: list[int] | None = None) -> Result:
-    """A search with these beams and these best texts by step."""
-    steps = [
-        Step(index + 1, tuple(kept), found, 8, 8 * index, {"image": 0.1 * index}, 0.5 * index + 0.5, stage)
-        for index, (kept, found, stage) in enumerate(zip(beams, best, stages or [1] * len(best), strict=True))
-    ]
-    methods = [{"name": "AutoDAN"}, {"name": "Polish"}]
-    config = {
-        "method": {"name": "Chain", "methods": methods},
-        "strategy": {"name": "UniformCost", "width": 2},
-        "scalarisation": "weighted",
-    }
-    last = best[-1]
-    return Result(
-        last.text, last.value, last.terms, {"fluency": 1.0, "image": -2.0}, last.complete, steps,
-        [last] if last.complete else [], 8 * len(steps), 0.5 * len(steps), 0, config, {},
-    )  # fmt: skip
+from promptfuse.web.tree import MOST_ROWS, beam_tree, grow, winning_path
+from tests.web.searches import result, text
 
 
 @pytest.fixture
@@ -111,6 +90,41 @@ def test_what_changed(parent, child, shown):
     assert changed(parent, child) == shown
 
 
+def around_change(parent: str, child: str, room: float) -> str:
+    """What is seen of a change, with the new words in brackets."""
+    pieces = around(compared(parent, child), room, 12)
+    return "".join(f"[{piece.text}]" if piece.new else piece.text for piece in pieces)
+
+
+LONG = "one two three four five six seven eight nine ten"
+
+
+@pytest.mark.parametrize(
+    ("parent", "child", "core", "cut"),
+    [
+        (LONG, LONG.replace("five", "V"), "three four[ V]", "…..…"),
+        (LONG, LONG.replace("one", "I"), "[I] two three", "..…"),
+        (LONG, LONG.replace("ten", "X"), "eight nine[ X]", "….."),
+        (LONG, LONG.replace(" five", ""), "three four[ −five]", "…..…"),
+        (LONG, f"{LONG}.", "eight nine ten[.]", "….."),
+        ("a cat", "a dog", "a[ dog]", ".."),
+        ("", "word" * 30, "[w][o][r][d][w]", "..…"),
+        (
+            "猫が窓のそばで静かに眠っている",
+            "猫が窓のそばで静かに遊んでいる",
+            "かに[遊][ん]",
+            "…..",
+        ),
+    ],
+)
+def test_the_place_of_a_change_is_shown(parent, child, core, cut):
+    found = around_change(parent, child, 190)
+    assert core in found
+    found = found.replace("[", "").replace("]", "")
+    assert text_width(found, 12, True) <= 190 * 1.13
+    assert (found[0] == "…", found[-1] == "…") == (cut[0] == "…", cut[-1] == "…")
+
+
 def test_texts_cannot_write_html(tmp_path: Path):
     bad = text('<script>alert("1")</script> & more', 3, complete=True)
     found = result([bad], [bad], best=[bad, bad])
@@ -164,8 +178,8 @@ def test_ticks_are_round():
 def test_points_lie_between_the_axes():
     points = [Point(1, -2.0), Point(4, 8.0)]
     frame = Frame(points, "step", "loss", width=200, height=100)
-    assert (frame.x(1), frame.x(4)) == (54, 188)
-    assert 10 < frame.y(8.0) < frame.y(-2.0) < 60
+    assert (frame.x(1), frame.x(4)) == (44, 178)
+    assert 10 < frame.y(8.0) < frame.y(-2.0) < 50
     alone = Frame([Point(1, 3.0)], "step", "loss")
     assert alone.left < alone.x(1) < alone.width - alone.right
     assert alone.top < alone.y(3.0) < alone.height - alone.bottom

@@ -67,6 +67,11 @@ def keys(pairs: Iterable[tuple[str, str]]) -> str:
     )
 
 
+def counted(count: int, thing: str) -> str:
+    """A number of things: ``1 photo``, ``2 photos``."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}{'es' if thing.endswith('ch') else 's'}"
+
+
 def data_uri(image: Path | Image.Image, side: int = 420) -> str:
     """A photo as part of the page, at most ``side`` pixels wide and high."""
     photo = load_image(image)
@@ -76,10 +81,12 @@ def data_uri(image: Path | Image.Image, side: int = 420) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def bar(terms: dict[str, float], weights: dict[str, float], colours: dict[str, str]) -> str:
+def bar(
+    terms: dict[str, float], weights: dict[str, float], colours: dict[str, str], widest: float = 640
+) -> str:
     """The weighted losses side by side; one unit of the objective is 12 pixels, and the width has an end."""
     widths = {name: max(0.0, 12 * weights[name] * loss) for name, loss in terms.items()}
-    shrink = min(1.0, 640 / max(1.0, sum(widths.values())))
+    shrink = min(1.0, widest / max(1.0, sum(widths.values())))
     parts = "".join(
         f'<i style="width:{shrink * widths[name]:.0f}px;background:{colours[name]}" '
         f'title="{escape(name)}: {weights[name]:g} x {loss:.3f}"></i>'

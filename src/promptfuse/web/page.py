@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from promptfuse.search import Hypothesis, Result, Step
-from promptfuse.web.document import bar, colours_of, data_uri, keys, write_document
+from promptfuse.web.changes import compared
+from promptfuse.web.document import bar, colours_of, counted, data_uri, keys, write_document
 from promptfuse.web.pareto import pareto_plots
 from promptfuse.web.search_page import front_table
 from promptfuse.web.steps import terms_plot, value_plot
@@ -49,7 +50,7 @@ def write_page(path: Path, title: str, cards: Sequence[Card], intro: str = "") -
     header = (
         f'<p>{escape(intro)}</p><p class="legend">Losses, weighted; shorter bars are better: {legend}</p>'
     )
-    footer = f"{len(results)} searches in {seconds:.1f} s; {texts:,} texts scored exactly."
+    footer = f"{counted(len(results), 'search')} in {seconds:.1f} s; {counted(texts, 'text')} scored exactly."
     write_document(path, title, header, body, footer)
 
 
@@ -68,7 +69,7 @@ def _caption(label: str, result: Result) -> str:
     return (
         f'<div class="caption"><span class="label {escape(label)}">{escape(label)}</span>'
         f"<q>{escape(result.text)}</q>{bar(result.terms, result.weights, colours_of(result.terms))}"
-        f"<small>value {result.value:.3f} &middot; {result.exact_evaluations} texts, "
+        f"<small>value {result.value:.3f} &middot; {counted(result.exact_evaluations, 'text')}, "
         f"{result.seconds:.1f} s</small></div>"
     )
 
@@ -80,7 +81,7 @@ def _trace(label: str, result: Result) -> str:
     return (
         f"<details><summary>How the search found the {escape(label)} caption</summary>"
         f'<div class="figures">{value_plot(result)}{terms_plot(result)}</div>'
-        f"<h4>Which text grew from which</h4>{beam_tree(result)}"
+        f"<h4>Which text grew from which</h4>{beam_tree(result, listed=False)}"
         '<h4>Step by step</h4><table class="steps">'
         "<tr><th>step</th><th>beams, best first</th><th>value</th><th>losses</th></tr>"
         f"{rows}</table>{pareto_plots(result)}"
@@ -95,16 +96,19 @@ def _step(step: Step, weights: dict[str, float]) -> str:
         first = f'<td rowspan="{len(shown)}">{step.number}</td>' if index == 0 else ""
         rows.append(
             f"<tr>{first}<td>{_grown(beam)}</td><td>{beam.value:.3f}</td>"
-            f"<td>{bar(beam.terms, weights, colours_of(beam.terms))}</td></tr>"
+            f"<td>{bar(beam.terms, weights, colours_of(beam.terms), 160)}</td></tr>"
         )
     return "".join(rows)
 
 
 def _grown(beam: Hypothesis) -> str:
-    """A text with what the step added in bold."""
-    if beam.parent and beam.text.startswith(beam.parent):
-        return f"{escape(beam.parent)}<b>{escape(beam.text[len(beam.parent) :])}</b>"
-    return escape(beam.text)
+    """A text with what the step changed in bold."""
+    if beam.parent == beam.text:
+        return escape(beam.text)
+    return "".join(
+        f"<b>{escape(piece.text)}</b>" if piece.new else escape(piece.text)
+        for piece in compared(beam.parent, beam.text, gone=False)
+    )
 
 
 __all__ = ["Card", "write_page"]

@@ -24,6 +24,8 @@ def pareto_plots(result: Result) -> str:
     shown = list(others.values())[:: -(-len(others) // MOST_BEAMS) or 1]
     names = list(result.terms)
     pairs = list(combinations(names, 2))[:MOST_PAIRS]
+    if not pairs or len(complete) + len(shown) < 2:
+        return ""
     plots = "".join(_pair(result, first, second, complete.values(), shown) for first, second in pairs)
     return f'<div class="figures">{plots}</div>'
 

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from promptfuse.search import Result
-from promptfuse.web.document import bar, colours_of, data_uri, keys, write_document
+from promptfuse.web.document import bar, colours_of, counted, data_uri, keys, write_document
 from promptfuse.web.pareto import pareto_plots
 from promptfuse.web.steps import step_plots
 from promptfuse.web.tree import beam_tree
@@ -45,8 +45,8 @@ def write_search_page(
         + _settings(result, settings)
     )
     footer = (
-        f"{len(result.history)} steps in {result.seconds:.1f} s; "
-        f"{result.exact_evaluations:,} texts scored exactly; seed {result.seed}."
+        f"{counted(len(result.history), 'step')} in {result.seconds:.1f} s; "
+        f"{counted(result.exact_evaluations, 'text')} scored exactly; seed {result.seed}."
     )
     header = (
         f"<p>{escape(name)}: {escape(_how(result))}</p>"
@@ -67,7 +67,8 @@ def front_table(result: Result, most: int = MOST_TEXTS) -> str:
     )
     more = len(result.pareto_front) - most
     note = f'<p class="legend">and {more} more</p>' if more > 0 else ""
-    return f'<table class="front"><tr><th>text</th>{heads}<th>value</th></tr>{rows}</table>{note}'
+    table = f'<table class="front"><tr><th>text</th>{heads}<th>value</th></tr>{rows}</table>'
+    return f'<div class="wide">{table}</div>{note}'
 
 
 def _result(result: Result, photos: Sequence[Path], colours: dict[str, str]) -> str:
@@ -112,6 +113,7 @@ def _settings(result: Result, settings: str) -> str:
     shown = settings or json.dumps(result.config, indent=1, ensure_ascii=False)
     return (
         '<section class="part"><details><summary>Settings, models and versions</summary>'
-        f"<table><tr><th>term</th><th>model</th><th>fingerprint</th></tr>{models}</table>"
+        '<div class="wide"><table><tr><th>term</th><th>model</th><th>fingerprint</th></tr>'
+        f"{models}</table></div>"
         f'<p class="legend">{escape(versions)}</p><pre>{escape(shown)}</pre></details></section>'
     )

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from html import escape
 from itertools import pairwise
 
 from promptfuse.search import Hypothesis, Result
+from promptfuse.web.changes import Piece, around, changed, compared
+from promptfuse.web.lettering import shorten, text_width
 from promptfuse.web.plots import title
 
 MOST_ROWS = 200
 """Steps that are drawn; of more than that, evenly many and all in which the best text changed."""
 
 GUTTER, ROW, CHIP, ROOM = 64, 46, 24, 985
+NARROWEST, WIDEST = 150, 300
+"""Pixels from one column to the next."""
+LETTERS, DIGITS = 12, 11
+"""Sizes of the letters of texts and of values, as page.css has them."""
 
 
 @dataclass(eq=False)
@@ -77,13 +82,18 @@ def winning_path(rows: Sequence[Sequence[Node]]) -> list[Node]:
     return [node for row in rows for node in row if node.won]
 
 
-def beam_tree(result: Result) -> str:
-    """The tree as inline SVG; the texts show in full when the mouse is over them."""
+def beam_tree(result: Result, listed: bool = True) -> str:
+    """The tree as inline SVG; texts show in full when the mouse is over them.
+
+    Args:
+        result: of the search.
+        listed: whether the texts on the way to the one that is returned are listed behind it.
+    """
     rows = grow(result)
     shown = _shown(rows)
     place = {number: index for index, number in enumerate(shown)}
     columns = max(node.column for number in shown for node in rows[number]) + 1
-    wide = min(230, max(118, (ROOM - GUTTER) // columns))
+    wide = min(WIDEST, max(NARROWEST, (ROOM - GUTTER) // columns))
     width, height = GUTTER + columns * wide, len(shown) * ROW + 8
 
     def left(node: Node) -> float:
@@ -118,32 +128,13 @@ def beam_tree(result: Result) -> str:
     note = f" {left_out} of {len(rows) - 1} steps are not shown." if left_out else ""
     return (
         '<p class="legend">Each step\'s texts, best first: what each changed in the one that it came from, '
-        "and its value. The way to the text that is returned is green; ✓ is a new best complete text. "
-        f"Point at a text to read it in full.{note}</p>"
+        "and its value. The way to the text that is returned is green; ✓ is a new best complete text, shown "
+        f"around its change. Point at a text to read it in full.{note}</p>"
         f'<div class="scroll"><svg class="tree" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" role="img" aria-label="Beams as a tree">'
         f"{_stages(result, place, width)}{''.join(labels)}{lines}{''.join(chips)}</svg></div>"
+        f"{way(result) if listed else ''}"
     )
-
-
-def changed(parent: str, text: str) -> str:
-    """What a text has that its parent has not, in few words.
-
-    A piece that is added within the last word begins with a hyphen; words that are gone with a minus.
-    """
-    if text == parent:
-        return "="
-    if parent and text.startswith(parent):
-        added = text[len(parent) :]
-        return added.strip() if added[0].isspace() or not added[0].isalnum() else f"-{added}"
-    old, new = parent.split(), text.split()
-    parts = []
-    for operation, first, last, start, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if operation == "delete":
-            parts.append("−" + " ".join(old[first:last]))
-        elif operation != "equal":
-            parts.append(" ".join(new[start:end]))
-    return " … ".join(parts) or text.strip()
 
 
 def _mark(rows: Sequence[Sequence[Node]], text: str) -> None:
@@ -167,29 +158,60 @@ def _shown(rows: Sequence[Sequence[Node]]) -> list[int]:
 
 def _chip(node: Node, left: float, top: float, width: float) -> str:
     item = node.item
-    if node.row == 0:
-        label = item.text.strip() or "(nothing)"
-    elif node.parent is None:
-        label = item.text.strip()
-    else:
-        label = changed(node.parent.item.text, item.text)
-    value = f"{item.value:.3f}" if node.row else ""
-    if node.complete and node.row:
-        label = item.text.strip()
-    room = int((width - 20 - 6.2 * len(value)) / 6.6) - (2 if node.complete else 0)
-    if len(label) > room:
-        # A complete text is known by its end.
-        label = "…" + label[len(label) - room + 1 :] if node.complete else label[: max(1, room - 1)] + "…"
+    value = f"{item.value:.3f}" if abs(item.value) < 1000 else f"{item.value:.4g}"
+    value = value if node.row else ""
+    # The value has a place of its own, and the text ends before it.
+    taken = text_width(value, DIGITS) + 8 if value else 0.0
+    room = width - 16 - taken
+    tick = "✓ " if node.complete else ""
     terms = ", ".join(f"{name} {loss:.3f}" for name, loss in item.terms.items())
     hover = f"{item.text or '(nothing)'}\nvalue {item.value:.4f}; {terms}" if node.row else item.text
-    tick = "✓ " if node.complete else ""
+    # The text has a viewport of its own, which cuts it off in a font that is broader still.
     return (
         f'<g class="{_class(node.won, "kept" if node.kept else "chip")}">{title(hover)}'
         f'<rect x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{CHIP}" rx="6"/>'
-        f'<text x="{left + 8:.0f}" y="{top + 16:.0f}">{tick}{escape(label)}</text>'
+        f'<svg class="room" x="{left + 8:.0f}" y="{top:.0f}" width="{room:.0f}" height="{CHIP}">'
+        f"{_text(node, tick, room)}</svg>"
         f'<text class="value" x="{left + width - 7:.0f}" y="{top + 16:.0f}" text-anchor="end">{value}</text>'
         "</g>"
     )
+
+
+def _text(node: Node, tick: str, room: float) -> str:
+    """What is written on a node: a complete text around its change, of others the change alone."""
+    item = node.item
+    if node.row and node.complete and item.parent:
+        pieces = around(compared(item.parent, item.text), room - text_width(tick, LETTERS, True), LETTERS)
+        return f'<text class="whole" x="0" y="16">{tick}{marked(pieces)}</text>'
+    if node.row == 0 or node.complete or node.parent is None:
+        label = item.text.strip() or "(nothing)"
+    else:
+        label = changed(node.parent.item.text, item.text)
+    return f'<text x="0" y="16">{escape(shorten(tick + label, room, LETTERS, True))}</text>'
+
+
+def marked(pieces: Sequence[Piece]) -> str:
+    """Pieces as SVG, those that are new in bold."""
+    return "".join(
+        f'<tspan class="new">{escape(piece.text)}</tspan>' if piece.new else escape(piece.text)
+        for piece in pieces
+    )
+
+
+def way(result: Result) -> str:
+    """The texts on the way to the one that is returned as a list, each with what it changed in bold."""
+    rows = []
+    for node in winning_path(grow(result)):
+        if node.row and not node.kept:
+            words = "".join(
+                f"<b>{escape(piece.text)}</b>" if piece.new else escape(piece.text)
+                for piece in compared(node.item.parent, node.item.text)
+            )
+            rows.append(f"<li>{words} <small>step {node.row}, value {node.item.value:.3f}</small></li>")
+    if not rows:
+        return ""
+    items = "".join(rows)
+    return f"<details><summary>The way to the text, as a list</summary><ol>{items}</ol></details>"
 
 
 def _class(won: bool, name: str) -> str:

@@ -209,7 +209,7 @@ def test_nobody_waits_for_photos_after_an_error(monkeypatch):
 
 def test_photos_that_are_gone_are_counted(make_run, page):
     text = page(make_run("one", lines={2: {"image": "gone.jpg"}}))
-    assert "1 photos could not be read" in text
+    assert "1 photo could not be read" in text
     assert data_of(text, "photos")[2] == ""
 
 

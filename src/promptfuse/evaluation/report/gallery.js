@@ -191,7 +191,7 @@ function render() {
   for (const pager of pagers) {
     pager.hidden = false;
     const range = now.length ? `${first + 1} to ${first + now.length} of ` : "";
-    pager.querySelector("output").textContent = `${range}${places.length} photos`;
+    pager.querySelector("output").textContent = `${range}${places.length} photo${places.length === 1 ? "" : "s"}`;
     const [back, on] = pager.querySelectorAll("button");
     back.disabled = state.page === 0;
     on.disabled = state.page === last;

@@ -15,6 +15,7 @@ from promptfuse.evaluation.report.measure import OBJECTIVE, SIMILARITY, TERM, Me
 from promptfuse.evaluation.report.plots import colour
 from promptfuse.evaluation.report.resources import resource
 from promptfuse.evaluation.report.thumbnails import Thumbnails
+from promptfuse.web.document import counted
 
 SHOWN = ("cider_d", "clipscore", SIMILARITY, OBJECTIVE)
 """Numbers that stand below each caption, the first three that there are."""
@@ -53,13 +54,13 @@ def gallery(measured: Measured, limit: int, photos: Thumbnails | None = None) ->
         return ""
     pictures = [] if photos is None else photos.all()
     unread = pictures.count("")
-    missing = f" {unread:,} photos could not be read where the run found them." if unread else ""
+    missing = f" {counted(unread, 'photo')} could not be read where the run found them." if unread else ""
     cut = len(comparison.shown) - len(ids)
-    note = f" The first {len(ids):,} photos; {cut:,} more are left out." if cut else ""
+    note = f" The first {counted(len(ids), 'photo')}; {cut:,} more are left out." if cut else ""
     data = _script("data", _data(measured, ids)) + _script("photos", pictures)
     return (
         f'<section class="part" id="gallery"><h2>Gallery</h2>'
-        f'<p class="soft">{len(ids):,} photos, and what each run says of them.{escape(note + missing)}</p>'
+        f'<p class="soft">{counted(len(ids), "photo")}, and what each run says.{escape(note + missing)}</p>'
         f"{resource('gallery.html')}{data}</section>"
     )
 

@@ -20,13 +20,14 @@ from promptfuse.evaluation.report.plots import (
     front,
     front_legend,
     make_frame,
+    names_of,
     scatter,
 )
 from promptfuse.evaluation.report.resources import resource
 from promptfuse.evaluation.report.sweeps import leaves, sweep_plots
 from promptfuse.evaluation.report.tables import run_head, tables, title_of
 from promptfuse.evaluation.report.thumbnails import Thumbnails
-from promptfuse.web.document import GREY, write_document
+from promptfuse.web.document import GREY, counted, write_document
 from promptfuse.web.plots import Frame, Point, figure
 from promptfuse.whole_files import check_target
 
@@ -88,10 +89,10 @@ def write_report(
 def _summary(measured: Measured) -> str:
     comparison = measured.comparison
     written = sum(len(comparison.references[id_]) for id_ in comparison.ids if id_ in comparison.references)
-    parts = [f"{len(comparison.ids):,} photos captioned by every run"]
+    parts = [f"{counted(len(comparison.ids), 'photo')} captioned by every run"]
     if len(comparison.runs) == 1:
-        parts = [f"{len(comparison.ids):,} photos captioned"]
-    parts.append(f"{written:,} references" if written else "no references")
+        parts = [f"{counted(len(comparison.ids), 'photo')} captioned"]
+    parts.append(counted(written, "reference") if written else "no references")
     lost = sum(len(run.failures) for run in comparison.runs)
     if lost:
         parts.append(f"{lost:,} failed")
@@ -193,12 +194,16 @@ def _pareto(measured: Measured, across: str, up: str, marks: Sequence[Mark]) -> 
         for x, y in zip(columns[across].values.tolist(), columns[up].values.tolist(), strict=True)
         if x == x and y == y
     ]
+    if len(points) < 2:
+        return means  # The tables have the numbers of one photo.
     frame = make_frame(marks, *axes, False, points)
-    svg = frame.svg(f'<g class="cloud"></g>{draw_marks(frame, marks)}', f"{heading}, each photo")
+    drawn, nameless = draw_marks(frame, marks)
+    svg = frame.svg(f'<g class="cloud"></g>{drawn}', f"{heading}, each photo")
     opened = " open" if alone else ""
     return (
         f'<div class="pareto">{means}<details class="each"{opened} {_data_of(frame, across, up)}>'
-        f"<summary>Each photo</summary>{figure(f'{heading}, each photo', svg, _CLOUD)}</details></div>"
+        f"<summary>Each photo</summary>"
+        f"{figure(f'{heading}, each photo', svg, names_of(nameless) + _CLOUD)}</details></div>"
     )
 
 

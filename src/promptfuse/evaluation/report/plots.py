@@ -8,17 +8,18 @@ from html import escape
 
 from promptfuse.evaluation.metrics import Score
 from promptfuse.web.document import GREY, keys
-from promptfuse.web.plots import Frame, LogFrame, Point, figure, title
+from promptfuse.web.lettering import shorten, text_width
+from promptfuse.web.plots import LETTERS, Frame, LogFrame, Point, figure, title
 
 COLOURS = tuple(
     "#3b6fb6 #d9822b #3f8f5b #a65aa0 #c2504d #2f9c9c #9a8a1f #8a6f5c #6a8fd8 #e0a35f #7fb069 #c98bc4".split()
 )
 """Of the runs, in their order."""
 
-_CHARACTER = 6.3
-"""Pixels that a letter of a label takes."""
-_LINE = 13
+_LINE = 19
 """Pixels that a line of a label takes."""
+_LONGEST = 170
+"""Pixels that a label takes at most; longer names are shortened."""
 _SPREAD = 8.0
 """Where the most seconds are more than this times the least, their axis is logarithmic."""
 
@@ -64,6 +65,15 @@ class Box:
         high = min(self.bottom, other.bottom) - max(self.top, other.top)
         return wide * high if wide > 0 and high > 0 else 0.0
 
+    def holds(self, other: Box) -> bool:
+        """Whether another is wholly inside."""
+        return (
+            self.left <= other.left
+            and other.right <= self.right
+            and self.top <= other.top
+            and other.bottom <= self.bottom
+        )
+
 
 def ends(score: Score) -> tuple[float, float]:
     """The interval, or the number twice where there is none."""
@@ -101,8 +111,9 @@ def scatter(
         f'fill="none" stroke="{stroke}" stroke-dasharray="4 3"/>'
         for stroke, line in lines
     )
-    inside = paths + "".join(_bars(frame, mark) for mark in marks) + draw_marks(frame, marks)
-    return figure(heading, frame.svg(inside, heading), legend)
+    drawn, nameless = draw_marks(frame, marks)
+    inside = paths + "".join(_bars(frame, mark) for mark in marks) + drawn
+    return figure(heading, frame.svg(inside, heading), names_of(nameless) + legend)
 
 
 def make_frame(
@@ -118,36 +129,49 @@ def make_frame(
     if log_x is None:
         log_x = least > 0 and most > _SPREAD * least
     kind = LogFrame if log_x and least > 0 else Frame
-    frame = kind(points, x_label, y_label, width=560, height=340, whole_x=False)
-    # Room for ticks of five digits beside the axis's name.
-    frame.left = 64
-    return frame
+    return kind(points, x_label, y_label, height=330, whole_x=False)
 
 
-def draw_marks(frame: Frame, marks: Sequence[Mark]) -> str:
-    """Points and their names; each name where it covers least."""
+def draw_marks(frame: Frame, marks: Sequence[Mark]) -> tuple[str, list[Mark]]:
+    """Points and their names, each where it covers least; and the marks whose names found no free place."""
     taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in (_place(frame, mark) for mark in marks)]
-    # An interval may be crossed by a name, a point should not be: bars count for a part of their width.
+    # An interval may be crossed by a name, a point and another name not.
+    bars = []
     for mark in marks:
         x, y = _place(frame, mark)
         low, high = ends(mark.y)
-        taken.append(Box(x - 1, frame.y(high), x + 1, frame.y(low)))
+        bars.append(Box(x - 1, frame.y(high), x + 1, frame.y(low)))
         low, high = ends(mark.x)
-        taken.append(Box(frame.x(low), y - 1, frame.x(high), y + 1))
-    found = []
+        bars.append(Box(frame.x(low), y - 1, frame.x(high), y + 1))
+    inside = Box(frame.left, frame.top - 8, frame.width, frame.height - frame.bottom)
+    found, nameless = [], []
     for mark in marks:
         x, y = _place(frame, mark)
-        wide = _CHARACTER * len(mark.name)
-        box, anchor = min(_candidates(x, y, wide), key=lambda one: _covered(one[0], frame, taken))
-        taken.append(box)
-        at = {"start": box.left, "end": box.right, "middle": (box.left + box.right) / 2}[anchor]
+        name = shorten(mark.name, _LONGEST, LETTERS)
+        free = [
+            (box, anchor)
+            for box, anchor in _candidates(x, y, text_width(name, LETTERS))
+            if inside.holds(box) and not any(box.overlap(other) for other in taken)
+        ]
+        text = ""
+        if free:
+            box, anchor = min(free, key=lambda one: sum(one[0].overlap(other) for other in bars))
+            taken.append(box)
+            at = {"start": box.left, "end": box.right, "middle": (box.left + box.right) / 2}[anchor]
+            text = f'<text x="{at:.1f}" y="{box.bottom - 5:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
+        else:
+            nameless.append(mark)
         hover = f"{mark.name}\n{frame.x_label}: {told(mark.x)}\n{frame.y_label}: {told(mark.y)}"
         found.append(
             f'<g class="mark"><circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{mark.colour}">{title(hover)}'
-            f'</circle><text x="{at:.1f}" y="{box.bottom - 3:.1f}" text-anchor="{anchor}">'
-            f"{escape(mark.name)}</text></g>"
+            f"</circle>{text}</g>"
         )
-    return "".join(found)
+    return "".join(found), nameless
+
+
+def names_of(marks: Sequence[Mark]) -> str:
+    """A legend of points whose names found no place beside them."""
+    return keys((mark.name, mark.colour) for mark in marks)
 
 
 def told(score: Score) -> str:
@@ -197,22 +221,11 @@ def _bars(frame: Frame, mark: Mark) -> str:
 def _candidates(x: float, y: float, wide: float) -> list[tuple[Box, str]]:
     """Places for a name around a point, the better ones first."""
     half = _LINE / 2
-    return [
-        (Box(x + 8, y - half - 9, x + 8 + wide, y + half - 9), "start"),
-        (Box(x - 8 - wide, y - half - 9, x - 8, y + half - 9), "end"),
-        (Box(x + 8, y - half + 10, x + 8 + wide, y + half + 10), "start"),
-        (Box(x - 8 - wide, y - half + 10, x - 8, y + half + 10), "end"),
-        (Box(x - wide / 2, y - 8 - _LINE, x + wide / 2, y - 8), "middle"),
-        (Box(x - wide / 2, y + 8, x + wide / 2, y + 8 + _LINE), "middle"),
-        (Box(x + 8, y - half - 26, x + 8 + wide, y + half - 26), "start"),
-        (Box(x + 8, y - half + 26, x + 8 + wide, y + half + 26), "start"),
-        (Box(x - 8 - wide, y - half - 26, x - 8, y + half - 26), "end"),
-        (Box(x - 8 - wide, y - half + 26, x - 8, y + half + 26), "end"),
+    beside = [
+        (Box(left, y - half + off, left + wide, y + half + off), anchor)
+        for off in (-9, 10, -28, 29)
+        for left, anchor in ((x + 8, "start"), (x - 8 - wide, "end"))
     ]
-
-
-def _covered(box: Box, frame: Frame, taken: Sequence[Box]) -> float:
-    """The area of what a name would hide; what is outside of the frame counts most."""
-    inside = Box(frame.left, frame.top - 8, frame.width, frame.height - frame.bottom)
-    area = (box.right - box.left) * (box.bottom - box.top)
-    return sum(box.overlap(other) for other in taken) + 20 * (area - box.overlap(inside))
+    over = (Box(x - wide / 2, y - 8 - _LINE, x + wide / 2, y - 8), "middle")
+    under = (Box(x - wide / 2, y + 8, x + wide / 2, y + 8 + _LINE), "middle")
+    return [*beside[:4], over, under, *beside[4:]]
