@@ -68,7 +68,13 @@ def test_prefix_and_suffix_are_part_of_the_text(name: str, model: Callable[..., 
     framed = term_of(loaded, prefix="An image of ", suffix=", in snow.")
     plain = term_of(loaded)
     assert framed.wrap("a dog") == "An image of a dog, in snow."
-    whole = plain.exact("An image of a dog, in snow.")
+    if isinstance(framed, Fluency):  # Of the text given the prefix.
+        (whole_nll, before_nll), (count, known) = loaded.nll(
+            loaded.encode(["An image of a dog, in snow.", "An image of"])
+        )
+        whole = float((whole_nll - before_nll) / (count - known))
+    else:
+        whole = plain.exact("An image of a dog, in snow.")
     assert framed.exact("a dog") == pytest.approx(whole, abs=1e-6)
     assert framed.score(["a dog", "dog"])[0] == pytest.approx(whole, abs=1e-5)
     assert framed.exact("a dog") != pytest.approx(plain.exact("a dog"), abs=1e-5)
@@ -189,10 +195,10 @@ def test_texts_that_do_not_fit(model: Callable[..., Any]) -> None:
 
 
 def test_fluency_of_an_empty_text_has_no_value(model: Callable[..., Any]) -> None:
-    for texts in ([""], ["dog", ""]):
-        with pytest.raises(TextError, match="at least one word"):
-            Fluency(model("gpt2")).score(texts)
-    assert math.isfinite(Fluency(model("gpt2"), prefix="A dog").exact(""))
+    for settings in ({}, {"prefix": "A dog"}, {"context": "A dog"}):
+        for texts in ([""], ["dog", ""]):
+            with pytest.raises(TextError, match="at least one word"):
+                Fluency(model("gpt2"), **settings).score(texts)
 
 
 def test_a_loss_that_is_no_number_names_the_text(checkpoint: Callable[[str], Path]) -> None:

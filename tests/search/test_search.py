@@ -90,7 +90,7 @@ def test_one_step_over_the_whole_vocabulary_finds_the_best_token(captioner):
     objective = captioner.objective(PHOTOS / "golden_retriever.jpg")
     lm = objective.primary
     method = pf.AutoDAN(candidates=len(lm.embedding_table), transport="none")
-    search = pf.Search(objective, method, pf.BeamSearch(1), prefix=prefix, steps=1)
+    search = pf.Search(objective, method, pf.BeamSearch(1), prefix=prefix, glue=True, steps=1)
     found = search.run()
     texts = []
     for token in range(len(lm.tokenizer)):

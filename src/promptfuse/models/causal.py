@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,12 +10,16 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from promptfuse.borders import needs_blank
 from promptfuse.errors import TextError
 from promptfuse.models.base import REMEMBERED_PARTS, Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes, token_budget
 from promptfuse.models.kv import CausalReader
+from promptfuse.models.lead import Lead
 from promptfuse.models.prefix import Branches, Prefix, reads_whole
+from promptfuse.models.start import Start, chat_ids, find_start
 from promptfuse.models.together import together
 from promptfuse.segments import LastSegmentEncoder
 
@@ -23,13 +28,89 @@ _ROWS_AT_ONCE = 64
 
 
 class CausalLM(Model):
-    """A causal language model: next-token distributions and the NLL of texts.
+    r"""A causal language model: next-token distributions and the NLL of texts.
 
     A text is read behind the model's begin-of-text token where it has one, so that its first token
-    has a probability too.
+    has a probability too; a text that brings its own gets no second one.
+
+    Args:
+        module: the loaded model.
+        tokenizer: its fast tokenizer.
+        name: the hub id or folder that it came from.
+        start: what stands before every text:
+
+            * ``auto``: the begin-of-text token, or what stands between documents if that is a token of a
+              chat (``<|im_start|>``) or there is none;
+            * ``bos``: the begin-of-text token, whatever it is;
+            * ``none``: nothing;
+            * a special token, such as ``<|endoftext|>``;
+            * a chat template with a slot for the text, such as
+              ``<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n``; what is behind the slot stands
+              between the text and what ``TargetContinuation`` wants;
+            * ``chat``: the tokenizer's own template, with the slot in the user's turn.
+
+    Attributes:
+        context: what else stands before every text, see ``behind``.
+
+    Raises:
+        ConfigError: if there is no such start.
+        ModelError: if the tokenizer is not a fast one.
     """
 
     kind = "causal-lm"
+
+    def __init__(
+        self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str, start: str = "auto"
+    ) -> None:
+        super().__init__(module, tokenizer, name)
+        self.wanted_start = start
+        self.context = ""
+        self._apart = False
+        self._plain: CausalLM | None = None
+        self._behind: dict[tuple[str, bool], CausalLM] = {}
+        self._starts: dict[object, Start] = {}
+        find_start(tokenizer, module.config, start, name)
+
+    @property
+    def plain(self) -> CausalLM:
+        """The model without a context; itself if it has none."""
+        return self if self._plain is None else self._plain
+
+    def behind(self, context: str, *, apart: bool = False) -> CausalLM:
+        """The same model, reading every text behind a context.
+
+        The context's tokens belong to what stands before a text: they are not among the text's tokens and
+        are not predicted. The text's tokens are those that it has behind the context; where one would reach
+        across the border, those that it has by itself. Blanks at the end of the context belong to the
+        text's first word.
+
+        Args:
+            context: what stands before every text; it may have line breaks and special tokens.
+            apart: whether every text begins with a word of its own: a blank is put between where the
+                context asks for one.
+
+        Returns:
+            A model that shares everything with this one, and is always the same for a context.
+
+        Raises:
+            TextError: if the context leaves no room for a text.
+        """
+        plain = self.plain
+        if not context:
+            return plain
+        if (context, apart) not in plain._behind:
+            made = copy.copy(plain)
+            made.context, made._apart, made._plain = context, apart, plain
+            for name in ("_lead", "_end_marks"):
+                made.__dict__.pop(name, None)
+            if (longest := len(made.start_ids)) >= plain.max_length:
+                shown = context if len(context) <= 40 else context[:37] + "..."
+                raise TextError(
+                    f"{plain.name}: the context {shown!r} has {longest} tokens, the model takes "
+                    f"{plain.max_length}; shorten it"
+                )
+            plain._behind[context, apart] = made
+        return plain._behind[context, apart]
 
     @property
     def text_module(self) -> nn.Module:
@@ -38,61 +119,147 @@ class CausalLM(Model):
         return module
 
     @property
+    def start(self) -> Start:
+        """What stands before every text, but for the context."""
+        tokenizer, config = self.tokenizer, self.module.config
+        key = (tokenizer.bos_token_id, tokenizer.eos_token_id, getattr(config, "bos_token_id", None))
+        if key not in self._starts:
+            self._starts[key] = find_start(tokenizer, config, self.wanted_start, self.name)
+        return self._starts[key]
+
+    @property
+    def shown_start(self) -> str:
+        """What stands before every text, to be shown: a token, a template, or ``none``."""
+        start = self.start
+        if start.front or start.behind:
+            return f"{start.front}{{}}{start.behind}"
+        return "".join(self.tokenizer.convert_ids_to_tokens(list(start.ids))) or "none"
+
+    @cached_property
+    def _lead(self) -> Lead:
+        """The string before every text."""
+        front = self.start.front
+        if self.context and self._begins(self._encode([self.context])[0]):
+            front = ""  # It brings its own beginning.
+        lead = f"{front}{self.context}"
+        gap = " " if self._apart and needs_blank(lead) else ""
+        return Lead(lead, gap, self.tokenizer, super().decode)
+
+    @property
     def start_ids(self) -> tuple[int, ...]:
-        """What stands before every text: the begin-of-text token, or nothing."""
-        config = self.module.config
-        for value in (
-            self.tokenizer.bos_token_id,
-            getattr(config, "bos_token_id", None),
-            self.tokenizer.eos_token_id,
-        ):
-            if isinstance(value, int):
-                return (value,)
-        return ()
+        """The tokens before every text's own, its context's included; empty if there are none."""
+        start, lead = self.start, self._lead.ids
+        return lead if self._begins(lead) else (*start.ids, *lead)
+
+    @property
+    def closing(self) -> str:
+        """The chat template's part behind the text."""
+        return self.start.behind
+
+    def _begins(self, ids: Sequence[int]) -> bool:
+        """Whether tokens bring a beginning of their own: a begin-of-text token, or a chat's."""
+        if not ids:
+            return False
+        begins = (self.tokenizer.bos_token_id, getattr(self.module.config, "bos_token_id", None))
+        return ids[0] in (*begins, *self.start.ids[:1]) or ids[0] in self._chat_ids
+
+    @cached_property
+    def _chat_ids(self) -> frozenset[int]:
+        return chat_ids(tuple(self.tokenizer.get_added_vocab().items()))
+
+    def row(self, ids: Sequence[int]) -> tuple[list[int], int]:
+        """A text's tokens behind what stands before them, and where they begin.
+
+        Tokens that bring their own beginning, such as a chat template's, get nothing in front.
+        """
+        if self._begins(ids):
+            return list(ids), 1
+        start = self.start_ids
+        return [*start, *ids], len(start)
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """The ids that end a text."""
+        """The ids that end a text: a line break too, behind a context whose lines end with one."""
         found = {self.tokenizer.eos_token_id}
         configured = getattr(self.module.config, "eos_token_id", None)
         found |= set(configured) if isinstance(configured, list) else {configured}
-        return frozenset(value for value in found if isinstance(value, int))
+        ends = frozenset(value for value in found if isinstance(value, int)) | self.start.ends
+        return ends | self._end_marks if self.context else ends
 
-    def plain_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids without any special token."""
+    @cached_property
+    def _end_marks(self) -> frozenset[int]:
+        """Tokens of line breaks, if the context ends with one."""
+        if not self.context.endswith("\n"):
+            return frozenset()
+        count = min(len(self.tokenizer), len(self.embedding_table))
+        texts = super().decode([[index] for index in range(count)])
+        return frozenset(
+            index for index, text in enumerate(texts) if text.startswith("\n") and not text.strip()
+        )
+
+    def _encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Token ids of strings as they stand, without any special token put to them."""
         if not texts:
             return []
-        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
-        return ids
+        found = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return [tuple(ids) for ids in found]
+
+    def plain_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts behind the context, without those of the context and any special token."""
+        return [list(ids) for ids in self._lead.encode(texts, self._encode)]
 
     def grown_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """``plain_ids`` of texts that grow at the end: what has been encoded before is put together."""
         if reads_whole():
-            return [tuple(ids) for ids in self.plain_ids(texts)]
-        return [text.ids for text in self.encoder.encode_many(texts)]
+            return self._lead.encode(texts, self._encode)
+        return self._lead.encode(
+            texts, lambda strings: [text.ids for text in self.encoder.encode_many(strings)]
+        )
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """See ``Model.decode``; of tokens as they stand behind the context."""
+        return self._lead.decode(rows)
+
+    def joined(self, text: str) -> str:
+        """The context with a text behind it, as a string."""
+        return self._lead.joined(text)
+
+    @property
+    def pending(self) -> str:
+        """The blanks between the context and a text, which the text's first token brings with it."""
+        return self._lead.pending
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where the tokens of ``plain_ids`` lie in a text, as half-open ranges of characters."""
+        return self._lead.spans(text)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See ``Model.fingerprint``."""
+        return super().fingerprint if self._plain is None else self._plain.fingerprint
 
     @cached_property
     def encoder(self) -> LastSegmentEncoder:
         """See ``Model.encoder``; of the texts' own tokens."""
+        if self._plain is not None:
+            return self._plain.encoder
         return LastSegmentEncoder(self.tokenizer, REMEMBERED_PARTS, special=False)
 
     def encode_grown(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """See ``Model.encode_grown``."""
-        start = self.start_ids
-        rows = [[*start, *ids] for ids in self.grown_ids(texts)]
-        return rows, [(len(start), len(row)) for row in rows]
+        return self._framed(self.grown_ids(texts))
 
     def encode_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
-        """Begin-of-text and the text's own tokens; see ``Model.token_rows``.
+        """Begin-of-text, context and the text's own tokens; see ``Model.token_rows``.
 
         The tokenizer's own template is not used: whether it adds a begin or an end mark differs
         between models, and the NLL of a text should not.
         """
-        start = list(self.start_ids)
-        rows = [start + ids for ids in self.plain_ids(texts)]
-        return rows, [(len(start), len(row)) for row in rows]
+        return self._framed(self.plain_ids(texts))
+
+    def _framed(self, texts: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+        framed = [self.row(ids) for ids in texts]
+        return [row for row, _ in framed], [(start, len(row)) for row, start in framed]
 
     def check(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
         """Raise where a text has no tokens, or does not fit; see ``Model.token_rows``."""
@@ -115,6 +282,16 @@ class CausalLM(Model):
         losses = self.token_nll(batch)
         return losses.sum(1), self.predicted(batch).sum(1)
 
+    def content_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As ``nll``, of the rows' content alone: given what stands before it, such as a context."""
+        starts = [start for start, _ in batch.content]
+        if max(starts, default=0) <= 1:
+            return self.nll(batch)
+        losses, valid = self.token_nll(batch, [start - 1 for start in starts]), self.predicted(batch)
+        columns = torch.arange(1, batch.mask.shape[1], device=valid.device)
+        inside = (columns >= torch.tensor(starts, device=valid.device)[:, None]).to(valid.dtype)
+        return (losses * inside).sum(1), (valid * inside).sum(1)
+
     def predicted(self, batch: Batch) -> Tensor:
         """Where a column but the first is a token that the model predicts, (rows, length - 1) of 0 and 1."""
         valid = batch.mask[:, 1:].to(torch.float32)
@@ -134,14 +311,18 @@ class CausalLM(Model):
         if batch.branches is not None and self.reader is not None:
             return self.reader.nll(batch.rows, batch.branches, first) * self.predicted(batch)
         logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1]
+        target = batch.ids[:, 1:]
+        # The vocabulary in the last dimension: across rows, sums over large ones are off by more than 1e-4.
         losses = functional.cross_entropy(
-            at_least_float32(logits).transpose(1, 2), batch.ids[:, 1:], reduction="none"
+            at_least_float32(logits).flatten(0, 1), target.flatten(), reduction="none"
         )
-        return losses * self.predicted(batch)
+        return losses.view(target.shape) * self.predicted(batch)
 
     @cached_property
     def reader(self) -> CausalReader | None:
         """What reads rows behind their known beginnings; None where rows have to be read whole."""
+        if self._plain is not None:
+            return self._plain.reader
         special = {*self.tokenizer.all_special_ids, self.pad_id}
         ids = [index for index in range(len(self.embedding_table)) if index not in special][-4:]
         if len(ids) < 4 or self.max_length < 8:
@@ -174,14 +355,14 @@ class CausalLM(Model):
         """Log-probabilities of the token behind each row, (rows, vocabulary), at least float32.
 
         Args:
-            rows: token ids without the begin-of-text token; a row may be empty if the model has one.
+            rows: token ids without the begin-of-text token and the context's; a row may be empty if there
+                is either.
             reuse: whether to go on from the beginnings of rows that are remembered from earlier calls.
 
         Raises:
             TextError: if a row and the begin-of-text token are more than the model has positions.
         """
-        start = list(self.start_ids)
-        full = [start + list(row) for row in rows]
+        full = [self.row(row)[0] for row in rows]
         if not all(full):
             raise TextError(
                 f"{self.name} has no begin-of-text token, so it cannot begin a text; give a prefix"

@@ -73,6 +73,11 @@ class Term(ABC):
         return self._model
 
     @property
+    def reading_model(self) -> Model:
+        """What is given the texts: the model, which may read something before every text by itself."""
+        return self.model
+
+    @property
     def has_model(self) -> bool:
         """Whether a model judges."""
         return self._model is not None
@@ -108,10 +113,18 @@ class Term(ABC):
         """The string that the model reads for a text."""
         return f"{self.prefix}{text}{self.suffix}"
 
+    def opened(self, text: str) -> str:
+        """What ``reading_model`` is given for a text that may go on: ``given`` without the suffix."""
+        return f"{self.prefix}{text}"
+
+    def given(self, text: str) -> str:
+        """What ``reading_model`` is given for a text: ``wrap``, but for what it reads before it by itself."""
+        return f"{self.opened(text)}{self.suffix}"
+
     def check(self, text: str) -> None:
         """Raise a ``TextError`` if the model has no room for a text."""
         if self.has_model:
-            self.model.token_rows([self.wrap(text)])
+            self.reading_model.token_rows([self.given(text)])
 
     @torch.no_grad()
     def exact(self, text: str) -> float:
@@ -119,7 +132,7 @@ class Term(ABC):
 
         This defines the value of a text; every faster path is tested against it.
         """
-        return self._finite(self.losses(self.model.encode([self.wrap(text)])), [text]).item()
+        return self._finite(self.losses(self.reading_model.encode([self.given(text)])), [text]).item()
 
     @torch.no_grad()
     def score(
@@ -146,7 +159,7 @@ class Term(ABC):
     def _beginnings(self, texts: Sequence[str]) -> list[list[int]]:
         """Rows of texts with the prefix, and without the suffix and what closes a row."""
         distinct = list(dict.fromkeys(texts))
-        found = self.model.open_rows([f"{self.prefix}{text}" for text in distinct])
+        found = self.reading_model.open_rows([self.opened(text) for text in distinct])
         by_text = dict(zip(distinct, found, strict=True))
         return [by_text[text] for text in texts]
 
@@ -230,7 +243,7 @@ class Term(ABC):
         self, texts: Sequence[str], slots: int
     ) -> tuple[list[list[int]], list[tuple[int, int]], list[tuple[int, int]]]:
         """Rows with placeholders, their contents, and for each the place and number of its placeholders."""
-        rows, content = self.model.grown_rows([f"{self.prefix}{text}" for text in texts])
+        rows, content = self.reading_model.grown_rows([self.opened(text) for text in texts])
         tail, holder = self._tail_ids(self.suffix), self._holder_id()
         filled, ranges, places = [], [], []
         for row, (start, stop) in zip(rows, content, strict=True):
@@ -335,7 +348,7 @@ def _score_together(asked: Sequence[_Asked], batch_size: int | None) -> list[Ten
     content: list[tuple[int, int]] = []
     beginnings: list[list[int]] = []
     for one in asked:
-        model, wrapped = one.term.model, [one.term.wrap(text) for text in one.texts]
+        model, wrapped = one.term.reading_model, [one.term.given(text) for text in one.texts]
         # With a suffix no text is the beginning of another.
         more, ranges = model.token_rows(wrapped) if one.term.suffix else model.grown_rows(wrapped)
         rows += more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import Tensor
@@ -30,13 +31,18 @@ class Fluency(Term):
         model: a causal language model.
         weight: factor in the sum.
         length_exponent: a, from 0 (the sum, over 12) to 1 (the mean).
-        prefix: put before every text that the model reads.
-        suffix: put behind it.
+        prefix: put directly before every text that the model reads. The loss is that of the text *given*
+            the prefix, whose tokens are neither predicted nor counted.
+        suffix: put behind it; its tokens count as the text's do.
         name: key in results.
+        context: as ``prefix``, but every text begins with a word of its own behind it: a blank is put
+            between where the context's end asks for one. Examples of the texts that are wanted, each on a
+            line of its own, turn any language model into one of such texts; words are proposed behind them.
 
     Raises:
-        ConfigError: if the exponent is out of range.
+        ConfigError: if the exponent is out of range, or there are both a prefix and a context.
         ModelError: if the model is no causal language model.
+        TextError: if the prefix or context leaves no room for a text.
     """
 
     def __init__(
@@ -48,15 +54,30 @@ class Fluency(Term):
         prefix: str = "",
         suffix: str = "",
         name: str = "fluency",
+        context: str = "",
     ) -> None:
-        super().__init__(expect(model, "Fluency", CausalLM), weight, prefix, suffix, name)
+        lm = cast(CausalLM, expect(model, "Fluency", CausalLM))
+        if prefix and context:
+            raise ConfigError("a prefix and a context: only one can stand before the text; put them into one")
+        super().__init__(lm, weight, prefix, suffix, name)
+        self.context = context
+        self._lm = lm.behind(context or prefix, apart=bool(context))
         if not 0 <= length_exponent <= 1:
             raise ConfigError(f"length exponent: {length_exponent} is out of range; give 0 (sum) to 1 (mean)")
         self.length_exponent = length_exponent
 
     def describe(self) -> dict[str, Any]:
         """See ``Term.describe``."""
-        return {**super().describe(), "length_exponent": self.length_exponent}
+        found = {**super().describe(), "length_exponent": self.length_exponent}
+        return found | ({"context": self.context} if self.context else {}) | describe_start(self.lm)
+
+    def wrap(self, text: str) -> str:
+        """See ``Term.wrap``."""
+        return f"{self.lm.joined(text)}{self.suffix}"
+
+    def opened(self, text: str) -> str:
+        """See ``Term.opened``; without the prefix or context, which the model reads before every text."""
+        return text
 
     def per_nat(self, tokens: Tensor) -> Tensor:
         """What one nat of a text's NLL adds to its loss, by the number of predicted tokens."""
@@ -64,8 +85,13 @@ class Fluency(Term):
 
     @property
     def lm(self) -> CausalLM:
-        """The language model."""
-        return cast(CausalLM, self.model)
+        """The language model, reading every text behind the prefix or context: what proposes words, too."""
+        return self._lm
+
+    @property
+    def reading_model(self) -> CausalLM:
+        """See ``Term.reading_model``."""
+        return self._lm
 
     def losses(self, batch: Batch) -> Tensor:
         """NLL by length, (rows,).
@@ -73,7 +99,19 @@ class Fluency(Term):
         Raises:
             TextError: if a text has no token that the model predicts.
         """
-        total, count = self.lm.nll(batch)
+        start = self.lm.start_ids
+        if len(start) > 1:  # Rows that were made without the context's borders have it all the same.
+            content = [
+                (max(first, len(start)) if tuple(row[: len(start)]) == start else first, stop)
+                for row, (first, stop) in zip(batch.rows, batch.content, strict=True)
+            ]
+            batch = replace(batch, content=tuple(content))
+        total, count = self.lm.content_nll(batch)
         if not bool(count.all()):
             raise TextError(f"{self.model.name} predicts no token of an empty text; give at least one word")
         return total * self.per_nat(count.to(total.dtype))
+
+
+def describe_start(lm: CausalLM) -> dict[str, Any]:
+    """What stands before every text of a language model, if that is not simply its begin-of-text token."""
+    return {} if lm.start.usual else {"start": lm.shown_start}

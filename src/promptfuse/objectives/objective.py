@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from promptfuse.errors import ConfigError, TextError
-from promptfuse.models import CausalLM
+from promptfuse.models import CausalLM, Model
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.terms import Fluency
 
@@ -56,9 +56,10 @@ class Objective:
     def primary(self) -> CausalLM:
         """The language model whose vocabulary is searched.
 
-        That of the first ``Fluency`` term; if there is none, of the first term that has one.
+        That of the first ``Fluency`` term, reading behind that term's prefix or context; if there is none,
+        that of the first term that has one.
         """
-        models = [term.model for term in self.terms.values() if isinstance(term, Fluency)]
+        models: list[Model] = [term.lm for term in self.terms.values() if isinstance(term, Fluency)]
         models += [term.model for term in self.terms.values() if term.has_model]
         for model in models:
             if isinstance(model, CausalLM):

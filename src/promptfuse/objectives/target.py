@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from promptfuse.errors import TextError
 from promptfuse.models import Batch, CausalLM, Model
 from promptfuse.objectives.checks import expect, read_texts
 from promptfuse.objectives.endings import EndingsTerm, Rows
+from promptfuse.objectives.fluency import describe_start
 
 
 class TargetContinuation(EndingsTerm):
@@ -27,7 +28,7 @@ class TargetContinuation(EndingsTerm):
         target: the string, or several; read as it stands, so it mostly begins with a blank.
         weight: see ``Term``.
         prefix: see ``Term``.
-        suffix: what stands between the text and the target.
+        suffix: what stands between the text and the target, before what the model's ``start`` has there.
         name: see ``Term``.
 
     Raises:
@@ -47,6 +48,11 @@ class TargetContinuation(EndingsTerm):
     ) -> None:
         checked = expect(model, "TargetContinuation", CausalLM)
         super().__init__(checked, read_texts(target, "target"), weight, prefix, suffix, name)
+        self.suffix += self.lm.closing
+
+    def describe(self) -> dict[str, Any]:
+        """See ``Term.describe``."""
+        return super().describe() | describe_start(self.lm)
 
     @property
     def lm(self) -> CausalLM:

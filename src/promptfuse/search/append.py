@@ -38,6 +38,11 @@ class AppendProposer(Proposer):
         longest = max((len(beam.ids) for beam in beams), default=0)
         return len(self.primary.start_ids) + longest < self.primary.max_length
 
+    def usable(self, beams: Sequence[Hypothesis]) -> Tensor:
+        """(beams, vocabulary), false at tokens that cannot stand behind a beam."""
+        prefix = self.setting.prefix_ids
+        return torch.stack([self.setting.first if beam.ids == prefix else self.allowed for beam in beams])
+
     def append(
         self,
         beams: Sequence[Hypothesis],
@@ -66,6 +71,7 @@ class AppendProposer(Proposer):
                     text is not None
                     and len(kept[number]) < count
                     and self.constraints.allows(text, len(beams[number].ids) + 1)
+                    and self.setting.leaves_prefix(text)
                 ):
                     kept[number].setdefault(text, token)
         chosen = [(number, token) for number, tokens in enumerate(kept) for token in tokens.values()]
@@ -122,7 +128,7 @@ class GuidedProposer(AppendProposer):
             estimates = {}
         lengths = [len(beam.ids) for beam in beams]
         scores = self.guidance.scores(self.setting.objective, estimates, log_probabilities, lengths)
-        scores[:, : len(self.allowed)].masked_fill_(~self.allowed, -torch.inf)
+        scores[:, : len(self.allowed)].masked_fill_(~self.usable(beams), -torch.inf)
         count = self.method.candidates
         # Some proposals will break a rule; rank enough to fill the number all the same.
         ranked = scores.topk(min(scores.shape[1], 2 * count + 16), dim=1)
@@ -171,10 +177,12 @@ class RandomProposer(AppendProposer):
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
         """See ``Proposer.propose``."""
         log_probabilities = self.primary.next_log_probabilities([beam.ids for beam in beams]).cpu()
-        usable = self.allowed.nonzero()[:, 0].numpy()
         count = self.method.candidates
-        draw = min(len(usable), 2 * count + 16)
-        tokens = [self.generator.choice(usable, size=draw, replace=False).tolist() for _ in beams]
+        tokens = []
+        for mask in self.usable(beams):
+            usable = mask.nonzero()[:, 0].numpy()
+            draw = min(len(usable), 2 * count + 16)
+            tokens.append(self.generator.choice(usable, size=draw, replace=False).tolist())
         # Full stops are among the tokens drawn so rarely that no text would ever end.
         stops = [ids[0] for ids in self.primary.plain_ids(SENTENCE_ENDS) if len(ids) == 1]
         stops = [token for token in stops if bool(self.allowed[token])]

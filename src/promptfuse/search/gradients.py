@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from promptfuse.models import CausalLM, Model
 from promptfuse.models.base import at_least_float32
 from promptfuse.objectives import Fluency, Term
 from promptfuse.objectives.endings import EndingsTerm
-from promptfuse.segments import FastTokenizer
 
 Spans = Sequence[tuple[int, int]]
 """For each token the half-open range of characters that it covers."""
@@ -42,8 +42,8 @@ def text_gradient(term: Term, text: str) -> TextGradient:
     Raises:
         TextError: if the text does not fit the model.
     """
-    model = term.model
-    wrapped = term.wrap(text)
+    model = term.reading_model
+    wrapped = term.given(text)
     (row,), ((start, stop),) = model.token_rows([wrapped])
     rows, content = term.rows([text]) if isinstance(term, EndingsTerm) else ([row], [(start, stop)])
     batch = model.collate(rows, content)
@@ -55,8 +55,9 @@ def text_gradient(term: Term, text: str) -> TextGradient:
         (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
     # The endings' rows begin alike: what they say of a token of the text adds up.
     gradient = at_least_float32(gradient).sum(0)
-    spans = _spans(model.tokenizer, wrapped, stop - start)
-    first, last = len(term.prefix), len(term.prefix) + len(text)
+    spans = _spans(model, wrapped, stop - start)
+    first = len(term.opened(""))
+    last = first + len(text)
     inside = [
         index for index, (begin, end) in enumerate(spans) if begin < last and end > first and end > begin
     ]
@@ -65,7 +66,7 @@ def text_gradient(term: Term, text: str) -> TextGradient:
     columns = torch.tensor(inside) + start
     labels = None
     if isinstance(term, Fluency):
-        labels = _label_gradient(term, row)[columns.to(model.device)]
+        labels = _label_gradient(term, row, start)[columns.to(model.device)]
     return TextGradient(
         ids=torch.tensor(row)[columns],
         spans=[(max(spans[k][0], first) - first, min(spans[k][1], last) - first) for k in inside],
@@ -75,27 +76,33 @@ def text_gradient(term: Term, text: str) -> TextGradient:
 
 
 @torch.no_grad()
-def _label_gradient(term: Fluency, row: Sequence[int]) -> Tensor:
+def _label_gradient(term: Fluency, row: Sequence[int], start: int) -> Tensor:
     """Minus the log-probability of every token in each column, as it counts in the fluency.
 
     Args:
         term: the fluency.
-        row: a text with its begin-of-text token.
+        row: a text with what stands before it.
+        start: where the text begins.
 
     Returns:
         (columns, rows of the table); zero in the first column, which nothing predicts.
     """
-    batch = term.lm.collate([row], [(0, len(row))])
+    batch = term.lm.collate([row], [(start, len(row))])
     logits = term.lm.module(input_ids=batch.ids, attention_mask=batch.mask).logits[0]
-    found = -at_least_float32(logits).log_softmax(-1) * term.per_nat(logits.new_tensor(len(row) - 1.0))
+    found = -at_least_float32(logits).log_softmax(-1) * term.per_nat(
+        logits.new_tensor(float(len(row) - max(start, 1)))
+    )
     return torch.cat([torch.zeros_like(found[:1]), found[:-1]])
 
 
-def _spans(tokenizer: FastTokenizer, text: str, count: int) -> Spans:
-    encoded = tokenizer(
-        [text], add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
-    )
-    spans: list[tuple[int, int]] = encoded["offset_mapping"][0]
+def _spans(model: Model, text: str, count: int) -> Spans:
+    if isinstance(model, CausalLM):
+        spans = model.spans(text)
+    else:
+        encoded = model.tokenizer(
+            [text], add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+        )
+        spans = encoded["offset_mapping"][0]
     # A tokenizer that makes other tokens without its special ones gives no spans to go by: one for all.
     return spans if len(spans) == count else [(0, len(text))] * count
 

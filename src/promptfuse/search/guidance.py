@@ -72,7 +72,9 @@ class Guidance:
         if method.transport == "none":
             return
         for name, term in objective.terms.items():
-            if term.has_gradient and not (isinstance(term, Fluency) and term.model is primary):
+            # At the end of a text, a fluency of the primary has no gradient, whatever context it is read in.
+            own = isinstance(term, Fluency) and term.lm.plain is primary.plain
+            if term.has_gradient and not own:
                 self.terms[name] = term
                 self.transports[name] = transport(primary, term.model, method.transport, method.subtokens)
                 self.gains[name] = Gain(method.gain, method.adapt_gain)
@@ -185,9 +187,9 @@ def fluency_share(objective: Objective, tokens: Tensor) -> Tensor:
 
 
 def own_fluency(objective: Objective) -> list[Fluency]:
-    """The fluency terms under the primary."""
+    """The fluency terms under the primary, behind the prefix or context that it reads."""
     terms = objective.terms.values()
-    return [term for term in terms if isinstance(term, Fluency) and term.model is objective.primary]
+    return [term for term in terms if isinstance(term, Fluency) and term.lm is objective.primary]
 
 
 def word_token(primary: CausalLM, word: str) -> int:
@@ -205,7 +207,10 @@ def word_token(primary: CausalLM, word: str) -> int:
 def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int) -> Transport:
     """The transport between two loaded models, made once and shared by all searches over them."""
     # With the primary: a table elsewhere would keep it, since a transport knows both its models.
+    # What stands before the texts changes nothing of it.
+    primary = primary.plain
     made: dict[tuple[int, str, int], tuple[Model, Transport]] = primary.__dict__.setdefault("_transports", {})
+    model = model.plain if isinstance(model, CausalLM) else model
     key = (id(model), kind, subtokens)
     if key not in made:
         found: Transport

@@ -47,6 +47,7 @@ class Search:
         strategy: which texts are gone on from.
         prefix: what every text begins with; part of the text that is judged. Blanks around it are cut
             off: a word brings the blank before it along.
+        glue: let the first new token go on with the prefix's last word; otherwise it begins a word.
         steps: the most steps; see ``Stopping``, also for the default.
         patience: stop when the best complete text has not changed for this many steps; see ``Stopping``.
         stopping: everything that ends a search, in place of ``steps`` and ``patience``.
@@ -73,6 +74,7 @@ class Search:
         strategy: Strategy | None = None,
         *,
         prefix: str = "",
+        glue: bool = False,
         steps: int | None = None,
         patience: int | None = None,
         stopping: Stopping | None = None,
@@ -95,7 +97,7 @@ class Search:
         self.method = method or AutoDAN()
         self.strategy = strategy or BeamSearch()
         self.constraints = constraints or Constraints()
-        self.prefix = prefix.strip()
+        self.prefix, self.glue = prefix.strip(), glue
         self.seed, self.batch_size, self.exact = seed, batch_size, exact
         self.callbacks = list(callbacks)
         self.round_trip = RoundTrip(self.objective)
@@ -119,7 +121,7 @@ class Search:
     def _begin_stage(self) -> tuple[Proposer, Selector]:
         seed = self.seed if self.stage == 0 else (self.seed, self.stage)
         setting = Setting(
-            self.objective, self.constraints, self.prefix, self.strategy.width, seed, self._keep
+            self.objective, self.constraints, self.prefix, self.strategy.width, seed, self._keep, self.glue
         )
         selector = make_selector(self.strategy, self.constraints.progress, self._keep)
         proposer = make_proposer(setting, self._methods[self.stage])
@@ -343,6 +345,7 @@ class Search:
             "stopping": asdict(self.stopping),
             **self.weighing.describe(),
             "prefix": self.prefix,
+            **({"glue": True} if self.glue else {}),
             "seed": self.seed,
         }
 

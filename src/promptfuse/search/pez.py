@@ -16,7 +16,7 @@ from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.search.methods import PEZ
 from promptfuse.search.proposer import EditProposer, Proposed, Setting
 from promptfuse.search.state import tensor_from_json, tensor_to_json
-from promptfuse.search.swaps import SwapEstimator, pulled
+from promptfuse.search.swaps import SwapEstimator, pulled, same_model
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -75,7 +75,7 @@ class PEZProposer(EditProposer):
 
     def _predicts(self) -> bool:
         return any(
-            isinstance(term, Fluency) and term.model is self.primary
+            isinstance(term, Fluency) and same_model(term.model, self.primary)
             for term in self.setting.objective.terms.values()
         )
 
@@ -147,7 +147,7 @@ class PEZProposer(EditProposer):
         whole: set[int] = set()
         while True:
             ids = [*prefix, *nearest]
-            text = self.primary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+            (text,) = self.primary.decode([ids])
             (again,) = self.primary.plain_ids([text])
             if again == ids:
                 return tuple(ids), text
@@ -170,7 +170,7 @@ class PEZProposer(EditProposer):
         for term in self.setting.objective.terms.values():
             if not term.has_gradient:
                 continue
-            if term.model is self.primary:
+            if same_model(term.model, self.primary):
                 found += term.weight * self._own(term, prompt.text, ids, spans)
             elif self.method.transport != "none":
                 gradient = text_gradient(term, prompt.text)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from promptfuse.adapters.words import word_starts
+from promptfuse.borders import glues, needs_blank, starts_word
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import CausalLM
 from promptfuse.objectives import Objective
@@ -23,6 +24,9 @@ from promptfuse.segments import encode_words
 
 _ALLOWED: WeakKeyDictionary[CausalLM, dict[Constraints, Tensor]] = WeakKeyDictionary()
 """Made once for all searches with a model: looking at each token takes longer than a step."""
+
+_FIRST: WeakKeyDictionary[CausalLM, dict[tuple[str, Constraints], Tensor]] = WeakKeyDictionary()
+"""See `Setting.first`; made once for all searches with a model."""
 
 
 def _allowed_tokens(primary: CausalLM, constraints: Constraints) -> Tensor:
@@ -56,7 +60,7 @@ def prefix_tokens(primary: CausalLM, prefix: str, constraints: Constraints) -> t
     if special := set(ids) & set(primary.tokenizer.all_special_ids):
         shown = primary.tokenizer.decode([min(special)])
         raise TextError(f"prefix {prefix!r}: {shown} is a special token of {primary.name}; leave it out")
-    text = primary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    (text,) = primary.decode([ids])
     if text != prefix:
         raise TextError(
             f"prefix {prefix!r}: {primary.name} reads it as {text!r}; use characters that it knows"
@@ -75,6 +79,7 @@ class Setting:
         width: how many texts the strategy goes on from.
         seed: of whatever is drawn; a method in a chain has its own.
         readable: whether every model reads a text back; others are not gone on from.
+        glue: whether the first token may go on with the prefix's last word.
     """
 
     objective: Objective
@@ -83,6 +88,7 @@ class Setting:
     width: int
     seed: int | tuple[int, ...]
     readable: Callable[[str], bool] = lambda text: True
+    glue: bool = False
 
     @property
     def primary(self) -> CausalLM:
@@ -96,10 +102,30 @@ class Setting:
     @cached_property
     def allowed(self) -> Tensor:
         """(vocabulary,), false at special tokens, unused rows and what the constraints forbid."""
-        made = _ALLOWED.setdefault(self.primary, {})
+        plain = self.primary.plain
+        made = _ALLOWED.setdefault(plain, {})
         if self.constraints not in made:
-            made[self.constraints] = _allowed_tokens(self.primary, self.constraints)
+            made[self.constraints] = _allowed_tokens(plain, self.constraints)
         return made[self.constraints]
+
+    @cached_property
+    def first(self) -> Tensor:
+        """(vocabulary,), those of ``allowed`` that may stand right behind the prefix."""
+        if self.glue or not self.prefix:
+            return self.allowed
+        made = _FIRST.setdefault(self.primary, {})
+        key = (self.prefix, self.constraints)
+        if key not in made:
+            usable: list[int] = self.allowed.nonzero()[:, 0].tolist()
+            texts = self.primary.decode([[*self.prefix_ids, token] for token in usable])
+            kept = [token for token, text in zip(usable, texts, strict=True) if self.leaves_prefix(text)]
+            made[key] = torch.zeros_like(self.allowed)
+            made[key][kept] = True
+        return made[key]
+
+    def leaves_prefix(self, text: str) -> bool:
+        """Whether a text goes on behind the prefix with a word of its own, or is the prefix alone."""
+        return self.glue or starts_word(self.prefix, text[len(self.prefix) :])
 
     @cached_property
     def whole_words(self) -> dict[int, str]:
@@ -259,11 +285,14 @@ class EditProposer(Proposer):
     def leaves_prefix(self, text: str) -> bool:
         """Whether the prefix's last word stands in a text as it is."""
         end = len(self.setting.prefix)
-        return end == 0 or not text[end : end + 1].isalnum()
+        return end == 0 or self.setting.glue or not glues(self.setting.prefix, text[end:])
 
     def behind_prefix(self, text: str) -> str:
         """A text put behind the prefix."""
-        return f"{self.setting.prefix} {text.strip()}" if self.setting.prefix else text
+        prefix = self.setting.prefix
+        if not prefix:
+            return text
+        return f"{prefix}{' ' if needs_blank(prefix) else ''}{text.strip()}"
 
     def random_texts(self, length: int, count: int, generator: np.random.Generator) -> list[str]:
         """Texts of random whole words behind the prefix, each of ``length`` tokens.
@@ -292,5 +321,5 @@ def with_nll(item: Hypothesis, primary: CausalLM) -> Hypothesis:
     if item.nll is not None:
         return item
     with torch.no_grad():
-        total, _ = primary.nll(primary.encode([item.text]))
+        total, _ = primary.content_nll(primary.encode([item.text]))
     return replace(item, nll=float(total))

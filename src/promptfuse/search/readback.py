@@ -26,7 +26,7 @@ class RoundTrip:
     """
 
     def __init__(self, objective: Objective) -> None:
-        found = [term.model for term in objective.terms.values() if term.has_model]
+        found = [term.reading_model for term in objective.terms.values() if term.has_model]
         self.models = list({id(model): model for model in found}.values())
         self._known: dict[str, bool] = {}
 
@@ -69,6 +69,8 @@ def pieces_of(model: Model) -> list[str | None]:
         For each id its text; None for added tokens and for tokens that are no whole characters. Nothing
         at all for other vocabularies.
     """
+    if isinstance(model, CausalLM):
+        model = model.plain
     if model not in _PIECES:
         _PIECES[model] = _find_pieces(model)
     return _PIECES[model]
@@ -105,7 +107,11 @@ def appended(
         For each pair the text that its ids decode to; None where that has other ids.
     """
     pieces = [] if any("\ufffd" in beam.text for beam in beams) else pieces_of(model)
-    known = [pieces[token] if token < len(pieces) else None for _, token in pairs]
+    # The first token behind a context may bring a blank that is no part of the text.
+    known = [
+        pieces[token] if token < len(pieces) and (beams[number].ids or not model.pending) else None
+        for number, token in pairs
+    ]
     rest = [
         (*beams[number].ids, token)
         for (number, token), piece in zip(pairs, known, strict=True)

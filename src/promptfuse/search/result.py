@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 
+from promptfuse.models import CausalLM
 from promptfuse.objectives import Objective
 from promptfuse.search.hypothesis import Hypothesis, Step
 from promptfuse.version import __version__
@@ -31,7 +32,8 @@ class Result:
         seconds: wall time of the search.
         seed: the seed of whatever was drawn.
         config: method, strategy and constraints.
-        models: name and fingerprint of each term's model.
+        models: name and fingerprint of each term's model; of a language model also ``start``, what stands
+            before every text.
         versions: of promptfuse and what computes under it.
     """
 
@@ -73,9 +75,11 @@ def versions() -> dict[str, str]:
 
 
 def describe_models(objective: Objective) -> dict[str, dict[str, str]]:
-    """Name and fingerprint of the model of each term that has one."""
-    return {
-        name: {"name": term.model.name, "fingerprint": term.model.fingerprint}
-        for name, term in objective.terms.items()
-        if term.has_model
-    }
+    """Name and fingerprint of the model of each term that has one, and a language model's start of texts."""
+    found = {}
+    for name, term in objective.terms.items():
+        if term.has_model:
+            found[name] = {"name": term.model.name, "fingerprint": term.model.fingerprint}
+            if isinstance(term.model, CausalLM):
+                found[name]["start"] = term.model.shown_start
+    return found

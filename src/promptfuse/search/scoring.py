@@ -14,6 +14,7 @@ from promptfuse.search.hypothesis import Hypothesis, Proposal
 def known_fluency(objective: Objective, proposals: Sequence[Proposal]) -> dict[str, Tensor]:
     """Losses that follow from the proposals' NLL, (proposals,) by term.
 
+    A term that reads texts behind a context has a model of its own for that, which is the primary or not.
     The primary's NLL of a text with one more token is known from its parent's distribution.
 
     Args:
@@ -29,7 +30,7 @@ def known_fluency(objective: Objective, proposals: Sequence[Proposal]) -> dict[s
     return {
         name: sums * term.per_nat(counts)
         for name, term in objective.terms.items()
-        if isinstance(term, Fluency) and term.model is primary and not term.prefix and not term.suffix
+        if isinstance(term, Fluency) and term.lm is primary and not term.suffix
     }
 
 

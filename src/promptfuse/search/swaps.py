@@ -10,7 +10,7 @@ from torch import Tensor
 
 from promptfuse.adapters import TProductTransport
 from promptfuse.errors import TextError
-from promptfuse.models import Model
+from promptfuse.models import CausalLM, Model
 from promptfuse.objectives import Fluency, Term
 from promptfuse.search.gradients import TextGradient, common_segments, text_gradient
 from promptfuse.search.guidance import transport
@@ -61,7 +61,7 @@ class SwapEstimator:
         for term in self.setting.objective.terms.values():
             if not term.has_gradient:
                 continue
-            if term.model is self.primary:
+            if same_model(term.model, self.primary):
                 change = self._own(term, text, ids, spans)
             elif self.kind == "none":
                 continue
@@ -90,10 +90,7 @@ class SwapEstimator:
         Raises:
             TextError: if they are not the tokens that the primary reads.
         """
-        encoded = self.primary.tokenizer(
-            [text], add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        spans: list[tuple[int, int]] = encoded["offset_mapping"][0]
+        spans = self.primary.spans(text)
         if len(spans) != len(ids):
             raise TextError(f"text {text!r}: {self.primary.name} does not read it as it was made")
         return spans
@@ -104,7 +101,7 @@ class SwapEstimator:
         table = self.primary.embedding_table
         found = torch.zeros(len(ids), len(table))
         for own, other in common_segments(text, spans, gradient.spans):
-            # A prefix of the term may make other tokens of the first word; those say nothing here.
+            # A prefix or context may make other tokens of the first word; those say nothing here.
             if gradient.ids[other.start : other.stop].tolist() != list(ids[own.start : own.stop]):
                 continue
             part = against_table(
@@ -188,6 +185,11 @@ class Lexicon:
         weight = torch.where(place == n - 1, share, torch.ones_like(share))
         terms = products[torch.where(last, place + n, place), self._subtoken] * weight
         return torch.zeros(len(self.tokens)).index_add(0, self._word, terms) - now
+
+
+def same_model(model: Model, primary: CausalLM) -> bool:
+    """Whether a term's model is the primary, whatever context either reads texts behind."""
+    return isinstance(model, CausalLM) and model.plain is primary.plain
 
 
 def against_table(gradient: Tensor, table: Tensor, ids: Sequence[int]) -> Tensor:

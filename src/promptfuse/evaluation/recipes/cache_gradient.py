@@ -204,7 +204,7 @@ class CacheGradientDecoder:
     def _likeliest(self, scores: Tensor, beam: _Beam, count: int) -> tuple[list[int], list[str]]:
         """The likeliest tokens that may stand behind a beam, and the texts that they make."""
         begun = beam.text.strip() != self.language.setting.prefix
-        allowed = self.language.usable if begun else self.language.inner
+        allowed = self.language.usable if begun else self.language.first
         scores = scores.masked_fill(~allowed, -torch.inf)
         # Some break a rule; rank enough to fill the number all the same.
         ranked: list[int] = scores.topk(min(2 * count + 16, int(allowed.sum()))).indices.tolist()

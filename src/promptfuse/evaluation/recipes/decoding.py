@@ -114,7 +114,7 @@ class Language:
     the tokenizer reads a text back to the tokens that made it.
 
     Args:
-        objective: the objective.
+        objective: the objective. What its fluency reads before a text stands before all that is decoded.
         prefix: what every caption begins with.
     """
 
@@ -144,15 +144,26 @@ class Language:
         return (self.setting.allowed & ~_marks(self.lm)[1]).to(self.lm.device)
 
     @property
+    def first(self) -> Tensor:
+        """(vocabulary,), true at tokens that may stand right behind the prefix."""
+        return (self.setting.first & ~_marks(self.lm)[1]).to(self.lm.device)
+
+    @property
     def usable(self) -> Tensor:
         """(vocabulary,), true at tokens that may stand within a sentence or end it."""
         return self.inner | (self.stops & (self.setting.allowed | _ended(self.lm)).to(self.lm.device))
 
     def texts(self, rows: Sequence[Sequence[int]]) -> list[str | None]:
         """Texts of rows without the begin-of-text token; None where one breaks a rule or has no word."""
+        setting = self.setting
         return [
-            text if text is not None and text.strip() and text.strip() != self.setting.prefix else None
-            for text in self.setting.decode(rows)
+            text
+            if text is not None
+            and text.strip()
+            and text.strip() != setting.prefix
+            and setting.leaves_prefix(text)
+            else None
+            for text in setting.decode(rows)
         ]
 
     def closed(self, row: Sequence[int]) -> tuple[list[int], bool]:

@@ -160,8 +160,9 @@ class GibbsSampler:
         """Rows with another token at a position, and their texts; the row as it stands is among them."""
         left = [*self.prefix, *row[:position]]
         scores = self.language.lm.next_log_probabilities([left])[0]
-        scores = scores.masked_fill(~self.language.inner, -torch.inf)
-        count = min(2 * self.recipe.top_k + 16, int(self.language.inner.sum()))
+        allowed = self.language.inner if position else self.language.first
+        scores = scores.masked_fill(~allowed, -torch.inf)
+        count = min(2 * self.recipe.top_k + 16, int(allowed.sum()))
         tokens: list[int] = scores.topk(count).indices.tolist()
         now = list(row[position : position + 1])
         rows = [

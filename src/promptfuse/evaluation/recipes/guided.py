@@ -73,7 +73,8 @@ class GuidedDecodingDescriber(Describer):
         language = Language(objective, preset.prefix)
         matcher = Matcher(objective, recipe.scale)
         reading = read(language.lm, torch.tensor([language.start], device=language.lm.device))
-        known = reading.hidden[0]
+        # The penalty is on repeating the text, not what the language model reads before it.
+        known = reading.hidden[0, -1 - len(language.setting.prefix_ids) :]
         row, text = list(language.setting.prefix_ids), preset.prefix.strip()
         complete = False
         for _ in range(recipe.steps or preset.steps):
@@ -116,7 +117,7 @@ class GuidedDecodingDescriber(Describer):
         holds it for the likeliest, and else left out.
         """
         begun = text.strip() != language.setting.prefix
-        allowed = language.usable if begun else language.inner
+        allowed = language.usable if begun else language.first
         scores = reading.log_probabilities[0].masked_fill(~allowed, -torch.inf)
         # Some break a rule; rank enough to fill the number all the same.
         count = min(2 * self.recipe.top_k + 16, int(allowed.sum()))

@@ -151,7 +151,7 @@ def sample(
     alive = torch.arange(count)
     for step in range(steps):
         # No text ends before it has begun.
-        allowed = usable if step and not whole else language.inner
+        allowed = language.first if not step else language.inner if whole else usable
         scores = reading.log_probabilities.masked_fill(~allowed, -torch.inf)
         tokens = _choose((scores / temperature).softmax(-1), top_p, generator)
         for number, token in zip(alive.tolist(), tokens.tolist(), strict=True):

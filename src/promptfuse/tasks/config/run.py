@@ -41,6 +41,7 @@ class RunConfig(Settings):
         constraints: rules for texts.
         stopping: when the search ends.
         prefix: what every text begins with.
+        glue: whether the first new token may go on with the prefix's last word.
         weights: ``given``, ``auto``, or importances by term; see ``Weighing``.
         scalarisation: ``weighted`` or ``chebyshev``.
         seed: of whatever is drawn.
@@ -56,6 +57,7 @@ class RunConfig(Settings):
     constraints: ConstraintsSettings = Field(default_factory=lambda: _no_settings("constraints"))
     stopping: StoppingSettings = Field(default_factory=lambda: _no_settings("stopping"))
     prefix: str = ""
+    glue: bool = False
     weights: Any = "given"
     scalarisation: Literal["weighted", "chebyshev"] = "weighted"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -158,6 +160,7 @@ class RunConfig(Settings):
             self.method.build(),
             self.strategy.build(),
             prefix=self.prefix,
+            glue=self.glue,
             stopping=self.stopping.build(),
             constraints=self.constraints.build(),
             weights=self.weights,
