@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.errors import ModelError, TextError
 from promptfuse.models.batching import bytes_per_token
+from promptfuse.models.finite import check_finite
 from promptfuse.models.packed import PACKED
 from promptfuse.models.prefix import (
     Branches,
@@ -76,7 +77,7 @@ class Model(ABC):
         name: the hub id or folder that it came from.
 
     Raises:
-        ModelError: if the tokenizer is not a fast one.
+        ModelError: if the tokenizer is not a fast one, or a weight is NaN or infinite.
     """
 
     kind: ClassVar[str]
@@ -91,6 +92,7 @@ class Model(ABC):
         # and the fingerprint must not depend on whether the tokenizer has been called before.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
+        check_finite(module, name)
         self.module = module.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name

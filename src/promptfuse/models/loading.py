@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.utils.tqdm import enable_progress_bars
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -21,10 +22,12 @@ from promptfuse.models.base import Model
 from promptfuse.models.causal import CausalLM
 from promptfuse.models.checkpoint import EMBEDDED, Checkpoint, locate
 from promptfuse.models.classifier import SequenceClassifier
+from promptfuse.models.finite import check_finite
 from promptfuse.models.image_text import ImageTextModel
 from promptfuse.models.peft_files import is_change, merge_peft
 from promptfuse.models.sentence import SentenceEncoder
 from promptfuse.models.sentence_files import Layout, read_layout
+from promptfuse.models.wrapping import check_module, split_processor, without_head
 
 __all__ = ["EMBEDDED", "load_model"]
 
@@ -39,28 +42,52 @@ _DECODER_TYPES = ("gpt_neox", "gpt_neox_japanese")
 """Causal whatever their ``is_decoder`` says, which is false unless it is set."""
 
 
+_NO_ROLE = "is no causal LM, image-text encoder, sequence classifier or sentence encoder"
+
+
 def load_model(
-    name: str | os.PathLike[str],
+    name: str | os.PathLike[str] | nn.Module,
     *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    tokenizer: Any = None,
+    processor: Any = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
 ) -> Model:
     """Load a causal LM, an image-text, sequence-classification or sentence encoder, as its config says.
 
-    A sentence encoder is a sentence-transformers model, or an encoder without a head for another task.
+    A sentence encoder is a sentence-transformers model, or an encoder without a head for another task. An
+    adapter of PEFT's in the folder, such as a LoRA, is merged into the weights, for which peft is needed.
+
+    The weights are frozen from then on: what is computed of them is kept. Where you change them all the
+    same, call ``clear_cache`` of the model before you go on.
 
     Args:
-        name: a Hugging Face id, a local folder, or ``mini-lm``, ``mini-clip``, ``mini-tone``.
-        device: where the parameters go.
-        dtype: the parameters' type.
+        name: a Hugging Face id, a local folder, or ``mini-lm``, ``mini-clip``, ``mini-tone``; or a model of
+            transformers that is loaded already, which is put into evaluation mode and takes no gradients
+            any more.
+        tokenizer: the fast tokenizer of a model that is loaded already; names bring their own.
+        processor: the image processor of an image-text model that is loaded already; a processor for images
+            and texts stands for the tokenizer too.
+        device: where the parameters go; by default the CPU, or where they are already.
+        dtype: the parameters' type; by default float32, or what it is already.
         trust_remote_code: run code that the model's repository brings; off unless you ask for it.
 
     Raises:
         ModelError: if the model cannot be found, reached or read, is of no supported kind, lacks a
-            fast tokenizer, or has parameters that its files do not hold.
+            fast tokenizer, has parameters that its files do not hold, weights that are NaN or infinite, or
+            an adapter that cannot be merged.
+        ConfigError: if there is no such device, or a tokenizer or processor is given with a name.
     """
-    check_device(device)
+    if device is not None:
+        check_device(device)
+    if not isinstance(name, str | os.PathLike):
+        return _wrap(name, *split_processor(tokenizer, processor), device, dtype)
+    if tokenizer is not None or processor is not None:
+        raise ConfigError(
+            f"{name}: brings its own tokenizer and processor; leave tokenizer and processor out, or give the "
+            "loaded model in the place of its name"
+        )
     found = locate(name)
     shown, options = found.name, {"trust_remote_code": trust_remote_code}
     with quiet(downloads=not found.local):
@@ -69,19 +96,48 @@ def load_model(
             tokenizer = _tokenizer(found.tokenizer, shown, options)
         with clear_errors(shown, "model"):
             module = _module(
-                _factory(role, config), found.weights, shown, dtype, options | _bare(role, config)
+                _factory(role, config),
+                found.weights,
+                shown,
+                dtype or torch.float32,
+                options | _bare(role, config),
             )
         for adapter in found.adapters:
             with clear_errors(shown, f"adapter of kind {adapter.kind}"):
                 module = merge_peft(module, adapter, shown)
-        module = module.to(device)
+        module = module.to(device or "cpu")
         if role is SentenceEncoder:
             return SentenceEncoder(module, tokenizer, shown, layout)
         if role is not ImageTextModel:
             return role(module, tokenizer, shown)
         with clear_errors(shown, "image processor"):
-            processor = transformers.AutoImageProcessor.from_pretrained(found.weights, **options)
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                found.weights, trust_remote_code=trust_remote_code
+            )
         return ImageTextModel(module, tokenizer, processor, shown)
+
+
+def _wrap(
+    module: Any, tokenizer: Any, processor: Any, device: str | torch.device | None, dtype: torch.dtype | None
+) -> Model:
+    """A model of a module that is loaded already; see ``load_model``."""
+    name = check_module(module, tokenizer)
+    role = _role(module.config, type(module).__name__)
+    if role is None or (role is ImageTextModel and not hasattr(module, "get_text_features")):
+        raise ModelError(f"{name}: {type(module).__name__} {_NO_ROLE}; load it by the class for its task")
+    if any(parameter.is_meta for parameter in module.parameters()):
+        check_finite(module, name)
+    if device is not None or dtype is not None:
+        module = module.to(device=device, dtype=dtype)
+    if role is SentenceEncoder:
+        return SentenceEncoder(without_head(module), tokenizer, name)
+    if role is not ImageTextModel:
+        return role(module, tokenizer, name)
+    if processor is None:
+        raise ModelError(
+            f"{name}: came without its image processor; add processor=AutoImageProcessor.from_pretrained(...)"
+        )
+    return ImageTextModel(module, tokenizer, processor, name)
 
 
 def read_config(found: Checkpoint, **options: Any) -> tuple[Any, type[Model], Layout | None]:
@@ -105,15 +161,20 @@ def read_config(found: Checkpoint, **options: Any) -> tuple[Any, type[Model], La
         role = SentenceEncoder if layout else role
     if role is None:
         raise ModelError(
-            f"{found.name}: {' '.join(config.architectures or ()) or config.model_type} is no causal LM, "
-            "image-text encoder, sequence classifier or sentence encoder; use a checkpoint of such a kind"
+            f"{found.name}: {' '.join(config.architectures or ()) or config.model_type} {_NO_ROLE}; "
+            "use a checkpoint of such a kind"
         )
     return config, role, layout
 
 
-def _role(config: Any) -> type[Model] | None:
-    """The kind of model that a configuration tells of; None if it is none that is known."""
-    architectures = config.architectures or ()
+def _role(config: Any, *architectures: str) -> type[Model] | None:
+    """The kind of model that a configuration tells of; None if it is none that is known.
+
+    Args:
+        config: the configuration.
+        architectures: the names of the model's classes, if they are not those that the configuration names.
+    """
+    architectures = architectures or tuple(config.architectures or ())
     if any("ForSequenceClassification" in name for name in architectures):
         return SequenceClassifier
     if config.model_type in _IMAGE_TEXT_TYPES:
