@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from promptfuse.models.base import Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes
 from promptfuse.models.photo_size import check_processed
 from promptfuse.models.prefix import Branches, Prefix
+from promptfuse.models.siglip import spell_as_trained
 from promptfuse.models.together import together
 from promptfuse.models.towers import TextTower
 
@@ -33,17 +35,26 @@ class ImageTextModel(Model):
         tokenizer: its fast tokenizer.
         processor: its image processor.
         name: the hub id or folder that it came from.
+        tokenizer_class: the class that the tokenizer's files name, where it is another one than the
+            tokenizer's own: SigLIP's says how texts are spelled.
     """
 
     kind = "image-text"
 
     def __init__(
-        self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, processor: Any, name: str
+        self,
+        module: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        processor: Any,
+        name: str,
+        tokenizer_class: str | None = None,
     ) -> None:
         super().__init__(module, tokenizer, name)
         self.processor = processor
         # SigLIP pools the last position and was trained on rows of full length only.
         self.full_rows = getattr(module.config, "model_type", "").startswith("siglip")
+        if self.full_rows:
+            spell_as_trained(tokenizer, tokenizer_class or "")
 
     @property
     def text_module(self) -> nn.Module:
@@ -118,9 +129,11 @@ class ImageTextModel(Model):
     def _features_of_several(self, asked: Sequence[Sequence[Image.Image]]) -> list[Tensor]:
         """Features of several searches' photos, in one go."""
         images = [image for several in asked for image in several]
-        pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
-        parameter = next(self.module.parameters())
-        pixels = pixels.to(device=self.device, dtype=parameter.dtype)
-        features = _pooled(self.module.get_image_features(pixel_values=pixels))
+        inputs = self.processor(images=list(images), return_tensors="pt")
+        # Some models take the patches of each photo's own shape, with what tells it.
+        known = inspect.signature(self.module.get_image_features).parameters
+        inputs = {key: value.to(self.device) for key, value in inputs.items() if key in known}
+        inputs["pixel_values"] = inputs["pixel_values"].to(next(self.module.parameters()).dtype)
+        features = _pooled(self.module.get_image_features(**inputs))
         found = functional.normalize(at_least_float32(features), dim=-1)
         return list(torch.split(found, [len(several) for several in asked]))

@@ -16,6 +16,7 @@ from huggingface_hub.utils.tqdm import enable_progress_bars
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from promptfuse.errors import ConfigError, ModelError, PromptfuseError
 from promptfuse.models.base import Model
@@ -31,7 +32,15 @@ from promptfuse.models.wrapping import check_module, split_processor, without_he
 
 __all__ = ["EMBEDDED", "load_model"]
 
-_IMAGE_TEXT_TYPES = ("clip", "siglip", "vision-text-dual-encoder", "chinese_clip", "altclip", "metaclip_2")
+_IMAGE_TEXT_TYPES = (
+    "clip",
+    "siglip",
+    "siglip2",
+    "vision-text-dual-encoder",
+    "chinese_clip",
+    "altclip",
+    "metaclip_2",
+)
 _T5_TYPES = ("t5", "mt5", "umt5")
 """Encoder-decoders whose encoder alone is a sentence encoder."""
 _ENCODER_TYPES = (
@@ -114,7 +123,8 @@ def load_model(
             processor = transformers.AutoImageProcessor.from_pretrained(
                 found.weights, trust_remote_code=trust_remote_code
             )
-        return ImageTextModel(module, tokenizer, processor, shown)
+        spelled = get_tokenizer_config(found.tokenizer).get("tokenizer_class")
+        return ImageTextModel(module, tokenizer, processor, shown, spelled)
 
 
 def _wrap(
