@@ -34,6 +34,15 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _identities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered of checkpoints that are gone tomorrow is not put into the user's cache folder."""
+    folder = tmp_path_factory.mktemp("identities")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("promptfuse.models.identity.cache_root", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A folder with the named tiny checkpoint; tests that damage it copy it first."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import platformdirs
+
 
 def at_home(path: str | os.PathLike[str]) -> Path:
     """A path with the home folder in the place of ``~``; as it is where there is no such user.
@@ -12,3 +14,8 @@ def at_home(path: str | os.PathLike[str]) -> Path:
     ``Path.expanduser`` raises for the latter, where all others see a file that is not there.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+def cache_root() -> Path:
+    """The folder of all that is cached: ``PROMPTFUSE_CACHE`` if it is set, else the user's cache folder."""
+    return at_home(os.environ.get("PROMPTFUSE_CACHE") or platformdirs.user_cache_dir("promptfuse"))

@@ -12,19 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 from dataclasses import asdict
 from pathlib import Path
-
-import platformdirs
 
 from promptfuse.adapters import files
 from promptfuse.adapters.adapter import Adapter
 from promptfuse.adapters.fit import PRESETS
 from promptfuse.adapters.protocols import EmbeddingModel, Progress
 from promptfuse.errors import AdapterError
-from promptfuse.paths import at_home
+from promptfuse.paths import cache_root
 
 LOGGER = logging.getLogger(__name__)
 """Where the notices go."""
@@ -35,8 +32,7 @@ _REVISION = 1
 
 def cache_folder() -> Path:
     """Where adapters are cached: ``PROMPTFUSE_CACHE`` if it is set, else the user's cache folder."""
-    root = os.environ.get("PROMPTFUSE_CACHE") or platformdirs.user_cache_dir("promptfuse")
-    return at_home(root) / "adapters"
+    return cache_root() / "adapters"
 
 
 def adapter_folder(model_a: EmbeddingModel, model_b: EmbeddingModel, preset: str = "default") -> Path:

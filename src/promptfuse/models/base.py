@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from promptfuse.errors import ModelError, TextError
 from promptfuse.models.batching import bytes_per_token
 from promptfuse.models.finite import check_finite
+from promptfuse.models.identity import DIGITS, Weights, digest, settings_of
 from promptfuse.models.packed import PACKED
 from promptfuse.models.prefix import (
     Branches,
@@ -96,6 +97,7 @@ class Model(ABC):
         self.module = module.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
+        self.weights = Weights(self.module)
 
     def forget(self) -> None:
         """Forget what was remembered of the texts read so far: memory is freed, results do not change.
@@ -145,12 +147,48 @@ class Model(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the embedding table and the tokenizer, first 16 hexadecimal digits."""
-        digest = hashlib.sha256()
+        """SHA-256 of the embedding table and the tokenizer, first 16 hexadecimal digits.
+
+        All that an adapter depends on. Models that differ elsewhere may share it; see ``identity``.
+        """
+        found = hashlib.sha256()
         table = self.embedding_table.to(device="cpu", dtype=torch.float32).contiguous()
-        digest.update(table.numpy().tobytes())
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
-        return digest.hexdigest()[:16]
+        found.update(table.numpy().tobytes())
+        found.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        return found.hexdigest()[:DIGITS]
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that decides what the model says, first 16 hexadecimal digits.
+
+        All weights and saved buffers with their types, the configuration, the tokenizer, and what else belongs
+        to a model of its kind, such as an image processor. Two models with the same identity are the same one,
+        wherever their files are.
+        """
+        return digest([self.weights.digest, self._settings])
+
+    @cached_property
+    def _settings(self) -> str:
+        """A checksum of the identity's parts but the weights."""
+        return digest(self.settings())
+
+    def settings(self) -> dict[str, Any]:
+        """What decides beside the weights what the model says, in plain values."""
+        tokenizer = self.tokenizer
+        config = getattr(self.module, "config", None)
+        return {
+            "kind": self.kind,
+            "module": type(self.module).__name__,
+            "config": settings_of(config.to_dict()) if config is not None else None,
+            "tokenizer": tokenizer.backend_tokenizer.to_str(),
+            "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+            "longest": int(tokenizer.model_max_length),
+            "chat_template": getattr(tokenizer, "chat_template", None),
+        }
+
+    def describe(self) -> dict[str, str]:
+        """Name, fingerprint and identity, as results and run folders have them."""
+        return {"name": self.name, "fingerprint": self.fingerprint, "identity": self.identity}
 
     @property
     def pad_id(self) -> int:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.models.base import Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes
+from promptfuse.models.identity import settings_of
 from promptfuse.models.photo_size import check_processed
 from promptfuse.models.prefix import Branches, Prefix
 from promptfuse.models.siglip import spell_as_trained
@@ -55,6 +56,11 @@ class ImageTextModel(Model):
         self.full_rows = getattr(module.config, "model_type", "").startswith("siglip")
         if self.full_rows:
             spell_as_trained(tokenizer, tokenizer_class or "")
+
+    def settings(self) -> dict[str, Any]:
+        """See ``Model.settings``; with the image processor's."""
+        processor = self.processor.to_dict() if hasattr(self.processor, "to_dict") else repr(self.processor)
+        return {**super().settings(), "processor": settings_of(processor)}
 
     @property
     def text_module(self) -> nn.Module:

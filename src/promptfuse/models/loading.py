@@ -24,6 +24,7 @@ from promptfuse.models.causal import CausalLM
 from promptfuse.models.checkpoint import EMBEDDED, Checkpoint, locate
 from promptfuse.models.classifier import SequenceClassifier
 from promptfuse.models.finite import check_finite
+from promptfuse.models.identity import Weights, list_files
 from promptfuse.models.image_text import ImageTextModel
 from promptfuse.models.peft_files import is_change, merge_peft
 from promptfuse.models.sentence import SentenceEncoder
@@ -103,6 +104,8 @@ def load_model(
         config, role, layout = read_config(found, **options)
         with clear_errors(shown, "tokenizer"):
             tokenizer = _tokenizer(found.tokenizer, shown, options)
+        # Before they are read, since they may change later; merged weights are not those of the files.
+        listing = None if found.adapters else list_files(str(found.weights))
         with clear_errors(shown, "model"):
             module = _module(
                 _factory(role, config),
@@ -115,16 +118,20 @@ def load_model(
             with clear_errors(shown, f"adapter of kind {adapter.kind}"):
                 module = merge_peft(module, adapter, shown)
         module = module.to(device or "cpu")
+        made: Model
         if role is SentenceEncoder:
-            return SentenceEncoder(module, tokenizer, shown, layout)
-        if role is not ImageTextModel:
-            return role(module, tokenizer, shown)
-        with clear_errors(shown, "image processor"):
-            processor = transformers.AutoImageProcessor.from_pretrained(
-                found.weights, trust_remote_code=trust_remote_code
-            )
-        spelled = get_tokenizer_config(found.tokenizer).get("tokenizer_class")
-        return ImageTextModel(module, tokenizer, processor, shown, spelled)
+            made = SentenceEncoder(module, tokenizer, shown, layout)
+        elif role is not ImageTextModel:
+            made = role(module, tokenizer, shown)
+        else:
+            with clear_errors(shown, "image processor"):
+                processor = transformers.AutoImageProcessor.from_pretrained(
+                    found.weights, trust_remote_code=trust_remote_code
+                )
+            spelled = get_tokenizer_config(found.tokenizer).get("tokenizer_class")
+            made = ImageTextModel(module, tokenizer, processor, shown, spelled)
+    made.weights = Weights(module, listing)
+    return made
 
 
 def _wrap(

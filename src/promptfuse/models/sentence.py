@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import normalizers
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.errors import TextError
 from promptfuse.models.base import Batch, Model, at_least_float32
+from promptfuse.models.identity import tensors_digest
 from promptfuse.models.sentence_files import Layout
 
 
@@ -47,6 +50,11 @@ class SentenceEncoder(Model):
             backend = tokenizer.backend_tokenizer
             parts = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
             backend.normalizer = normalizers.Sequence(parts)
+
+    def settings(self) -> dict[str, Any]:
+        """See ``Model.settings``; with the pooling and what is behind it."""
+        head = {"layers": str(self.head), "weights": tensors_digest(self.head.state_dict().items())}
+        return {**super().settings(), "pooling": list(self.pooling), "head": head}
 
     @property
     def text_module(self) -> nn.Module:

@@ -103,7 +103,7 @@ class Term(ABC):
         """What decides the losses, in plain values."""
         return {
             "kind": type(self).__name__,
-            **({"model": self.model.fingerprint} if self.has_model else {}),
+            **({"model": self.model.identity} if self.has_model else {}),
             "weight": self.weight,
             "prefix": self.prefix,
             "suffix": self.suffix,

@@ -117,9 +117,7 @@ class TextSimilarity(_Similarity):
 
     def describe(self) -> dict[str, Any]:
         """See ``Term.describe``."""
-        # The fingerprint is of the embeddings, which differently pooled encoders may share.
-        pooling = {"pooling": list(self.model.pooling)} if isinstance(self.model, SentenceEncoder) else {}
-        return {**super().describe(), **pooling, "targets": self.targets}
+        return {**super().describe(), "targets": self.targets}
 
     @property
     def encoder(self) -> SentenceEncoder | ImageTextModel:

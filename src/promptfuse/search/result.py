@@ -32,8 +32,13 @@ class Result:
         seconds: wall time of the search.
         seed: the seed of whatever was drawn.
         config: method, strategy and constraints.
+<<<<<<< HEAD
         models: name and fingerprint of each term's model; of a language model also ``start``, what stands
             before every text.
+=======
+        models: name, fingerprint (of embedding table and tokenizer) and identity (of all weights and settings) of
+            each term's model.
+>>>>>>> eed7296 (feat: a model's identity covers all weights, configuration, tokenizer and processor; resuming, manifests, workers and reports go by it)
         versions: of promptfuse and what computes under it.
     """
 
@@ -75,6 +80,7 @@ def versions() -> dict[str, str]:
 
 
 def describe_models(objective: Objective) -> dict[str, dict[str, str]]:
+<<<<<<< HEAD
     """Name and fingerprint of the model of each term that has one, and a language model's start of texts."""
     found = {}
     for name, term in objective.terms.items():
@@ -83,3 +89,7 @@ def describe_models(objective: Objective) -> dict[str, dict[str, str]]:
             if isinstance(term.model, CausalLM):
                 found[name]["start"] = term.model.shown_start
     return found
+=======
+    """Name, fingerprint and identity of the model of each term that has one."""
+    return {name: term.model.describe() for name, term in objective.terms.items() if term.has_model}
+>>>>>>> eed7296 (feat: a model's identity covers all weights, configuration, tokenizer and processor; resuming, manifests, workers and reports go by it)

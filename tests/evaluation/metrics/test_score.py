@@ -50,25 +50,24 @@ def test_all_models_judge(system, written):
     assert all(isinstance(one, Score) and one.n == 6 for one in found.metrics.values())
     assert found.metrics["perplexity_word"].better == "lower"
     assert found.models == {
-        "judge": {"name": "mini-clip", "fingerprint": judge.fingerprint},
-        "lm": {"name": "mini-lm", "fingerprint": lm.fingerprint},
-        "classifier": {"name": "mini-tone", "fingerprint": tone.fingerprint},
+        role: {"name": model.name, "fingerprint": model.fingerprint, "identity": model.identity}
+        for role, model in (("judge", judge), ("lm", lm), ("classifier", tone))
     }
     assert found.tokenizer == ""
     assert not found.judge_is_searched
 
 
-@pytest.mark.parametrize("searched", [True, False])
+@pytest.mark.parametrize("searched", ["identity", "fingerprint", None])
 def test_a_judge_that_was_searched_with_is_told(system, written, searched):
     judge = load_model("mini-clip")
     images = dict(zip(system, PHOTOS, strict=True))
     found = score(
         system, written, metrics=["clipscore"], images=images, clip=judge,
-        searched=["0123456789abcdef", *([judge.fingerprint] if searched else [])],
+        searched=["0123456789abcdef", *([getattr(judge, searched)] if searched else [])],
     )  # fmt: skip
-    assert found.judge_is_searched is searched
-    assert any("mini-clip" in notice and "searched with" in notice for notice in found.notices) is searched
-    assert found.to_dict()["judge_is_searched"] is searched
+    assert found.judge_is_searched is bool(searched)
+    assert any("mini-clip" in notice and "searched with" in notice for notice in found.notices) is bool(searched)
+    assert found.to_dict()["judge_is_searched"] is bool(searched)
 
 
 def test_other_models_that_were_searched_with_are_told_too(system, written):

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import platformdirs
 
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
 from promptfuse.evaluation.metrics.java import JavaError, find_java, package_folder, run_java
-from promptfuse.paths import at_home
+from promptfuse.paths import cache_root
 
 NO_JAVA = "no java command found; install a Java runtime, version 8 or later"
 
@@ -184,8 +183,7 @@ def _spice(
         {"image_id": number, "test": text, "refs": list(several)}
         for number, (text, several) in enumerate(zip(texts, references, strict=True))
     ]
-    root = os.environ.get("PROMPTFUSE_CACHE") or platformdirs.user_cache_dir("promptfuse")
-    cache = at_home(root) / "spice"
+    cache = cache_root() / "spice"
     with tempfile.TemporaryDirectory(prefix="promptfuse-") as place:
         given, found = Path(place) / "captions.json", Path(place) / "scores.json"
         given.write_text(json.dumps(asked), encoding="utf-8")

@@ -33,7 +33,7 @@ class Predicted:
         images: paths of the photos, of a run's predictions.
         costs: what each photo took, by name and id, of a run's predictions.
         failed: photos that have no caption, with the reason, by id.
-        searched: fingerprints of the models that a run searched with.
+        searched: identities of the models that a run searched with; fingerprints where it has none.
     """
 
     texts: dict[str, str] = field(default_factory=dict)
@@ -195,7 +195,7 @@ def _of_run(file: Path) -> Predicted:
     found = Predicted(costs={"seconds": {}, "exact_evaluations": {}})
     for number, line in enumerate(read_predictions(file), 1):
         _add_line(found, line, f"{file}: line {number}")
-    found.searched = _fingerprints(file.parent / MANIFEST)
+    found.searched = _searched_with(file.parent / MANIFEST)
     return found
 
 
@@ -207,11 +207,11 @@ def _add_line(found: Predicted, line: Prediction, place: str) -> None:
     found.costs["exact_evaluations"][line.id] = float(line.exact_evaluations)
 
 
-def _fingerprints(manifest: Path) -> tuple[str, ...]:
-    """Of the models that a run's manifest names; none where it does not."""
+def _searched_with(manifest: Path) -> tuple[str, ...]:
+    """What tells the models that a run's manifest names; nothing where it does not."""
     try:
         models = json.loads(manifest.read_text(encoding="utf-8"))["models"].values()
-        return tuple(str(model["fingerprint"]) for model in models)
+        return tuple(str(model.get("identity") or model["fingerprint"]) for model in models)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()
 

@@ -50,7 +50,8 @@ def score(
         lm: causal language model that judges.
         classifier: classifier that judges.
         label: which of its labels the captions should have.
-        searched: fingerprints of the models that the captions were searched with.
+        searched: identities of the models that the captions were searched with; of runs that have none yet,
+            fingerprints.
         costs: what each photo took, by name and id, such as ``seconds``; their means become columns.
         tokenizer: ``stanford``, ``python``, or ``auto`` for the first where there is Java.
         seed: of the bootstrap and of what metrics draw.
@@ -78,12 +79,12 @@ def score(
         values = [each.get(id_, math.nan) for id_ in captions.ids]
         found.append(mean(name, name.replace("_", " "), "lower", values))
     models = {
-        role: {"name": model.name, "fingerprint": model.fingerprint}
+        role: model.describe()
         for role, model in (("judge", clip), ("lm", lm), ("classifier", classifier))
         if model is not None
     }
     known = set(searched)
-    favoured = [role for role, model in models.items() if model["fingerprint"] in known]
+    favoured = [role for role, model in models.items() if known & {model["identity"], model["fingerprint"]}]
     notices += [_favoured(role, models[role]["name"]) for role in favoured]
     tokens = captions.tokens if "tokens" in captions.__dict__ else None
     if tokens is not None and tokens.reason:

@@ -131,11 +131,8 @@ class Describer(ABC):
         self.captioner.forget()
 
     def models(self) -> dict[str, dict[str, str]]:
-        """Name and fingerprint of each model in use, by role; after ``load``."""
-        return {
-            role: {"name": model.name, "fingerprint": model.fingerprint}
-            for role, model in self.captioner.loaded().items()
-        }
+        """Name, fingerprint and identity of each model in use, by role; after ``load``."""
+        return {role: model.describe() for role, model in self.captioner.loaded().items()}
 
     def objective(self, image: ImageLike) -> Objective:
         """The objective of a photo. It does not depend on what is in flight, not even by rounding.

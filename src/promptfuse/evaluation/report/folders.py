@@ -43,12 +43,18 @@ class Run:
 
     @property
     def models(self) -> dict[str, dict[str, str]]:
-        """Name and fingerprint of each model that was searched with, by role."""
+        """Name, fingerprint and identity of each model that was searched with, by role; empty if not known."""
         found = {role: mapping(model) for role, model in mapping(self.manifest.get("models")).items()}
         return {
-            role: {key: str(model.get(key, "")) for key in ("name", "fingerprint")}
+            role: {key: str(model.get(key, "")) for key in ("name", "fingerprint", "identity")}
             for role, model in found.items()
         }
+
+    @property
+    def sessions(self) -> list[Mapping[str, Any]]:
+        """What the manifest tells of each stretch of work on the run."""
+        found = self.manifest.get("sessions")
+        return [mapping(session) for session in found] if isinstance(found, list) else []
 
     @property
     def labels(self) -> list[str]:

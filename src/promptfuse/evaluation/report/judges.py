@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.report.folders import Run
+from promptfuse.evaluation.report.folders import Run, mapping
 
 if TYPE_CHECKING:
     from promptfuse.models import Model, SequenceClassifier
@@ -91,17 +91,51 @@ def labels_of(runs: Sequence[Run], judges: Judges) -> tuple[str, ...]:
 
 def warnings(runs: Sequence[Run], judges: Judges) -> list[str]:
     """What may mislead a reader about the models of runs, a line each."""
-    return [*_different_models(runs), *_searched_judges(runs, judges)]
+    return [*_different_models(runs), *_mixed_models(runs), *_searched_judges(runs, judges)]
 
 
 def _different_models(runs: Sequence[Run]) -> Iterator[str]:
     """A line for each role that runs have different models in: their losses do not compare."""
     for role in dict.fromkeys(role for run in runs for role in run.models):
-        found = {model["fingerprint"]: model["name"] for run in runs if (model := run.models.get(role))}
+        given = [model for run in runs if (model := run.models.get(role))]
+        whole = all(model["identity"] for model in given)
+        found = {model["identity" if whole else "fingerprint"]: model for model in given}
         if len(found) > 1:
             yield (
-                f"The runs have different models as {role} ({', '.join(found.values())}): "
+                f"The runs have different models as {role} ({_told_apart(list(found.values()))}): "
                 "their losses by it do not compare."
+            )
+        elif not whole and any(model["identity"] for model in given):
+            yield (
+                f"Whether the runs have the same model as {role} ({given[0]['name']}) cannot be told: an earlier "
+                "version recorded no more than its embeddings and tokenizer."
+            )
+
+
+def _told_apart(models: Sequence[Mapping[str, str]]) -> str:
+    """The models' names, with their checksums where names are the same."""
+    names = [model["name"] for model in models]
+    if len(set(names)) == len(names):
+        return ", ".join(names)
+    return ", ".join(f"{model['name']} {model['identity'] or model['fingerprint']}" for model in models)
+
+
+def _mixed_models(runs: Sequence[Run]) -> Iterator[str]:
+    """A line for each run whose captions are, or may be, from different models."""
+    for run in runs:
+        sessions = [mapping(session.get("models")) for session in run.sessions]
+        known = [models for models in sessions if any(models.values())]
+        roles = dict.fromkeys(role for models in known for role in models)
+        mixed = [role for role in roles if len({str(models.get(role, "")) for models in known}) > 1]
+        if mixed:
+            yield (
+                f"The captions of {run.name} were found with different models as {', '.join(mixed)}, one behind the "
+                "other: its numbers are of no single system."
+            )
+        elif len(sessions) > 1 and len(known) < len(sessions) and run.models:
+            yield (
+                f"{run.name} was resumed by an earlier version, which compared no more than its models' "
+                "embeddings and tokenizers: whether all its captions are by the same models cannot be told."
             )
 
 
@@ -111,7 +145,8 @@ def _searched_judges(runs: Sequence[Run], judges: Judges) -> Iterator[str]:
         names = [
             run.name
             for run in runs
-            if model.fingerprint in {found["fingerprint"] for found in run.models.values()}
+            if {model.identity, model.fingerprint}
+            & {found["identity"] or found["fingerprint"] for found in run.models.values()}
         ]
         if names:
             yield (

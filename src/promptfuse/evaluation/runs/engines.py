@@ -24,7 +24,7 @@ class Engine(Protocol):
     """Computes groups, wherever that is."""
 
     def load(self) -> dict[str, dict[str, str]]:
-        """Load the models; name and fingerprint of each, by role."""
+        """Load the models; name, fingerprint and identity of each, by role."""
 
     def run(self, groups: Sequence[Group], on_line: OnLine, on_group: OnGroup) -> None:
         """Describe groups.

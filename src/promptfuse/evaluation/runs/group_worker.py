@@ -21,7 +21,7 @@ from promptfuse.evaluation.runs.groups import (
 from promptfuse.memory import keep_memory_flat
 
 Models = dict[str, dict[str, str]]
-"""Name and fingerprint of each model, by role."""
+"""Name, fingerprint and identity of each model, by role."""
 
 
 def models_of(recipe: Recipe) -> Models:
@@ -38,7 +38,7 @@ class GroupWorker:
         recipe: settings of the recipe.
         device: where the models go.
         threads: that torch uses.
-        models: name and fingerprint of each, as the run's manifest has them.
+        models: name, fingerprint and identity of each, as the run's manifest has them.
     """
 
     def __init__(self, recipe: dict[str, Any], device: str, threads: int, models: Models) -> None:

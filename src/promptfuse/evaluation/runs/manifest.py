@@ -30,6 +30,7 @@ class Session:
         engine: ``local`` or ``ray``, with its workers and what each may use.
         device: where the models were.
         photos: how many were done.
+        models: the identity of each, by role.
         seconds: time since the first photo was begun.
         work_seconds: time that all workers spent on photos.
         peak_memory_bytes: the largest resident size of a process that computed.
@@ -42,6 +43,7 @@ class Session:
     engine: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     photos: int = 0
+    models: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     work_seconds: float = 0.0
     peak_memory_bytes: int = 0
@@ -61,7 +63,7 @@ class Manifest:
         in_flight: photos that share their forward passes.
         threads: of each process.
         preset: the numbers behind the recipe's preset, which may be others in another version.
-        models: name and fingerprint of each, by role.
+        models: name, fingerprint and identity of each, by role.
         photos: how many there are.
         done: how many have their line.
         failed: how many of those have no caption.
@@ -146,6 +148,11 @@ def require_same(folder: Path, before: Manifest, current: Manifest) -> None:
             "give another folder, or the file as it was"
         )
     loaded = bool(current.models and before.models)
+    if loaded and not all(model.get("identity") for model in before.models.values()):
+        raise ConfigError(
+            f"run folder {folder}: begun by an earlier version, which did not record all weights of its models, so "
+            "whether these are the same cannot be told; give another folder"
+        )
     fixed = [key for key in FIXED if key != "models" or loaded]
     was, given = ({key: getattr(one, key) for key in fixed} for one in (before, current))
     require_same_values(folder, was, given)

@@ -11,14 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import platformdirs
-
 from promptfuse.addresses import is_address
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.run_files import LINES, MANIFEST
 from promptfuse.evaluation.runs.journal import lock_folder
 from promptfuse.evaluation.runs.manifest import read_manifest
-from promptfuse.paths import at_home
+from promptfuse.paths import cache_root
 
 
 class LocalOutput:
@@ -52,9 +50,8 @@ class RemoteOutput(LocalOutput):
     """
 
     def __init__(self, address: str, every: float = 60.0) -> None:
-        root = os.environ.get("PROMPTFUSE_CACHE") or platformdirs.user_cache_dir("promptfuse")
         name = hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:24]
-        super().__init__(at_home(root) / "runs" / name)
+        super().__init__(cache_root() / "runs" / name)
         self.address, self.every = address.rstrip("/"), every
         self._pushed = time.monotonic()
 

@@ -180,6 +180,8 @@ class _Run:
             self.output.push(at_once=True)  # A copy to an address may have been cut short.
             self.on_progress(self.progress())
             return self.progress()
+        models = self.manifest.models.items()
+        self.session.models = {role: model.get("identity", "") for role, model in models}
         self.manifest.sessions.append(self.session)
         self._write()
         self.output.push(at_once=True)
