@@ -77,7 +77,7 @@ def fit(
         with progress_bar(f"{a} -> {b}: words") as progress:
             corpus = english_words() if words == [Path("english")] else words or None
             adapter = Adapter.fit(model_a, model_b, preset, corpus, progress)
-        adapter.save_pretrained(folder)
+        adapter.save(folder, own=out is None)
         _show(adapter, folder, as_json)
 
 

@@ -143,7 +143,7 @@ def _run(config: Path, settings: RunConfig, trace: Path | None, allow_code: bool
     from promptfuse.whole_files import check_target
 
     if trace is not None:
-        check_target(trace)
+        check_target(trace, [config, *settings.photos()], (".html", ".htm"))
     if settings.run_dir is not None:
         claim_folder(Path(settings.run_dir), settings)
     with _display(config.name) as display:

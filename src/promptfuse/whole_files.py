@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,8 +31,30 @@ def write_whole(path: Path, text: str) -> None:
             part.unlink(missing_ok=True)
 
 
+_OWN = re.compile(
+    rb"<!doctype html>(?=.*<(meta name=\"generator\" content=\"|footer>)promptfuse\b)"  # A page.
+    rb"|run,metric,title,"  # Tables, as CSV, Markdown and LaTeX.
+    rb"|(% )?[\d,]+ photos\. "
+    rb"|\{\"id\": [^\n]*, \"text\": \"[^\n]*\"\}\n",  # Values of captions.
+    re.DOTALL,
+)
+"""How the files begin that the commands write."""
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is empty, or looks as if a command of promptfuse had written it.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    found = path.read_bytes()
+    return not found.strip() or _OWN.match(found) is not None
+
+
 def check_target(path: Path, inputs: Iterable[str | Path] = (), suffixes: Sequence[str] = ()) -> None:
     """Look at a file that is to be written, before any work is done for it.
+
+    Only what a command of promptfuse wrote is replaced.
 
     Args:
         path: the file.
@@ -49,3 +72,7 @@ def check_target(path: Path, inputs: Iterable[str | Path] = (), suffixes: Sequen
         raise ConfigError(f"{path}: is written as {suffixes[0]}; give a name that ends so")
     if path.resolve() in [Path(given).resolve() for given in inputs]:
         raise ConfigError(f"{path}: is one of the files that are read; give another name")
+    if path.exists() and not is_own(path):
+        raise ConfigError(
+            f"{path}: is there already, and promptfuse did not write it; give another name, or move it away"
+        )

@@ -127,15 +127,19 @@ class Adapter:
                 )
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write the adapter to a folder, as safetensors and JSON.
+        """Write the adapter to a folder, as safetensors and JSON; an adapter that is there is replaced.
 
         Raises:
-            AdapterError: if the folder cannot be written to.
+            AdapterError: if the folder cannot be written to, or has an ``adapter.json`` that is no adapter's.
         """
+        self.save(Path(folder))
+
+    def save(self, folder: Path, *, own: bool = False) -> None:
+        """``save_pretrained``; into a folder of nobody else's, damaged files are replaced, too."""
         tensors = {f"map.{n}": g for n, g in self.maps.by_length.items()}
         tensors["positional"] = self.maps.positional
         description = {"fingerprints": list(self.fingerprints), "report": self._report.to_json()}
-        files.write(Path(folder), tensors, description)
+        files.write(folder, tensors, description, own=own)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> Adapter:

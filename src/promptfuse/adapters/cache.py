@@ -102,7 +102,7 @@ def load_or_fit(
     if adapter is None:
         adapter = Adapter.fit(model_a, model_b, preset, progress=progress)
         try:
-            adapter.save_pretrained(folder)
+            adapter.save(folder, own=True)
         except AdapterError as error:
             LOGGER.warning("%s", f"{error}; it is used without being cached")
     return adapter

@@ -27,12 +27,22 @@ FORMAT = 1
 _INDEX = "adapter.json"
 
 
-def write(folder: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+def write(
+    folder: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any], *, own: bool = False
+) -> None:
     """Write an adapter; one that is there already is replaced.
 
+    Args:
+        folder: where to; made if it is not there.
+        tensors: the maps.
+        description: what the index tells of them.
+        own: whether nobody else puts files into the folder, so that damaged ones are replaced, too.
+
     Raises:
-        AdapterError: if the folder cannot be written to.
+        AdapterError: if the folder cannot be written to, or has a file that would be replaced and is no
+            adapter's.
     """
+    _check_ours(folder, own)
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     maps = f"maps-{secrets.token_hex(8)}.safetensors"
     checksum = _checksum(data, description)
@@ -48,6 +58,22 @@ def write(folder: Path, tensors: Mapping[str, Tensor], description: Mapping[str,
         raise AdapterError(
             f"cannot write the adapter to {str(folder)!r}: {error.strerror or error}"
         ) from error
+
+
+def _check_ours(folder: Path, own: bool) -> None:
+    """Raise ``AdapterError`` for an index that no adapter has."""
+    if own or not (folder / _INDEX).exists():
+        return
+    try:
+        found = json.loads((folder / _INDEX).read_bytes())
+        if found.keys() >= {"format", "maps", "sha256", "description"}:
+            return
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise AdapterError(
+        f"cannot write the adapter to {str(folder)!r}: its {_INDEX} is no adapter's and would be replaced; "
+        "give another folder"
+    )
 
 
 def present(folder: Path) -> bool:

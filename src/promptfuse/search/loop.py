@@ -24,7 +24,8 @@ from promptfuse.search.readback import RoundTrip
 from promptfuse.search.registry import make_proposer
 from promptfuse.search.result import Result, describe_models
 from promptfuse.search.scoring import hypotheses, known_fluency
-from promptfuse.search.state import RunFolder, given
+from promptfuse.search.resume import require_resumable
+from promptfuse.search.state import RunFolder
 from promptfuse.search.stopping import Stopping, shared_out, stopping_of
 from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
 from promptfuse.search.weighing import Scalarisation, Weighing, Weights
@@ -116,7 +117,10 @@ class Search:
         self._fallback: Hypothesis | None = None
         self.run_folder = RunFolder(run_dir) if run_dir is not None else None
         if self.run_folder is not None and (saved := self.run_folder.load()) is not None:
-            self.load_state_dict(saved)
+            try:
+                self.load_state_dict(saved)
+            except ConfigError as error:
+                raise ConfigError(f"run folder {str(self.run_folder.path)!r}: {error}") from None
 
     def _begin_stage(self) -> tuple[Proposer, Selector]:
         seed = self.seed if self.stage == 0 else (self.seed, self.stage)
@@ -192,6 +196,8 @@ class Search:
             return self._step()
 
     def _step(self) -> Step:
+        if self.run_folder is not None and not self.history:
+            self.run_folder.begin(self.state_dict())
         started = time.perf_counter()
         best_before = self.finished.best()
         proposals, ended = self.proposer.propose(self.beams)
@@ -352,6 +358,7 @@ class Search:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed search needs to end in the same result; JSON values."""
         return {
+            "format": 2,
             "config": self.config,
             "objective": self._described,
             "beams": [item.to_dict() for item in self.beams],
@@ -372,13 +379,16 @@ class Search:
         """Go on where ``state_dict`` was taken.
 
         Raises:
-            ConfigError: if the state belongs to other settings or models.
+            ConfigError: if the state belongs to other settings or models, which the message names. Limits, such
+                as the most steps, may be others where the search would have come as far with them.
         """
-        for key, own in (("config", self.config), ("objective", self._described)):
-            if given(state[key]) != given(own):
-                raise ConfigError(
-                    f"the saved search has another {key}; resume with the settings it was made with"
-                )
+        try:
+            require_resumable(state, self.config, self._described)
+            self._restore(state)
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError):
+            raise ConfigError("the saved search is damaged or of another version; begin anew") from None
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.stage = state["stage"]
         self.proposer, self.selector = self._begin_stage()
         self.beams = [Hypothesis.from_dict(item) for item in state["beams"]]

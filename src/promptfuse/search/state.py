@@ -14,6 +14,7 @@ from torch import Tensor
 
 from promptfuse.errors import ConfigError
 from promptfuse.search.hypothesis import Step
+from promptfuse.whole_files import write_whole
 
 
 def tensor_to_json(tensor: Tensor) -> dict[str, Any]:
@@ -41,9 +42,11 @@ def given(value: Any) -> Any:
 class RunFolder:
     """The folder of one search.
 
-    ``history.jsonl`` has a line for each step, ``state.json`` what a resumed search needs besides. The
-    line is written first and the state put in place by a rename, so whenever the process dies the state
-    is whole, and at most one line is ahead of it; that line is cut off when the search is resumed.
+    ``history.jsonl`` has a line for each step, ``state.json`` what a resumed search needs besides. A first state
+    is there before the first line, a step's line is written before its state, and the state is put in place by
+    a rename. So whenever the process dies the state is whole, at most one line is ahead of it, and a history
+    without a state is not ours. The line that is ahead is cut off when the search takes its next step; nothing
+    else that is found in the folder is removed or replaced.
 
     Args:
         path: the folder; made if it is not there.
@@ -56,6 +59,7 @@ class RunFolder:
         self.path = Path(path)
         self.history_path = self.path / "history.jsonl"
         self.state_path = self.path / "state.json"
+        self._ahead_of: int | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -64,24 +68,37 @@ class RunFolder:
             ) from None
 
     def load(self) -> dict[str, Any] | None:
-        """The state with its history, None if no step was saved yet; lines ahead of it are cut off."""
+        """The state with its history; None if no search was begun here yet.
+
+        Raises:
+            ConfigError: if files of these names are there that no search wrote, or that are damaged.
+        """
         if not self.state_path.exists():
-            self.history_path.unlink(missing_ok=True)
+            if self.history_path.exists() and (not self.history_path.is_file() or self.history_path.stat().st_size):
+                raise ConfigError(
+                    f"run folder {str(self.path)!r}: it has a {self.history_path.name} but no "
+                    f"{self.state_path.name}, so no search wrote it; give another folder"
+                )
             return None
         try:
             state: dict[str, Any] = json.loads(self.state_path.read_text(encoding="utf-8"))
             count = state.pop("history_length")
-            lines = []
-            if count:
-                lines = self.history_path.read_bytes().splitlines(keepends=True)[:count]
+            whole = self.history_path.read_bytes() if count or self.history_path.exists() else b""
+            lines = whole.splitlines(keepends=True)[:count]
             state["history"] = [json.loads(line) for line in lines]
+            numbers = [Step.from_dict(step).number for step in state["history"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise self._damaged() from None
-        if len(lines) != count:
+        length = sum(map(len, lines))
+        if numbers != list(range(1, count + 1)) or not _is_next(whole[length:], count + 1):
             raise self._damaged()
-        if self.history_path.exists():
-            os.truncate(self.history_path, sum(map(len, lines)))
+        self._ahead_of = length if len(whole) > length else None
         return state
+
+    def begin(self, state: dict[str, Any]) -> None:
+        """Write the state of a search that has taken no step yet, if there is none: the folder is its own."""
+        if not self.state_path.exists():
+            self._write(state, 0)
 
     def save(self, step: Step, state: dict[str, Any]) -> None:
         """Add a step's line, then replace the state.
@@ -90,19 +107,25 @@ class RunFolder:
             step: the step just taken.
             state: the search's state; its history is left out, since the lines hold it.
         """
+        if self._ahead_of is not None:
+            os.truncate(self.history_path, self._ahead_of)
+            self._ahead_of = None
         with self.history_path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(step.to_dict(), ensure_ascii=False) + "\n")
             stream.flush()
-        state = {key: value for key, value in state.items() if key != "history"}
-        state["history_length"] = step.number
-        part = self.state_path.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as stream:
-            json.dump(state, stream, ensure_ascii=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(self.state_path)
+        self._write(state, step.number)
+
+    def _write(self, state: dict[str, Any], length: int) -> None:
+        values = {key: value for key, value in state.items() if key != "history"}
+        write_whole(self.state_path, json.dumps({**values, "history_length": length}, ensure_ascii=False))
 
     def _damaged(self) -> ConfigError:
         return ConfigError(
-            f"run folder {str(self.path)!r}: its files are damaged; delete it or give another folder"
+            f"run folder {str(self.path)!r}: its files are damaged, or not those of a search; give another folder"
         )
+
+
+def _is_next(rest: bytes, number: int) -> bool:
+    """Whether bytes are nothing, or the line of a step with this number, whole or cut off."""
+    begin = f'{{"number": {number}, '.encode()
+    return rest[: len(begin)] == begin[: len(rest)] and b"\n" not in rest[:-1]

@@ -43,6 +43,7 @@ def write_document(path: Path, title: str, header: str, body: str, footer: str, 
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="promptfuse {__version__}">
 <title>{escape(title)}</title><style>{STYLE}{style}</style></head>
 <body><header><h1>{escape(title)}</h1>{header}</header>
 <main>{body}</main>

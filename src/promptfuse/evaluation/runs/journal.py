@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 from pathlib import Path
 from types import TracebackType
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.predictions import Prediction, is_whole, iterate_predictions
+from promptfuse.whole_files import write_whole
+
+
+_OWNER = re.compile(rb"process \d+ on [^\n]*\n")
+"""What a run writes into its lock."""
 
 
 class Journal:
@@ -100,14 +106,11 @@ class Journal:
 
     def forget_failed(self) -> None:
         """Remove the lines of photos that failed, so that they count as not done."""
-        part = self.path.with_suffix(".part")
-        with part.open("wb") as stream:
-            for prediction in iterate_predictions(self.path):
-                if prediction.text is not None:
-                    stream.write(prediction.to_line().encode("utf-8"))
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(self.path)
+        # The lines themselves are kept, whatever somebody may have added to them.
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        found = zip(lines, iterate_predictions(self.path), strict=True)
+        kept = [line for line, prediction in found if prediction.text is not None]
+        write_whole(self.path, b"".join(kept).decode("utf-8"))
         os.close(self._lines)
         self.done, self.failed, self.reason = {}, 0, ""
         self._open()
@@ -147,6 +150,11 @@ def lock_folder(folder: Path) -> int:
                 f"run folder {folder}: in use by {owner or 'another process'}; "
                 "wait for its end or give another folder"
             ) from None
+        if os.fstat(lock).st_size and not _OWNER.fullmatch(os.pread(lock, 200, 0)):
+            os.close(lock)
+            raise ConfigError(
+                f"run folder {folder}: its run.lock is not of a run and would be replaced; give another folder"
+            )
         os.ftruncate(lock, 0)
         os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     except OSError as error:

@@ -130,7 +130,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise ConfigError(f"{path}: damaged or of another version; give another folder") from None
 
 
-def require_same(folder: Path, before: Manifest, current: Manifest) -> None:
+def require_same(folder: Path | str, before: Manifest, current: Manifest) -> None:
     """Make sure that a run goes on as it began.
 
     Args:

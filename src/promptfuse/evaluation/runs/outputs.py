@@ -15,7 +15,7 @@ from promptfuse.addresses import is_address
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.run_files import LINES, MANIFEST
 from promptfuse.evaluation.runs.journal import lock_folder
-from promptfuse.evaluation.runs.manifest import read_manifest
+from promptfuse.evaluation.runs.manifest import read_manifest, require_same
 from promptfuse.paths import cache_root
 
 
@@ -67,6 +67,7 @@ class RemoteOutput(LocalOutput):
                 names = [name for name in (LINES, MANIFEST) if system.exists(f"{root}/{name}")]
                 for name in names:
                     system.get_file(f"{root}/{name}", str(Path(copies, name)))
+                self._check(Path(copies), names)
                 if names and _written(Path(copies)) > _written(self.folder):
                     # The manifest last: until then the old one says that there is something newer to get.
                     for name in names:
@@ -89,6 +90,15 @@ class RemoteOutput(LocalOutput):
                 system.put_file(str(self.folder / name), f"{root}/{name}")
         self._pushed = time.monotonic()
 
+    def _check(self, copies: Path, names: list[str]) -> None:
+        """Raise ``ConfigError`` where the next copies would replace files of somebody else's, or of another run."""
+        here = read_manifest(self.folder)
+        if names == [LINES] and (here is not None or (copies / LINES).stat().st_size):
+            raise ConfigError(f"run folder {self.address}: has predictions but no {MANIFEST}; give another address")
+        there = read_manifest(copies)
+        if here is not None and there is not None:
+            require_same(self.address, there, here)
+
     @contextmanager
     def _file_system(self) -> Iterator[tuple[Any, str]]:
         try:
@@ -99,6 +109,8 @@ class RemoteOutput(LocalOutput):
         except ImportError as error:
             needed = error.name or "fsspec"
             raise ConfigError(f"{self.address}: needs the package {needed}; install it") from None
+        except ConfigError:
+            raise
         except Exception as error:  # Each file system has exceptions of its own.
             said = " ".join((str(error) or type(error).__name__).split())[:200]
             raise ConfigError(

@@ -12,16 +12,21 @@ from pathlib import Path
 from promptfuse.errors import ConfigError
 from promptfuse.resuming import require_same_values
 from promptfuse.search import Result
+from promptfuse.search.resume import LIMITS
 from promptfuse.tasks.config.run import RunConfig
 from promptfuse.whole_files import write_whole
-from promptfuse.yaml_files import read_yaml
+from promptfuse.yaml_files import dump_yaml, read_yaml
 
-FREE = ("run_dir", "device", "batch_size")
-"""What a run may be resumed with another value of."""
+FREE = (("run_dir",), ("device",), ("batch_size",), ("models", "*", "device"))
+"""Where settings are that a run may be resumed with another value of."""
+
+RESULT = "result.json"
 
 
 def claim_folder(folder: Path, config: RunConfig, *, write: bool = False) -> None:
-    """Make sure that a folder holds no run of another configuration.
+    """Make sure that a folder holds no run of another configuration, and no files of somebody else's.
+
+    Limits such as the most steps may differ where there is a saved search, which looks at them itself.
 
     Args:
         folder: the run folder.
@@ -29,19 +34,45 @@ def claim_folder(folder: Path, config: RunConfig, *, write: bool = False) -> Non
         write: also write the configuration there.
 
     Raises:
-        ConfigError: if the folder is a file, or holds another run; the message names what differs.
+        ConfigError: if the folder is a file, or holds another run or a result that no run wrote; the message
+            names what differs.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"run folder {folder}: is a file; give a folder")
     path = folder / "config.yaml"
-    if path.exists():
-        require_same_values(folder, read_yaml(path, "models: ..."), config.to_dict(), free=FREE)
-    if write:
+    found = path.exists()
+    if found:
+        free = (*FREE, *LIMITS) if (folder / "state.json").exists() else FREE
+        require_same_values(folder, read_yaml(path, "models: ..."), config.to_dict(), free=free)
+    _require_own_result(folder, found)
+    if write and not (found and _needs_no_change(path, config)):
         write_whole(path, config.to_yaml())
+
+
+def _needs_no_change(path: Path, config: RunConfig) -> bool:
+    """Whether a configuration says the same already, or somebody has edited the file: it may have comments."""
+    known = read_yaml(path, "models: ...")
+    return known == config.to_dict() or path.read_text(encoding="utf-8") != dump_yaml(known)
+
+
+def _require_own_result(folder: Path, found: bool) -> None:
+    """Raise ``ConfigError`` for a ``result.json`` that no search of such a folder wrote."""
+    path = folder / RESULT
+    if not path.exists():
+        return
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        own = found and values.keys() >= {"text", "value", "terms", "exact_evaluations", "versions"}
+    except (OSError, ValueError, AttributeError):
+        own = False
+    if not own:
+        raise ConfigError(
+            f"run folder {folder}: it has a {RESULT} that is not of this run and would be replaced; give another folder"
+        )
 
 
 def write_result(folder: Path, result: Result) -> None:
     """Write ``result.json``: all of the result but the steps, which ``history.jsonl`` holds."""
     values = result.to_dict()
     del values["history"]
-    write_whole(folder / "result.json", json.dumps(values, ensure_ascii=False, indent=1) + "\n")
+    write_whole(folder / RESULT, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
