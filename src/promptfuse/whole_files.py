@@ -35,7 +35,8 @@ _OWN = re.compile(
     rb"<!doctype html>(?=.*<(meta name=\"generator\" content=\"|footer>)promptfuse\b)"  # A page.
     rb"|run,metric,title,"  # Tables, as CSV, Markdown and LaTeX.
     rb"|(% )?[\d,]+ photos\. "
-    rb"|\{\"id\": [^\n]*, \"text\": \"[^\n]*\"\}\n",  # Values of captions.
+    # Values of captions, but neither captions alone nor a run's lines.
+    rb'|\{"id": (?=[^\n]*"text": ")(?![^\n]*"image": )[^\n]*": (null|-?\d[\d.e+-]*)[,}]',
     re.DOTALL,
 )
 """How the files begin that the commands write."""

@@ -200,3 +200,21 @@ def test_processes_at_once_leave_a_whole_adapter(models, tmp_path):
     assert outcomes == [("", 0)] * 2
     (folder,) = (tmp_path / "adapters").iterdir()
     Adapter.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("text", ['{"hidden_size": 8}', "not JSON", '["maps-1.safetensors"]'])
+def test_no_file_of_somebody_elses_is_replaced(models, tmp_path, text):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "adapter.json").write_text(text)
+    (folder / "maps-1.safetensors").write_text("mine")
+    adapter = Adapter.fit(*models)
+    with pytest.raises(AdapterError, match="is no adapter's and would be replaced; give another folder"):
+        adapter.save_pretrained(folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "adapter.json": text, "maps-1.safetensors": "mine"
+    }  # fmt: skip
+    (folder / "adapter.json").unlink()
+    for _ in range(2):
+        adapter.save_pretrained(folder)
+    assert (folder / "maps-1.safetensors").read_text() == "mine"

@@ -63,6 +63,25 @@ def test_values_of_captions_are_written(promptfuse, files, tmp_path, system):
     assert set(rows[0]) == {"id", "text", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "cider_d", "words"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id": 7, "text": "A dog."}\n',
+        '{"id": "7", "image": "7.jpg", "text": "A dog.", "error": null, "value": 2.5}\n',
+        "mine",
+    ],
+)
+def test_values_of_captions_replace_no_other_file(promptfuse, files, tmp_path, text):
+    target = tmp_path / "each.jsonl"
+    target.write_text(text)
+    code, _, err = promptfuse(*files, *QUICK, "--per-caption", target)
+    assert (code, target.read_text()) == (2, text)
+    assert "promptfuse did not write it" in err
+    target.unlink()
+    for _ in range(2):
+        assert promptfuse(*files, *QUICK, "--per-caption", target)[0] == 0
+
+
 def test_models_judge(promptfuse, files):
     code, out, _ = promptfuse(
         *files, "--metrics", "clipscore,perplexity,sentiment", "--clip", "mini-clip", "--images",

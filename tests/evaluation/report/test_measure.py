@@ -172,6 +172,26 @@ def test_runs_with_different_models_are_told(make_run):
     assert "different models as fluency (tiny-lm, other-lm)" in measured.warnings[0]
 
 
+def test_models_are_told_apart_by_all_their_weights(make_run):
+    def made(name, identity, **manifest):
+        model = {"name": "tiny-lm", "fingerprint": "f1"} | ({"identity": identity} if identity else {})
+        return make_run(name, manifest={"models": {"fluency": model}, **manifest})
+
+    def told(*folders):
+        return measure_runs(compare(load_runs(folders))).warnings
+
+    first, merged, old = made("first", "a1"), made("merged", "b2"), made("old", None)
+    assert "different models as fluency (tiny-lm a1, tiny-lm b2)" in told(first, merged)[0]
+    assert "fluency (tiny-lm) cannot be told" in told(first, old)[0]
+    assert not any("fluency" in line or "again" in line for line in told(first, made("again", "a1")))
+    mixed = made("mixed", "a1", sessions=[{"models": {"fluency": "a1"}}, {"models": {"fluency": "b2"}}])
+    assert "captions of mixed were found with different models as fluency" in told(mixed)[0]
+    twice = [{"photos": 3}, {"photos": 9}]
+    assert "old-twice was resumed by an earlier version" in told(made("old-twice", None, sessions=twice))[0]
+    once = made("whole", "a1", sessions=[{"models": {"fluency": "a1"}}, {"models": {"fluency": "a1"}}])
+    assert not any("whole" in line for line in told(once))
+
+
 def test_json_has_no_nan(make_run):
     lines = {number: {"terms": {"fluency": math.nan}} for number in range(12)}
     comparison = compare(load_runs([make_run("one", lines=lines), make_run("two")]))

@@ -90,6 +90,28 @@ def test_what_is_read_is_not_replaced(promptfuse, make_run, references, tmp_path
     assert (run / "page.html").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "text"),
+    [
+        ("--out", "page.html", "<!doctype html><html>My thesis about promptfuse</html>"),
+        ("--table", "table.csv", "run,distance\nMonday,12 km\n"),
+        ("--table", "table.md", "# Notes\n\n12 photos. I like them.\n"),
+        ("--table", "table.tex", "\\documentclass{article}\n"),
+    ],
+)
+def test_what_somebody_else_wrote_is_not_replaced(promptfuse, make_run, tmp_path, option, name, text):
+    run, target = make_run("one"), tmp_path / name
+    target.write_text(text)
+    code, _, err = promptfuse("report", run, "--json", option, target)
+    assert code == 2
+    assert f"{target}: is there already, and promptfuse did not write it" in err
+    assert target.read_text() == text
+    target.write_text("")
+    for _ in range(2):  # What it wrote itself may be written anew.
+        assert promptfuse("report", run, "--json", option, target)[0] == 0
+        assert target.read_text()
+
+
 def test_a_page_is_html(promptfuse, make_run, tmp_path):
     code, _, err = promptfuse("report", make_run("one"), "--out", tmp_path / "page.pdf")
     assert code == 2

@@ -7,7 +7,13 @@ import pytest
 import promptfuse as pf
 from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.runs import load_run_config
-from promptfuse.evaluation.runs.group_worker import GroupWorker, group_from_json, group_to_json, take
+from promptfuse.evaluation.runs.group_worker import (
+    GroupWorker,
+    group_from_json,
+    group_to_json,
+    models_of,
+    take,
+)
 from promptfuse.evaluation.runs.groups import describe_group, make_groups
 from tests.evaluation.runs.conftest import QUICK, write_config, write_photos
 
@@ -36,6 +42,13 @@ def test_groups_and_lines_survive_the_way_to_a_worker_and_back(group):
         (line.id, line.text, line.value, line.error, line.seed) for line in expected
     }
     assert costs[0].seconds > 0
+
+
+def test_a_worker_whose_model_differs_beyond_its_embeddings_is_found_out(group):
+    models = models_of(load_recipe(QUICK))
+    models["image_text"]["identity"] = "0" * 16
+    with pytest.raises(pf.ModelError, match="mini-clip: the worker's files are not those of the process that"):
+        take(GroupWorker(QUICK, "cpu", 1, models)({"group": group_to_json(group)}), [].append, [].append)
 
 
 def test_a_worker_with_other_models_is_found_out(group):

@@ -88,6 +88,31 @@ def test_half_a_copy_is_made_whole(undisturbed, tmp_path, gone):
     }
 
 
+def test_what_others_have_put_to_an_address_is_not_replaced(undisturbed, config, place, tmp_path):
+    there = tmp_path / "bucket" / "run"
+    output = open_output(there.as_uri())
+    copy_of(undisturbed, output.folder, 6)
+    there.mkdir(parents=True)
+    (there / "predictions.jsonl").write_text('{"id": 1, "caption": "mine"}\n')
+    for known in (True, False):  # Whether the cache has a run of this address or not.
+        with pytest.raises(pf.ConfigError, match=r"bucket/run: has predictions but no manifest\.json"):
+            run_dataset(config, there.as_uri())
+        if known:
+            shutil.rmtree(output.folder)
+    assert (there / "predictions.jsonl").read_text() == '{"id": 1, "caption": "mine"}\n'
+    # Another run of the same address, by another machine, that is older than what the cache has.
+    copy_of(undisturbed, there, 6)
+    copy_of(undisturbed, output.folder, 6)
+    rewritten(there, "2001")
+    values = json.loads((there / "manifest.json").read_text())
+    values["recipe"]["steps"] = 99
+    (there / "manifest.json").write_text(json.dumps(values))
+    before = {path.name: path.read_bytes() for path in there.iterdir()}
+    with pytest.raises(pf.ConfigError, match=r"recipe\.steps 99, not 5"):
+        run_dataset(config, there.as_uri())
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == before
+
+
 def test_files_are_not_replaced_under_a_run(undisturbed, tmp_path):
     there = tmp_path / "bucket" / "run"
     output = open_output(there.as_uri())

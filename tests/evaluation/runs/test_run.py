@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import yaml
 from PIL import Image
 
 import promptfuse as pf
 from promptfuse.evaluation.recipes import load_recipe
+from promptfuse.evaluation.report.folders import load_runs
+from promptfuse.evaluation.report.judges import Judges, warnings
 from promptfuse.evaluation.runs import load_run_config, read_manifest, run_dataset
+from promptfuse.models import EMBEDDED
 from tests.evaluation.runs.conftest import QUICK, contents, write_config, write_photos
 
 
@@ -146,11 +150,63 @@ def test_other_data_and_other_models_are_found_out(undisturbed, place, config, t
     with pytest.raises(pf.ConfigError, match=r"holds a run with data\.(source|photos_sha256) "):
         run_dataset(load_run_config(write_config(tmp_path / "run.yaml")), folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["models"]["lm"]["fingerprint"] = "0" * 16
+    manifest["models"]["lm"]["identity"] = "0" * 16
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(pf.ConfigError, match=r"models\.lm\.fingerprint '0000000000000000', not '"):
+    with pytest.raises(pf.ConfigError, match=r"models\.lm\.identity '0000000000000000', not '"):
+        run_dataset(config, folder)
+    del manifest["models"]["lm"]["identity"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(pf.ConfigError, match="an earlier version, which did not record all weights"):
         run_dataset(config, folder)
     assert len(contents(folder)) == 3
+
+
+@pytest.mark.parametrize(("role", "part"), [("lm", "mlp"), ("image_text", "vision"), ("sentiment", "classifier")])
+def test_models_with_the_same_embeddings_are_found_out(tmp_path, role, part):
+    models = {"lm": "mini-lm", "image_text": "mini-clip", "sentiment": "mini-tone"}
+    folder = tmp_path / "models" / role
+    shutil.copytree(EMBEDDED[models[role]], folder)
+    preset = "".join(f"{key}: {folder if key == role else name}\n" for key, name in models.items())
+    (tmp_path / "preset.yaml").write_text(f"base: mini\n{preset}")
+    write_photos(tmp_path / "photos", 4)
+    recipe = {**QUICK, "steps": 2, "models": "preset.yaml", "sentiment": "positive"}
+    config = load_run_config(write_config(tmp_path / "run.yaml", recipe=recipe))
+    run_dataset(config, tmp_path / "whole")
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    named = [name for name in sorted(weights) if part in name]
+    weights[named[-1]].mul_(1.25)
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    before = cut(tmp_path / "whole", tmp_path / "run", lines=2)
+    with pytest.raises(pf.ConfigError, match=rf"models\.{role}\.identity '"):
+        run_dataset(config, before)
+    assert len(contents(before)) == 2
+    # The other run is another system, and a report of both says so, though all names are alike.
+    run_dataset(config, tmp_path / "other")
+    told = warnings(load_runs([tmp_path / "whole", tmp_path / "other"]), Judges())
+    assert [line.partition(" (")[0] for line in told] == [f"The runs have different models as {role}"]
+
+
+def test_what_a_run_folder_holds_of_others_is_left_alone(undisturbed, config, tmp_path):
+    folder = cut(undisturbed, tmp_path / "run", lines=2)
+    (folder / "predictions.part").write_text("mine")
+    (folder / "run.lock").write_text("front door: 1234")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(pf.ConfigError, match=r"its run\.lock is not of a run"):
+        run_dataset(config, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (folder / "run.lock").unlink()
+    whole = run_dataset(config, folder, retry_failed=True)
+    assert (whole.done, (folder / "predictions.part").read_text()) == (8, "mine")
+
+
+def test_lines_keep_what_somebody_has_added_to_them(undisturbed, config, tmp_path):
+    folder = cut(undisturbed, tmp_path / "run", lines=8)
+    lines = [json.loads(line) | {"liked": number} for number, line in enumerate(
+        (folder / "predictions.jsonl").read_text().splitlines())]  # fmt: skip
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run_dataset(config, folder, retry_failed=True)
+    after = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert [line["liked"] for line in after if line["text"]] == [line["liked"] for line in lines if line["text"]]
 
 
 def test_the_device_the_engine_and_the_name_may_change(undisturbed, place, tmp_path):
