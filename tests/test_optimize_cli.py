@@ -304,7 +304,12 @@ def test_a_run_that_is_done_may_get_more_steps(promptfuse, config, tmp_path):
         tmp_path / "whole" / "config.yaml"
     ).read_text()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    refused(promptfuse("optimize", config, "--out", folder, "--steps", 1), str(folder), "stopping.steps 5", "taken")
+    refused(
+        promptfuse("optimize", config, "--out", folder, "--steps", 1),
+        str(folder),
+        "stopping.steps 5",
+        "taken",
+    )
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

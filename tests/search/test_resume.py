@@ -140,14 +140,16 @@ def test_other_files_of_a_run_folder_are_left_alone(puzzle, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {*others, "history.jsonl", "state.json"}
 
 
-@pytest.mark.parametrize("added", ['{"number": 9, "x": 1}\n', "notes", '{"number": 3, "a\n{"number": 4, "b\n'])
+@pytest.mark.parametrize(
+    "added", ['{"number": 9, "x": 1}\n', "notes", '{"number": 3, "a\n{"number": 4, "b\n']
+)
 def test_lines_that_are_not_the_next_step_are_not_cut_off(puzzle, tmp_path, added):
     search = make_search(puzzle.objective, "gcg", "beam", run_dir=tmp_path)
     search.step(), search.step()
     history = tmp_path / "history.jsonl"
     history.write_text(history.read_text() + added)
     before = history.read_text()
-    with pytest.raises(pf.ConfigError, match="damaged, or not those of a search"):
+    with pytest.raises(pf.ConfigError, match="damaged, or no search's"):
         make_search(puzzle.objective, "gcg", "beam", run_dir=tmp_path)
     assert history.read_text() == before
 
@@ -222,7 +224,8 @@ def limited(puzzle, method="gcg", **limits: Any) -> pf.Search:
     run_dir = limits.pop("run_dir", None)
     return pf.Search(
         puzzle.objective, METHODS[method]() if isinstance(method, str) else method, pf.BeamSearch(3),
-        stopping=pf.Stopping(**({"steps": 4, "patience": 12} | limits)), constraints=FREE, seed=3, run_dir=run_dir,
+        stopping=pf.Stopping(**({"steps": 4, "patience": 12} | limits)), constraints=FREE, seed=3,
+        run_dir=run_dir,
     )  # fmt: skip
 
 

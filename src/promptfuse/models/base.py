@@ -161,9 +161,9 @@ class Model(ABC):
     def identity(self) -> str:
         """SHA-256 of all that decides what the model says, first 16 hexadecimal digits.
 
-        All weights and saved buffers with their types, the configuration, the tokenizer, and what else belongs
-        to a model of its kind, such as an image processor. Two models with the same identity are the same one,
-        wherever their files are.
+        All weights and saved buffers with their types, the configuration, the tokenizer, and what else
+        belongs to a model of its kind, such as an image processor. Two models with the same identity are the
+        same one, wherever their files are.
         """
         return digest([self.weights.digest, self._settings])
 

@@ -127,6 +127,10 @@ class CausalLM(Model):
             self._starts[key] = find_start(tokenizer, config, self.wanted_start, self.name)
         return self._starts[key]
 
+    def describe(self) -> dict[str, str]:
+        """See ``Model.describe``; with ``start``, what stands before every text."""
+        return {**super().describe(), "start": self.shown_start}
+
     @property
     def shown_start(self) -> str:
         """What stands before every text, to be shown: a token, a template, or ``none``."""

@@ -49,7 +49,14 @@ _JUST_NOW = 2.0
 _SAMPLES = 64
 """Numbers of each tensor that are looked at to tell whether somebody has changed it since it was read."""
 
-_NOT_THE_MODEL = ("architectures", "auto_map", "dtype", "processor_class", "torch_dtype", "transformers_version")
+_NOT_THE_MODEL = (
+    "architectures",
+    "auto_map",
+    "dtype",
+    "processor_class",
+    "torch_dtype",
+    "transformers_version",
+)
 """What files say of where they are from and how they were saved."""
 
 

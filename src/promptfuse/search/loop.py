@@ -23,8 +23,8 @@ from promptfuse.search.proposer import Proposer, Setting
 from promptfuse.search.readback import RoundTrip
 from promptfuse.search.registry import make_proposer
 from promptfuse.search.result import Result, describe_models
-from promptfuse.search.scoring import hypotheses, known_fluency
 from promptfuse.search.resume import require_resumable
+from promptfuse.search.scoring import hypotheses, known_fluency
 from promptfuse.search.state import RunFolder
 from promptfuse.search.stopping import Stopping, shared_out, stopping_of
 from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
@@ -379,8 +379,8 @@ class Search:
         """Go on where ``state_dict`` was taken.
 
         Raises:
-            ConfigError: if the state belongs to other settings or models, which the message names. Limits, such
-                as the most steps, may be others where the search would have come as far with them.
+            ConfigError: if the state belongs to other settings or models, which the message names. Limits,
+                such as the most steps, may be others where the search would have come as far with them.
         """
         try:
             require_resumable(state, self.config, self._described)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import transformers
 
-from promptfuse.models import CausalLM
 from promptfuse.objectives import Objective
 from promptfuse.search.hypothesis import Hypothesis, Step
 from promptfuse.version import __version__
@@ -32,13 +31,8 @@ class Result:
         seconds: wall time of the search.
         seed: the seed of whatever was drawn.
         config: method, strategy and constraints.
-<<<<<<< HEAD
-        models: name and fingerprint of each term's model; of a language model also ``start``, what stands
-            before every text.
-=======
-        models: name, fingerprint (of embedding table and tokenizer) and identity (of all weights and settings) of
-            each term's model.
->>>>>>> eed7296 (feat: a model's identity covers all weights, configuration, tokenizer and processor; resuming, manifests, workers and reports go by it)
+        models: name, fingerprint (of embedding table and tokenizer) and identity (of all weights and
+            settings) of each term's model; of a language model also ``start``, what stands before every text.
         versions: of promptfuse and what computes under it.
     """
 
@@ -80,16 +74,5 @@ def versions() -> dict[str, str]:
 
 
 def describe_models(objective: Objective) -> dict[str, dict[str, str]]:
-<<<<<<< HEAD
-    """Name and fingerprint of the model of each term that has one, and a language model's start of texts."""
-    found = {}
-    for name, term in objective.terms.items():
-        if term.has_model:
-            found[name] = {"name": term.model.name, "fingerprint": term.model.fingerprint}
-            if isinstance(term.model, CausalLM):
-                found[name]["start"] = term.model.shown_start
-    return found
-=======
-    """Name, fingerprint and identity of the model of each term that has one."""
+    """Name, fingerprint and identity of the model of each term that has one; see ``Model.describe``."""
     return {name: term.model.describe() for name, term in objective.terms.items() if term.has_model}
->>>>>>> eed7296 (feat: a model's identity covers all weights, configuration, tokenizer and processor; resuming, manifests, workers and reports go by it)

@@ -28,8 +28,8 @@ def require_resumable(state: dict[str, Any], config: dict[str, Any], objective: 
     """
     if "format" not in state:
         raise ConfigError(
-            "the saved search is of an earlier version, which did not record all weights of its models, so whether "
-            "these are the same cannot be told; begin anew in another folder"
+            "the saved search is of an earlier version, which did not record all weights of its models, so "
+            "whether these are the same cannot be told; begin anew in another folder"
         )
     was, now = given(state["config"]), given(config)
     for found in differences(was, now):
@@ -37,15 +37,15 @@ def require_resumable(state: dict[str, Any], config: dict[str, Any], objective: 
             raise _refusal(found)
         if reason := _reason(found, state, was, now):
             raise ConfigError(
-                f"the saved search has {found.name} {found.before!r}, which cannot become {found.now!r}: {reason}; "
-                "resume with the settings it was made with, or begin anew"
+                f"the saved search has {found.name} {found.before!r}, which cannot become {found.now!r}: "
+                f"{reason}; resume with the settings it was made with, or begin anew"
             )
     for found in differences(given(state["objective"]), given(objective)):
         if found.place[-1] == "model" and len(found.place) == 2:
             raise ConfigError(
-                f"the saved search has another model in the term {found.place[0]} (identity {found.before}, not "
-                f"{found.now}: weights, configuration, tokenizer or processor differ); resume with the model it was "
-                "made with, or begin anew"
+                f"the saved search has another model in the term {found.place[0]} (identity {found.before}, "
+                f"not {found.now}: weights, configuration, tokenizer or processor differ); resume with the model "
+                "it was made with, or begin anew"
             )
         raise _refusal(Difference(("objective", *found.place), found.before, found.now))
 

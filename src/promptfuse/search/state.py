@@ -42,11 +42,11 @@ def given(value: Any) -> Any:
 class RunFolder:
     """The folder of one search.
 
-    ``history.jsonl`` has a line for each step, ``state.json`` what a resumed search needs besides. A first state
-    is there before the first line, a step's line is written before its state, and the state is put in place by
-    a rename. So whenever the process dies the state is whole, at most one line is ahead of it, and a history
-    without a state is not ours. The line that is ahead is cut off when the search takes its next step; nothing
-    else that is found in the folder is removed or replaced.
+    ``history.jsonl`` has a line for each step, ``state.json`` what a resumed search needs besides. A first
+    state is there before the first line, a step's line is written before its state, and the state is put in
+    place by a rename. So whenever the process dies the state is whole, at most one line is ahead of it, and a
+    history without a state is not ours. The line that is ahead is cut off when the search takes its next
+    step; nothing else that is found in the folder is removed or replaced.
 
     Args:
         path: the folder; made if it is not there.
@@ -74,7 +74,9 @@ class RunFolder:
             ConfigError: if files of these names are there that no search wrote, or that are damaged.
         """
         if not self.state_path.exists():
-            if self.history_path.exists() and (not self.history_path.is_file() or self.history_path.stat().st_size):
+            if self.history_path.exists() and (
+                not self.history_path.is_file() or self.history_path.stat().st_size
+            ):
                 raise ConfigError(
                     f"run folder {str(self.path)!r}: it has a {self.history_path.name} but no "
                     f"{self.state_path.name}, so no search wrote it; give another folder"
@@ -121,7 +123,7 @@ class RunFolder:
 
     def _damaged(self) -> ConfigError:
         return ConfigError(
-            f"run folder {str(self.path)!r}: its files are damaged, or not those of a search; give another folder"
+            f"run folder {str(self.path)!r}: its files are damaged, or no search's; give another folder"
         )
 
 

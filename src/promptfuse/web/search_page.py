@@ -113,11 +113,7 @@ def _settings(result: Result, settings: str) -> str:
     shown = settings or json.dumps(result.config, indent=1, ensure_ascii=False)
     return (
         '<section class="part"><details><summary>Settings, models and versions</summary>'
-<<<<<<< HEAD
-        '<div class="wide"><table><tr><th>term</th><th>model</th><th>fingerprint</th></tr>'
+        '<div class="wide"><table><tr><th>term</th><th>model</th><th>identity</th></tr>'
         f"{models}</table></div>"
-=======
-        f"<table><tr><th>term</th><th>model</th><th>identity</th></tr>{models}</table>"
->>>>>>> eed7296 (feat: a model's identity covers all weights, configuration, tokenizer and processor; resuming, manifests, workers and reports go by it)
         f'<p class="legend">{escape(versions)}</p><pre>{escape(shown)}</pre></details></section>'
     )

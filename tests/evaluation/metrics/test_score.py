@@ -66,7 +66,9 @@ def test_a_judge_that_was_searched_with_is_told(system, written, searched):
         searched=["0123456789abcdef", *([getattr(judge, searched)] if searched else [])],
     )  # fmt: skip
     assert found.judge_is_searched is bool(searched)
-    assert any("mini-clip" in notice and "searched with" in notice for notice in found.notices) is bool(searched)
+    assert any("mini-clip" in notice and "searched with" in notice for notice in found.notices) is bool(
+        searched
+    )
     assert found.to_dict()["judge_is_searched"] is bool(searched)
 
 

@@ -47,7 +47,9 @@ def test_groups_and_lines_survive_the_way_to_a_worker_and_back(group):
 def test_a_worker_whose_model_differs_beyond_its_embeddings_is_found_out(group):
     models = models_of(load_recipe(QUICK))
     models["image_text"]["identity"] = "0" * 16
-    with pytest.raises(pf.ModelError, match="mini-clip: the worker's files are not those of the process that"):
+    with pytest.raises(
+        pf.ModelError, match="mini-clip: the worker's files are not those of the process that"
+    ):
         take(GroupWorker(QUICK, "cpu", 1, models)({"group": group_to_json(group)}), [].append, [].append)
 
 

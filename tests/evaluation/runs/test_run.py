@@ -161,7 +161,9 @@ def test_other_data_and_other_models_are_found_out(undisturbed, place, config, t
     assert len(contents(folder)) == 3
 
 
-@pytest.mark.parametrize(("role", "part"), [("lm", "mlp"), ("image_text", "vision"), ("sentiment", "classifier")])
+@pytest.mark.parametrize(
+    ("role", "part"), [("lm", "mlp"), ("image_text", "vision"), ("sentiment", "classifier")]
+)
 def test_models_with_the_same_embeddings_are_found_out(tmp_path, role, part):
     models = {"lm": "mini-lm", "image_text": "mini-clip", "sentiment": "mini-tone"}
     folder = tmp_path / "models" / role
@@ -191,7 +193,7 @@ def test_what_a_run_folder_holds_of_others_is_left_alone(undisturbed, config, tm
     (folder / "predictions.part").write_text("mine")
     (folder / "run.lock").write_text("front door: 1234")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(pf.ConfigError, match=r"its run\.lock is not of a run"):
+    with pytest.raises(pf.ConfigError, match=r"its run\.lock is not a run's"):
         run_dataset(config, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     (folder / "run.lock").unlink()
@@ -206,7 +208,9 @@ def test_lines_keep_what_somebody_has_added_to_them(undisturbed, config, tmp_pat
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run_dataset(config, folder, retry_failed=True)
     after = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    assert [line["liked"] for line in after if line["text"]] == [line["liked"] for line in lines if line["text"]]
+    assert [line["liked"] for line in after if line["text"]] == [
+        line["liked"] for line in lines if line["text"]
+    ]
 
 
 def test_the_device_the_engine_and_the_name_may_change(undisturbed, place, tmp_path):

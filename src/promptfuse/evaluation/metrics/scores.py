@@ -70,8 +70,8 @@ class Scores:
         metrics: by name, in the order of tables.
         columns: what the metrics came from, for values of single captions and for differences.
         tokenizer: ``stanford``, ``python``, or empty if no metric needed words.
-        models: name, fingerprint and identity of the models that judged, by role: ``judge`` of CLIPScore, ``lm``,
-            ``classifier``.
+        models: name, fingerprint and identity of the models that judged, by role: ``judge`` of CLIPScore,
+            ``lm``, ``classifier``.
         judge_is_searched: whether the judge is a model that the captions were searched with.
         notices: what else a reader has to know, a line each.
         resamples: of the bootstrap.

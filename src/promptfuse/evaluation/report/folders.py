@@ -43,7 +43,7 @@ class Run:
 
     @property
     def models(self) -> dict[str, dict[str, str]]:
-        """Name, fingerprint and identity of each model that was searched with, by role; empty if not known."""
+        """Name, fingerprint and identity of each model that was searched with, by role, or empty texts."""
         found = {role: mapping(model) for role, model in mapping(self.manifest.get("models")).items()}
         return {
             role: {key: str(model.get(key, "")) for key in ("name", "fingerprint", "identity")}

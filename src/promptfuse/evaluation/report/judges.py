@@ -107,8 +107,8 @@ def _different_models(runs: Sequence[Run]) -> Iterator[str]:
             )
         elif not whole and any(model["identity"] for model in given):
             yield (
-                f"Whether the runs have the same model as {role} ({given[0]['name']}) cannot be told: an earlier "
-                "version recorded no more than its embeddings and tokenizer."
+                f"Whether the runs have the same model as {role} ({given[0]['name']}) cannot be told: an "
+                "earlier version recorded no more than its embeddings and tokenizer."
             )
 
 
@@ -129,8 +129,8 @@ def _mixed_models(runs: Sequence[Run]) -> Iterator[str]:
         mixed = [role for role in roles if len({str(models.get(role, "")) for models in known}) > 1]
         if mixed:
             yield (
-                f"The captions of {run.name} were found with different models as {', '.join(mixed)}, one behind the "
-                "other: its numbers are of no single system."
+                f"The captions of {run.name} were found with different models as {', '.join(mixed)}, one "
+                "behind the other: its numbers are of no single system."
             )
         elif len(sessions) > 1 and len(known) < len(sessions) and run.models:
             yield (

@@ -268,7 +268,8 @@ def _told(value: Any) -> str:
 
 def _facts(run: Run) -> str:
     models = "".join(
-        f"<li>{escape(role)}: {escape(model['name'])} <code>{escape((model['identity'] or model['fingerprint'])[:16])}</code></li>"
+        f"<li>{escape(role)}: {escape(model['name'])} "
+        f"<code>{escape((model['identity'] or model['fingerprint'])[:16])}</code></li>"
         for role, model in run.models.items()
     )
     text = escape(json.dumps(dict(run.manifest), indent=1, ensure_ascii=False))

@@ -13,7 +13,6 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.predictions import Prediction, is_whole, iterate_predictions
 from promptfuse.whole_files import write_whole
 
-
 _OWNER = re.compile(rb"process \d+ on [^\n]*\n")
 """What a run writes into its lock."""
 
@@ -153,7 +152,7 @@ def lock_folder(folder: Path) -> int:
         if os.fstat(lock).st_size and not _OWNER.fullmatch(os.pread(lock, 200, 0)):
             os.close(lock)
             raise ConfigError(
-                f"run folder {folder}: its run.lock is not of a run and would be replaced; give another folder"
+                f"run folder {folder}: its run.lock is not a run's and would be replaced; give another folder"
             )
         os.ftruncate(lock, 0)
         os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())

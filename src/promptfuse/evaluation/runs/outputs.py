@@ -91,10 +91,12 @@ class RemoteOutput(LocalOutput):
         self._pushed = time.monotonic()
 
     def _check(self, copies: Path, names: list[str]) -> None:
-        """Raise ``ConfigError`` where the next copies would replace files of somebody else's, or of another run."""
+        """Raise ``ConfigError`` where copies would replace files of somebody else's, or another run's."""
         here = read_manifest(self.folder)
         if names == [LINES] and (here is not None or (copies / LINES).stat().st_size):
-            raise ConfigError(f"run folder {self.address}: has predictions but no {MANIFEST}; give another address")
+            raise ConfigError(
+                f"run folder {self.address}: has predictions but no {MANIFEST}; give another address"
+            )
         there = read_manifest(copies)
         if here is not None and there is not None:
             require_same(self.address, there, here)

@@ -50,7 +50,7 @@ def claim_folder(folder: Path, config: RunConfig, *, write: bool = False) -> Non
 
 
 def _needs_no_change(path: Path, config: RunConfig) -> bool:
-    """Whether a configuration says the same already, or somebody has edited the file: it may have comments."""
+    """Whether a file says the same already, or somebody has edited it: then it may have comments."""
     known = read_yaml(path, "models: ...")
     return known == config.to_dict() or path.read_text(encoding="utf-8") != dump_yaml(known)
 
@@ -67,7 +67,7 @@ def _require_own_result(folder: Path, found: bool) -> None:
         own = False
     if not own:
         raise ConfigError(
-            f"run folder {folder}: it has a {RESULT} that is not of this run and would be replaced; give another folder"
+            f"run folder {folder}: its {RESULT} is not of this run and would be replaced; give another folder"
         )
 
 
