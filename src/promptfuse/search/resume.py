@@ -44,8 +44,8 @@ def require_resumable(state: dict[str, Any], config: dict[str, Any], objective: 
         if found.place[-1] == "model" and len(found.place) == 2:
             raise ConfigError(
                 f"the saved search has another model in the term {found.place[0]} (identity {found.before}, "
-                f"not {found.now}: weights, configuration, tokenizer or processor differ); resume with the model "
-                "it was made with, or begin anew"
+                f"not {found.now}: weights, configuration, tokenizer or processor differ); resume with the "
+                "model it was made with, or begin anew"
             )
         raise _refusal(Difference(("objective", *found.place), found.before, found.now))
 
