@@ -49,10 +49,8 @@ def test_all_models_judge(system, written):
     )
     assert all(isinstance(one, Score) and one.n == 6 for one in found.metrics.values())
     assert found.metrics["perplexity_word"].better == "lower"
-    assert found.models == {
-        role: {"name": model.name, "fingerprint": model.fingerprint, "identity": model.identity}
-        for role, model in (("judge", judge), ("lm", lm), ("classifier", tone))
-    }
+    judges = {"judge": judge, "lm": lm, "classifier": tone}
+    assert found.models == {role: model.describe() for role, model in judges.items()}
     assert found.tokenizer == ""
     assert not found.judge_is_searched
 
