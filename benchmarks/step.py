@@ -4,25 +4,29 @@
         [--threads N] [--processor-time] [--tiny] [--json]
 
 A step reads the beams with the language model, takes the gradient at a placeholder, ranks the vocabulary and
-scores every candidate exactly. The naive path scores the same candidates one at a time, each encoded whole,
-with no cache: ``Objective.exact``. It is timed on ``--naive`` of the candidates, evenly spread, and counted
-up; 0 for all of them. The floor is the step's matrix products at the rate that this machine reaches, right
-before and after the step, on products of the text tower's shapes, by the fastest library at hand: a machine
-that others use too is not equally fast from one second to the next. ``times_floor_torch`` is against the rate
-of ``torch.nn.functional.linear``. Steps differ in their products, since candidates have one, two or more
-tokens: ``times_floor`` is the median over steps of each one's time by its own floor, and seconds and floor
-are those of that step.
+scores every candidate exactly. Beside it stand three others:
 
-Prints ``seconds, naive_seconds, floor_seconds, times_naive, times_floor, max_abs_difference``.
+- **one text at a time**, the naive path: the same candidates, each encoded whole, with no cache:
+  ``Objective.exact``. It is timed on ``--naive`` of the candidates, evenly spread, and counted up; 0 for all.
+- **plain batched**: what is written first with ``transformers`` alone. The language model reads the beams in
+  one padded batch, the text tower all candidates, each whole, in another one. No cache of ours, no gradient;
+  once as torch multiplies (``batched_seconds``), once with its layers' products by oneDNN, which the package
+  uses (``batched_onednn_seconds``).
+- **the floor**: the step's matrix products at the best rate that was seen in this run at any shape: blocks of
+  the text tower with 256 to 2,048 rows and the products of the step's own shapes that cost most, each by
+  torch and by oneDNN, before the steps and, the fastest of them, after each step; and the steps themselves.
+  So no step is faster than its floor. ``rate_of`` says where the best rate was seen.
+
+Steps differ in their products, since candidates have one, two or more tokens: ``times_floor`` is the median
+over steps of each one's time by its own floor, and seconds and floor are those of that step.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,9 +34,10 @@ from torch import Tensor
 
 import promptfuse as pf
 from benchmarks import shapes
+from benchmarks.rates import Rates, ShapesOf, Work, best_seconds, floor_rate
 from promptfuse.memory import reuse_memory
 from promptfuse.models import CausalLM, ImageTextModel
-from promptfuse.models.products import linear
+from promptfuse.models.products import fast_layers
 from promptfuse.search import AutoDAN, BeamSearch, Search
 
 
@@ -50,62 +55,26 @@ class Recorded(pf.ImageSimilarity):
         return found
 
 
-Clock = Callable[[], float]
+@torch.no_grad()
+def plain_batched(lm: CausalLM, clip: ImageTextModel, term: Recorded) -> Tensor:
+    """The image losses of the candidates as transformers alone gives them, and the beams' next tokens.
 
-
-def median_seconds(run: Callable[[], Any], repeats: int, clock: Clock) -> float:
-    """Median time of a few runs behind one that does not count."""
-    run()
-    taken = []
-    for _ in range(repeats):
-        started = clock()
-        run()
-        taken.append(clock() - started)
-    return statistics.median(taken)
-
-
-class Products:
-    """Products of a transformer block, as fast as this machine can be seen to do them.
-
-    Args:
-        product: what does them.
-        width: of the block.
-        inner: of its feed-forward part.
-        clock: seconds.
-        rows: numbers of rows, of which the fastest is taken.
+    Returns:
+        (candidates,) losses.
     """
-
-    def __init__(
-        self,
-        product: Callable[[torch.nn.Linear, Tensor], Tensor],
-        width: int,
-        inner: int,
-        clock: Clock,
-        rows: Sequence[int] = (256, 512, 1024, 2048),
-    ) -> None:
-        pairs = [(width, width)] * 4 + [(width, inner), (inner, width)]
-        self.product, self.clock = product, clock
-        self.modules = [torch.nn.Linear(narrow, wide).requires_grad_(False) for narrow, wide in pairs]
-        self.flops = 2 * sum(narrow * wide for narrow, wide in pairs)
-        self.inputs: dict[int, Tensor] = {}
-        rates = {}
-        for count in rows:
-            self.inputs = {size: torch.randn(count, size) for size in (width, inner)}
-            rates[count] = self.rate(9)
-        self.count = max(rates, key=lambda count: rates[count])
-        self.inputs = {size: torch.randn(self.count, size) for size in (width, inner)}
-        self.best = rates[self.count]
-
-    @torch.no_grad()
-    def rate(self, repeats: int = 5) -> float:
-        """FLOP/s, median of a few runs."""
-        rows = next(iter(self.inputs.values())).shape[0]
-
-        def run() -> None:
-            for module in self.modules:
-                self.product(module, self.inputs[module.in_features])
-
-        return rows * self.flops / median_seconds(run, repeats, self.clock)
+    texts, parents, _ = term.asked
+    beams = list(dict.fromkeys(parents))
+    ids = lm.tokenizer(beams)["input_ids"]
+    lengths = torch.tensor([len(row) for row in ids])
+    width = int(lengths.max())
+    rows = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=lm.device)
+    mask = (torch.arange(width) < lengths[:, None]).to(lm.device)
+    logits = lm.module(rows, attention_mask=mask).logits
+    logits[torch.arange(len(beams)), lengths - 1].log_softmax(-1)
+    batch = clip.tokenizer(texts, padding=True, return_tensors="pt").to(clip.device)
+    found = clip.module.get_text_features(**batch)
+    features = torch.nn.functional.normalize(getattr(found, "pooler_output", found).float(), dim=-1)
+    return 1 - features @ term.features.to(features)
 
 
 def tower_flops(clip: ImageTextModel, new: Sequence[int], context: Sequence[int]) -> float:
@@ -165,27 +134,34 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     search.step()  # From the prefix to as many beams as asked for.
     search.step()
+    with ShapesOf() as shapes_of:
+        search.step()
     width = clip.module.config.text_config.hidden_size
-    plain = Products(lambda module, inputs: module(inputs), width, 4 * width, clock)
-    packed = Products(linear, width, 4 * width, clock)
-    fastest = max(plain, packed, key=lambda products: products.best)
-    rates = [fastest.rate()]
-    taken: list[tuple[float, float, float]] = []  # Seconds, products, and the rate around it, of each step.
+    pairs = [(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]
+    works = [
+        Work(f"a block of {rows} rows", [(rows, *pair) for pair in pairs]) for rows in (256, 512, 1024, 2048)
+    ]
+    works += [Work(f"{' x '.join(map(str, shape))}", [shape]) for shape in shapes_of.dearest(6)]
+    rates = Rates(works, clock)
+    taken: list[tuple[float, float]] = []  # Seconds and products of each step.
     for _ in range(args.steps):
         started = clock()
         search.step()
-        seconds = clock() - started
-        rates.append(fastest.rate())
-        taken.append((seconds, step_flops(lm, clip, term, method.subtokens), sum(rates[-2:]) / 2))
-    times_floor = [seconds * rate / flops for seconds, flops, rate in taken]
+        taken.append((clock() - started, step_flops(lm, clip, term, method.subtokens)))
+        rates.again()
+    rate, rate_of = floor_rate(rates.best(), taken)
+    times_floor = [seconds * rate / flops for seconds, flops in taken]
     middle = sorted(range(len(taken)), key=lambda step: times_floor[step])[(len(taken) - 1) // 2]
-    seconds, flops, rate = taken[middle]
+    seconds, flops = taken[middle]
     texts, _, found = term.asked
     stride = max(1, len(texts) // args.naive) if args.naive else 1
     chosen = list(range(0, len(texts), stride))
     started = clock()
     exact = [objective.exact(texts[index]).terms[term.name] for index in chosen]
     naive = (clock() - started) / len(chosen) * len(texts)
+    batched = best_seconds(lambda: plain_batched(lm, clip, term), args.batched, clock)
+    with fast_layers(clip.module), fast_layers(lm.module):
+        batched_onednn = best_seconds(lambda: plain_batched(lm, clip, term), args.batched, clock)
     return {
         "beams": args.beams,
         "candidates": len(texts),
@@ -193,21 +169,25 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "threads": args.threads,
         "steps": args.steps,
         "seconds": seconds,
-        "each_seconds": [one for one, _, _ in taken],
+        "each_seconds": [one for one, _ in taken],
         "each_times_floor": times_floor,
         "naive_seconds": naive,
         "naive_timed": len(chosen),
+        "batched_seconds": batched,
+        "batched_onednn_seconds": batched_onednn,
         "gflop": flops / 1e9,
         "gflop_per_second": rate / 1e9,
-        "each_gflop_per_second": [one / 1e9 for one in rates],
-        "gflop_per_second_torch": rate * plain.best / fastest.best / 1e9,
+        "rate_of": rate_of,
+        "gflop_per_second_torch": rates.best("torch")[0] / 1e9,
         "floor_seconds": flops / rate,
         "times_naive": naive / seconds,
+        "times_batched": batched / seconds,
+        "times_batched_onednn": batched_onednn / seconds,
         "times_floor": times_floor[middle],
-        "times_floor_torch": times_floor[middle] * plain.best / fastest.best,
         "max_abs_difference": max(
             abs(float(found[index]) - value) for index, value in zip(chosen, exact, strict=True)
         ),
+        "max_abs_difference_batched": float((plain_batched(lm, clip, term).cpu() - found.cpu()).abs().max()),
     }
 
 
@@ -218,6 +198,9 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=10, help="of the prompt that the search begins with")
     parser.add_argument("--steps", type=int, default=5, help="the median of so many is taken")
     parser.add_argument("--naive", type=int, default=32, help="candidates timed one at a time, 0 for all")
+    parser.add_argument(
+        "--batched", type=int, default=3, help="runs of the plain batched path, the best counts"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tiny", action="store_true", help="tiny models, to see that it runs")
     parser.add_argument(
@@ -231,9 +214,14 @@ def main() -> None:
         return
     print(
         f"{row['beams']} beams, {row['candidates']} candidates, {row['threads']} threads: "
-        f"{row['seconds']:.2f} s; naive {row['naive_seconds']:.1f} s ({row['times_naive']:.0f} times), "
-        f"floor {row['floor_seconds']:.2f} s ({row['times_floor']:.2f} times; {row['gflop']:.0f} GFLOP at "
-        f"{row['gflop_per_second']:.0f} GFLOP/s); max abs difference {row['max_abs_difference']:.1e}"
+        f"{row['seconds']:.2f} s a step\n"
+        f"one text at a time {row['naive_seconds']:.1f} s: {row['times_naive']:.0f} times\n"
+        f"plain batched {row['batched_seconds']:.1f} s: {row['times_batched']:.1f} times; with oneDNN "
+        f"{row['batched_onednn_seconds']:.1f} s: {row['times_batched_onednn']:.1f} times\n"
+        f"floor {row['floor_seconds']:.2f} s ({row['gflop']:.0f} GFLOP at {row['gflop_per_second']:.0f} "
+        f"GFLOP/s, the rate of {row['rate_of']}): the step takes {row['times_floor']:.2f} times as long\n"
+        f"largest difference of a loss from the naive path {row['max_abs_difference']:.1e}, "
+        f"of the plain batched one {row['max_abs_difference_batched']:.1e}"
     )
 
 

@@ -242,6 +242,15 @@ class TestPlots:
                 assert float(size) >= 11
 
 
+def test_a_card_of_a_search_that_ended_early_has_no_empty_headings(tmp_path: Path) -> None:
+    found = result([text("a", 5)], best=[text("a", 5)])
+    write_page(tmp_path / "page.html", "Title", [Card("one", Image.new("RGB", (9, 9)), [("plain", found)])])
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "not complete" in html
+    assert "Complete texts" not in html
+    assert "1 search in" in html
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_nothing_is_wider_than_a_phone(tmp_path: Path) -> None:
     """Three pages, all opened up, in a frame of 390 pixels: what sticks out, and whether texts overlap."""

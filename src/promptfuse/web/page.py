@@ -70,7 +70,7 @@ def _caption(label: str, result: Result) -> str:
         f'<div class="caption"><span class="label {escape(label)}">{escape(label)}</span>'
         f"<q>{escape(result.text)}</q>{bar(result.terms, result.weights, colours_of(result.terms))}"
         f"<small>value {result.value:.3f} &middot; {counted(result.exact_evaluations, 'text')}, "
-        f"{result.seconds:.1f} s</small></div>"
+        f"{result.seconds:.1f} s{'' if result.complete else ' &middot; not complete'}</small></div>"
     )
 
 
@@ -78,14 +78,16 @@ def _trace(label: str, result: Result) -> str:
     if not result.history:
         return ""
     rows = "".join(_step(step, result.weights) for step in result.history)
+    front = front_table(result, 12)
+    if front:
+        front = f"<h4>Complete texts that no other one beats in every term</h4>{front}"
     return (
         f"<details><summary>How the search found the {escape(label)} caption</summary>"
         f'<div class="figures">{value_plot(result)}{terms_plot(result)}</div>'
         f"<h4>Which text grew from which</h4>{beam_tree(result, listed=False)}"
         '<h4>Step by step</h4><table class="steps">'
         "<tr><th>step</th><th>beams, best first</th><th>value</th><th>losses</th></tr>"
-        f"{rows}</table>{pareto_plots(result)}"
-        f"<h4>Complete texts that no other one beats in every term</h4>{front_table(result, 12)}</details>"
+        f"{rows}</table>{pareto_plots(result)}{front}</details>"
     )
 
 
