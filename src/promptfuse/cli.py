@@ -196,6 +196,8 @@ def list_models(
             )
         for role in ROLES:
             model = getattr(preset, role)
+            if model is None:
+                continue
             if model in EMBEDDED:
                 where, cached = str(EMBEDDED[model]), True
             else:

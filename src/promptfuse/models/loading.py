@@ -289,7 +289,7 @@ def check_device(device: str | torch.device) -> None:
     """Raise ``ConfigError`` for a device that is not here."""
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise ConfigError(
             f"no device {str(device)!r} here; give cpu, or cuda or mps where there is one"
         ) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +23,8 @@ class Preset(BaseModel):
     Attributes:
         lm: the causal language model, an id, folder or embedded name.
         image_text: the image-text model.
-        sentiment: the sentiment classifier, loaded only if a sentiment is asked for.
+        sentiment: the sentiment classifier, loaded only if a sentiment is asked for; None where there is
+            none to ask for.
         labels: the classifier's label for ``positive`` and ``negative``.
         fluency_weight: weight of the NLL by length.
         length_exponent: power of the length that the NLL is divided by: 1 for the mean per token; see
@@ -33,13 +36,16 @@ class Preset(BaseModel):
         beams: width of the beam.
         candidates: exact evaluations per beam and step.
         batch: rows in one forward pass.
+
+    Raises:
+        ConfigError: if a field is missing, unknown or of a wrong kind.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     lm: str
     image_text: str
-    sentiment: str
+    sentiment: str | None = None
     labels: dict[str, str] = {"positive": "positive", "negative": "negative"}
     fluency_weight: Positive = 1.0
     length_exponent: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -50,6 +56,24 @@ class Preset(BaseModel):
     beams: Count = 4
     candidates: Count = 256
     batch: Count = 256
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ConfigError(f"preset: {explain(error, Preset, _IF_MISSING)}") from None
+
+    def check_sentiment(self, sentiment: str | None) -> None:
+        """Raise ``ConfigError`` for a sentiment that cannot be had; None asks for none."""
+        if sentiment is None:
+            return
+        if sentiment not in self.labels:
+            raise ConfigError(f"no sentiment {sentiment!r}; choose from: {', '.join(self.labels)}")
+        if self.sentiment is None:
+            raise ConfigError(
+                f"no sentiment {sentiment!r}: the preset has no classifier for it; add it as 'sentiment', or "
+                "steer by MODEL:LABEL"
+            )
 
 
 PRESETS = {
@@ -81,22 +105,36 @@ PRESETS = {
 """The named presets."""
 
 
-def load_preset(name: str) -> Preset:
+def load_preset(source: str | PathLike[str] | Mapping[str, Any] | Preset) -> Preset:
     """A preset by name, or from a YAML file with the fields of ``Preset``.
 
     A file may name another preset or file (relative to its own folder) as its ``base``, whose fields it
     changes.
 
+    Args:
+        source: one of ``PRESETS``, the path of a .yaml file, the fields that such a file would have, or a
+            preset, which is given back.
+
     Raises:
         ConfigError: if there is no such preset or file, or a field is wrong.
     """
-    if name in PRESETS:
-        return PRESETS[name]
-    values = _read(Path(name), ())
+    if isinstance(source, Preset):
+        return source
+    if isinstance(source, Mapping):
+        shown, values = "models", _based(dict(source), Path(), ())
+    elif not isinstance(source, str | PathLike):
+        raise ConfigError(
+            f"models: {source!r:.60} is no preset; choose from: {', '.join(PRESETS)}, or give a .yaml file, "
+            "its fields or a Preset"
+        )
+    elif str(source) in PRESETS:
+        return PRESETS[str(source)]
+    else:
+        shown, values = str(source), _read(Path(source), ())
     try:
-        return Preset.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{name}: {explain(error, Preset, _IF_MISSING)}") from None
+        return Preset(**{str(key): value for key, value in values.items()})
+    except ConfigError as error:
+        raise ConfigError(f"{shown}: {str(error).removeprefix('preset: ')}") from None
 
 
 def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
@@ -106,10 +144,14 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"no preset {path.name!r}; choose from: {known}, or give a .yaml file")
     if path.resolve() in below:
         raise ConfigError(f"{path}: is based on itself; let 'base' name another preset")
-    values = read_yaml(path, "lm: gpt2")
+    return _based(read_yaml(path, "lm: gpt2"), path.parent, (*below, path.resolve()))
+
+
+def _based(values: dict[str, Any], folder: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    """Fields put upon those of their base, if they name one."""
     base = values.pop("base", None)
     if base is None:
         return values
     preset = PRESETS.get(str(base))
-    fields = preset.model_dump() if preset else _read(path.parent / str(base), (*below, path.resolve()))
+    fields = preset.model_dump() if preset else _read(folder / str(base), below)
     return {**fields, **values}

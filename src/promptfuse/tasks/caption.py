@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
-from PIL import Image
 
 from promptfuse.errors import ConfigError
 from promptfuse.models import Model, Preset, SequenceClassifier, load_image, load_model, load_preset
@@ -17,9 +16,13 @@ from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Ob
 from promptfuse.objectives.checks import expect
 from promptfuse.search import AutoDAN, BeamSearch, Callback, Method, Result, Search
 from promptfuse.tasks.steering import Steer, Steers, read_steers
+from promptfuse.values import functions, named_numbers, some_text, whole_number
 
 Sentiment = Literal["positive", "negative"]
 """What ``caption`` can be asked for."""
+
+Models: TypeAlias = str | PathLike[str] | Mapping[str, Any] | Preset
+"""A preset's name, a YAML file, the fields of one, or a preset."""
 
 ROLES = ("lm", "image_text", "sentiment")
 """What a preset's models are for."""
@@ -32,7 +35,7 @@ class Captioner:
     """Holds a preset's models, so that many photos share one load.
 
     Args:
-        models: a preset's name, a YAML file, or a ``Preset``.
+        models: a preset's name, a YAML file or the fields that it would have, or a ``Preset``.
         device: where the models go.
 
     Raises:
@@ -40,8 +43,8 @@ class Captioner:
         ModelError: if a model cannot be loaded.
     """
 
-    def __init__(self, models: str | Preset = "mini", *, device: str | torch.device = "cpu") -> None:
-        self.preset = models if isinstance(models, Preset) else load_preset(models)
+    def __init__(self, models: Models = "mini", *, device: str | torch.device = "cpu") -> None:
+        self.preset = load_preset(models)
         self.device = device
         self._loaded: dict[str, Model] = {}
 
@@ -88,9 +91,7 @@ class Captioner:
 
     def check_sentiment(self, sentiment: str | None) -> None:
         """Raise ``ConfigError`` for a sentiment that the preset does not know."""
-        if sentiment is not None and sentiment not in self.preset.labels:
-            known = ", ".join(self.preset.labels)
-            raise ConfigError(f"no sentiment {sentiment!r}; choose from: {known}")
+        self.preset.check_sentiment(sentiment)
 
     def objective(
         self,
@@ -102,11 +103,11 @@ class Captioner:
         """The objective of one photo.
 
         Args:
-            image: a path or an open image.
+            image: a path, an address, an open image, or an array of pixels.
             sentiment: ``positive``, ``negative`` or nothing.
             weights: replaces the preset's weights, by ``fluency``, ``image``, ``sentiment`` and
                 ``steer:LABEL``.
-            steer: labels of classifiers, as ``MODEL:LABEL=WEIGHT``; see ``Steer``.
+            steer: labels of classifiers, as ``MODEL:LABEL=WEIGHT`` or ``{"MODEL:LABEL": WEIGHT}``.
 
         Raises:
             ConfigError: if a weight's name, the sentiment or a steer's label is unknown.
@@ -114,7 +115,7 @@ class Captioner:
         """
         self.check_sentiment(sentiment)
         steers = read_steers(steer)
-        weight = self._weigh(TERMS if sentiment else TERMS[:2], steers, weights or {})
+        weight = self._weigh(TERMS if sentiment else TERMS[:2], steers, named_numbers(weights, "weights"))
         photo = load_image(image)
         terms: list[Term] = [
             Fluency(self.model("lm"), weight["fluency"], length_exponent=self.preset.length_exponent),
@@ -165,12 +166,18 @@ class Captioner:
     ) -> Search:
         """The search for one photo, ready to run; settings not given are the preset's."""
         preset = self.preset
+        candidates = whole_number(preset.candidates if candidates is None else candidates, "candidates")
+        beams = whole_number(preset.beams if beams is None else beams, "beams")
+        steps = whole_number(preset.steps if steps is None else steps, "steps")
+        prefix = some_text(preset.prefix if prefix is None else prefix, "prefix")
+        seed = whole_number(seed, "seed", 0)
+        callbacks = functions(callbacks, "callbacks")
         return Search(
             self.objective(image, sentiment, weights, steer),
-            method or AutoDAN(candidates=preset.candidates if candidates is None else candidates),
-            BeamSearch(preset.beams if beams is None else beams),
-            prefix=preset.prefix if prefix is None else prefix,
-            steps=preset.steps if steps is None else steps,
+            method or AutoDAN(candidates=candidates),
+            BeamSearch(beams),
+            prefix=prefix,
+            steps=steps,
             seed=seed,
             batch_size=preset.batch,
             callbacks=callbacks,
@@ -182,11 +189,11 @@ class Captioner:
 
 
 def caption(
-    image: str | PathLike[str] | Image.Image,
+    image: ImageLike,
     *,
     sentiment: Sentiment | None = None,
     steer: Steers = (),
-    models: str | Preset = "mini",
+    models: Models = "mini",
     prefix: str | None = None,
     steps: int | None = None,
     beams: int | None = None,
@@ -199,11 +206,12 @@ def caption(
     """Describe a photo by searching for a text that frozen models agree on.
 
     Args:
-        image: a path or an open image.
+        image: a path, an address such as ``https://...``, an open image, or an array or tensor of pixels.
         sentiment: ``positive`` or ``negative`` to colour the caption.
-        steer: labels of any classifiers to draw the caption to, as ``MODEL:LABEL=WEIGHT``, or to keep it
-            away from, with a negative weight; see ``Steer``.
-        models: a preset (``mini`` is embedded, ``paper`` needs the model hub) or a YAML file.
+        steer: labels of any classifiers to draw the caption to, or to keep it away from, with a negative
+            weight: ``MODEL:LABEL=WEIGHT``, ``{"MODEL:LABEL": WEIGHT}``, a ``Steer``, or a list of those.
+        models: a preset (``mini`` is embedded, ``paper`` needs the model hub), a YAML file or the fields
+            that it would have, or a ``Preset``.
         prefix: what the caption begins with.
         steps: the most tokens to append.
         beams: texts kept at each step.

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable
 from os import PathLike
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 
 from promptfuse.errors import ConfigError, PromptfuseError
-from promptfuse.models import Preset
 from promptfuse.models.images import ImageLike
 from promptfuse.search import Result
-from promptfuse.tasks.caption import Captioner
+from promptfuse.tasks.caption import Captioner, Models
 from promptfuse.tasks.many import OnOutcome, caption_all
+from promptfuse.values import whole_number
+from promptfuse.yaml_files import nearest
 
 
 def caption_many(
-    images: Sequence[ImageLike],
+    images: Iterable[ImageLike],
     *,
-    models: str | Preset = "mini",
+    models: Models = "mini",
     sentiment: Literal["positive", "negative"] | None = None,
     in_flight: int = 8,
     workers: int = 1,
@@ -30,7 +33,7 @@ def caption_many(
     """Describe many photos; see ``caption``.
 
     Args:
-        images: paths or open images.
+        images: paths, addresses, open images or arrays, in a list or whatever else gives one by one.
         models: see ``caption``.
         sentiment: see ``caption``.
         in_flight: how many photos are searched for at the same time; they share the models' batches.
@@ -39,7 +42,8 @@ def caption_many(
             worth it.
         device: where the models go.
         on_outcome: called with a photo's number and its result or error, as soon as it is known.
-        settings: as for ``caption``.
+        settings: ``steer``, ``prefix``, ``steps``, ``beams``, ``candidates``, ``weights``, ``seed`` and
+            ``callbacks``, as for ``caption``.
 
     Returns:
         A result for each photo, in order.
@@ -49,12 +53,18 @@ def caption_many(
             done; ``on_outcome`` has been given the others' results.
     """
     settings["sentiment"] = sentiment
-    if isinstance(images, str | PathLike):
-        raise ConfigError(f"images: {images!r} is one photo; give a list of photos")
-    if workers < 1:
-        raise ConfigError(f"workers: {workers} is too few; give 1 or more")
-    if in_flight < 1:
-        raise ConfigError(f"in flight: {in_flight} is too few; give 1 or more")
+    if isinstance(images, str | PathLike | Image.Image):
+        raise ConfigError(f"images: {images!r:.60} is one photo; give a list of photos")
+    if not isinstance(images, Iterable):
+        raise ConfigError(f"images: {images!r:.60} is no list; give a list of photos")
+    images = list(images)
+    workers, in_flight = whole_number(workers, "workers"), whole_number(in_flight, "in flight")
+    known = [name for name in inspect.signature(Captioner.search).parameters if name not in ("self", "image")]
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"no setting {name!r}; {nearest(name, known)}")
+    if on_outcome is not None and not callable(on_outcome):
+        raise ConfigError(f"on_outcome: {on_outcome!r:.60} cannot be called; give a function")
     captioner = Captioner(models, device=device)
     captioner.check_sentiment(sentiment)
     if workers > 1:

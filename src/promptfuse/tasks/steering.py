@@ -68,6 +68,8 @@ class Steer:
         """The steer with the preset's classifier for ``sentiment``, and its label for ``positive``."""
         if self.model not in ("sentiment", preset.sentiment):
             return self
+        if preset.sentiment is None:
+            raise ConfigError(f"steer '{self}': the preset has no sentiment classifier; name the model")
         return replace(self, model=preset.sentiment, label=preset.labels.get(self.label, self.label))
 
     def __str__(self) -> str:

@@ -42,6 +42,7 @@ def check_run(config: RunConfig) -> RunCheck:
     recipe = config.make_recipe()
     recipe.build()
     preset = recipe.preset()
+    preset.check_sentiment(recipe.sentiment)
     photos = config.read().photos
     local = [photo.image for photo in photos if not is_address(photo.image)]
     roles = ["lm", "image_text"] + (["sentiment"] if recipe.sentiment else [])
