@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptfuse.adapter_cli import adapter_app
-from promptfuse.cli_options import whole
+from promptfuse.cli_options import LmOption, LmPrefix, whole
 from promptfuse.datasets_cli import datasets_app
 from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
 from promptfuse.memory import reuse_memory
@@ -71,6 +71,8 @@ def caption(
             help="Models and settings: mini (embedded), paper (from the hub), or a .yaml file.",
         ),
     ] = "mini",
+    lm: LmOption = None,
+    lm_prefix: LmPrefix = None,
     prefix: Annotated[
         str | None,
         typer.Option(
@@ -79,6 +81,9 @@ def caption(
             show_default="none with mini, 'An image of' with paper",
         ),
     ] = None,
+    glue: Annotated[
+        bool, typer.Option("--glue", help="Let the first new token go on with the prefix's last word.")
+    ] = False,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -140,18 +145,21 @@ def caption(
         if number is not None and number < 1:
             raise ConfigError(f"--{name} {number} is too few; give 1 or more")
 
+    from promptfuse.models.context import read_context
     from promptfuse.tasks import Captioner
     from promptfuse.web.page import Card, write_page
     from promptfuse.whole_files import check_target
 
     if trace is not None:
         check_target(trace, images, (".html", ".htm"))
-    captioner = Captioner(models, device=device)
+    before = None if lm_prefix is None else read_context(lm_prefix)
+    captioner = Captioner(models, device=device, lm=lm, lm_prefix=before)
     captioner.load(sentiment, steer or ())
     settings = {
         "sentiment": sentiment,
         "steer": tuple(steer or ()),
         "prefix": prefix,
+        "glue": glue,
         "steps": steps,
         "beams": beams,
         "candidates": candidates,
@@ -179,15 +187,19 @@ def caption(
 
 
 def list_models(
+    presets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PRESET", help="Presets, or .yaml files.", show_default="all presets"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """List the presets, their models and where those are."""
-    import huggingface_hub
-
-    from promptfuse.models import EMBEDDED, PRESETS
+    """List presets, their models, where those are and what stands before a language model's texts."""
+    from promptfuse.models import PRESETS, load_preset
+    from promptfuse.models.sketch import place_of, start_of
     from promptfuse.tasks.caption import ROLES
 
-    for name, preset in PRESETS.items():
+    for name in presets or PRESETS:
+        preset = load_preset(name)
         if not as_json:
             typer.echo(
                 f"{name}: {preset.steps} steps, {preset.beams} beams, {preset.candidates} candidates; "
@@ -198,18 +210,14 @@ def list_models(
             model = getattr(preset, role)
             if model is None:
                 continue
-            if model in EMBEDDED:
-                where, cached = str(EMBEDDED[model]), True
-            else:
-                found = huggingface_hub.try_to_load_from_cache(model, "config.json")
-                cached = isinstance(found, str)
-                where = str(Path(found).parent) if isinstance(found, str) else "model hub"
-            state = "embedded" if model in EMBEDDED else "cached" if cached else "not cached"
+            state, where = place_of(model)
+            start = start_of(model, preset.lm_start or "auto") if role == "lm" else None
             if as_json:
                 row = {"preset": name, "role": role, "model": model, "where": where, "state": state}
-                typer.echo(json.dumps(row))
+                typer.echo(json.dumps(row | ({"start": start} if role == "lm" else {})))
             else:
-                typer.echo(f"  {role:<11} {model:<52} {state:<11} {where}")
+                shown = "" if start is None else f"  texts begin with: {json.dumps(start)}"
+                typer.echo(f"  {role:<11} {model:<52} {state:<11} {where}{shown}")
 
 
 def _weights(pairs: list[str]) -> dict[str, float]:

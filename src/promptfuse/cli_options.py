@@ -52,3 +52,22 @@ JudgeDevice = Annotated[
     str,
     typer.Option("--device", metavar="NAME", help="Where the judging models run: cpu, cuda, cuda:1, mps."),
 ]
+
+LmOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lm",
+        metavar="MODEL",
+        help="Language model in place of the preset's: an id or folder.",
+        show_default="the preset's",
+    ),
+]
+LmPrefix = Annotated[
+    str | None,
+    typer.Option(
+        "--lm-prefix",
+        metavar="TEXT|@FILE",
+        help="What the language model alone reads first, e.g. a file with an example caption on each line.",
+        show_default="nothing",
+    ),
+]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptfuse.cli_options import whole
+from promptfuse.cli_options import LmPrefix, whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def optimize(
             show_default="the file's, or nothing",
         ),
     ] = None,
+    lm_prefix: LmPrefix = None,
     device: Annotated[
         str | None,
         typer.Option(
@@ -102,6 +103,13 @@ def optimize(
     from promptfuse.tasks.config.base import at
 
     settings = load_config(config, changes)
+    if lm_prefix is not None:
+        names = [name for name, term in settings.terms.items() if term.kind == "Fluency"]
+        if not names:
+            raise ConfigError(
+                f"--lm-prefix: no term of {config} is a Fluency, which alone reads it; leave it out"
+            )
+        settings = load_config(config, changes | _contexts(names, lm_prefix))
     if steps is not None and getattr(settings.method, "steps", None) is not None:
         raise ConfigError(f"--steps {steps}: the chain has steps of its own; use --set method.steps=[...]")
     with at(str(config)):
@@ -119,6 +127,14 @@ def optimize(
     else:
         result = _run(config, settings, trace, allow_code)
         _show(config, result, as_json)
+
+
+def _contexts(names: list[str], lm_prefix: str) -> dict[str, Any]:
+    """What ``--lm-prefix`` changes in the file: the path in it is relative to where the command is run."""
+    from promptfuse.models.context import read_context
+
+    text = read_context(lm_prefix)
+    return {f"terms.{name}.context": f"@{text}" if text.startswith("@") else text for name in names}
 
 
 def _changes(pairs: list[str], *, steps: int | None, out: Path | None, **plain: Any) -> dict[str, Any]:

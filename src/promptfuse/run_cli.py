@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptfuse.cli_options import whole
+from promptfuse.cli_options import LmOption, LmPrefix, whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def run(
             show_default="none",
         ),
     ] = None,
+    lm: LmOption = None,
+    lm_prefix: LmPrefix = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -96,7 +98,13 @@ def run(
     changes |= {key: value for key, value in options.items() if value is not None}
 
     from promptfuse.evaluation.runs import load_run_config
+    from promptfuse.models.context import read_context
 
+    if lm is not None:
+        changes["lm"] = str(Path(lm).resolve()) if Path(lm).is_dir() else lm
+    if lm_prefix is not None:
+        text = read_context(lm_prefix)
+        changes["lm_prefix"] = f"@{text}" if text.startswith("@") else text
     settings = load_run_config(config, changes)
     if validate:
         _validate(config, settings, as_json)

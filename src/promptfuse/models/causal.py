@@ -134,10 +134,7 @@ class CausalLM(Model):
     @property
     def shown_start(self) -> str:
         """What stands before every text, to be shown: a token, a template, or ``none``."""
-        start = self.start
-        if start.front or start.behind:
-            return f"{start.front}{{}}{start.behind}"
-        return "".join(self.tokenizer.convert_ids_to_tokens(list(start.ids))) or "none"
+        return self.start.shown(self.tokenizer)
 
     @cached_property
     def _lead(self) -> Lead:

@@ -63,6 +63,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
+    start: str = "auto",
 ) -> Model:
     """Load a causal LM, an image-text, sequence-classification or sentence encoder, as its config says.
 
@@ -82,6 +83,8 @@ def load_model(
         device: where the parameters go; by default the CPU, or where they are already.
         dtype: the parameters' type; by default float32, or what it is already.
         trust_remote_code: run code that the model's repository brings; off unless you ask for it.
+        start: what stands before every text of a causal LM: ``auto``, ``bos``, ``none``, ``chat``, a special
+            token, or a chat template with a slot ``{}`` for the text; see ``CausalLM``.
 
     Raises:
         ModelError: if the model cannot be found, reached or read, is of no supported kind, lacks a
@@ -92,7 +95,7 @@ def load_model(
     if device is not None:
         check_device(device)
     if not isinstance(name, str | os.PathLike):
-        return _wrap(name, *split_processor(tokenizer, processor), device, dtype)
+        return _wrap(name, *split_processor(tokenizer, processor), device, dtype, start)
     if tokenizer is not None or processor is not None:
         raise ConfigError(
             f"{name}: brings its own tokenizer and processor; leave tokenizer and processor out, or give the "
@@ -102,8 +105,10 @@ def load_model(
     shown, options = found.name, {"trust_remote_code": trust_remote_code}
     with quiet(downloads=not found.local):
         config, role, layout = read_config(found, **options)
+        if start != "auto" and role is not CausalLM:
+            raise ConfigError(f"start {start!r}: {shown} is no causal LM, which alone has one; leave it out")
         with clear_errors(shown, "tokenizer"):
-            tokenizer = _tokenizer(found.tokenizer, shown, options)
+            tokenizer = load_tokenizer(found.tokenizer, shown, options)
         # Before they are read, since they may change later; merged weights are not those of the files.
         listing = None if found.adapters else list_files(str(found.weights))
         with clear_errors(shown, "model"):
@@ -121,6 +126,8 @@ def load_model(
         made: Model
         if role is SentenceEncoder:
             made = SentenceEncoder(module, tokenizer, shown, layout)
+        elif role is CausalLM:
+            made = CausalLM(module, tokenizer, shown, start)
         elif role is not ImageTextModel:
             made = role(module, tokenizer, shown)
         else:
@@ -135,7 +142,12 @@ def load_model(
 
 
 def _wrap(
-    module: Any, tokenizer: Any, processor: Any, device: str | torch.device | None, dtype: torch.dtype | None
+    module: Any,
+    tokenizer: Any,
+    processor: Any,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    start: str,
 ) -> Model:
     """A model of a module that is loaded already; see ``load_model``."""
     name = check_module(module, tokenizer)
@@ -148,6 +160,10 @@ def _wrap(
         module = module.to(device=device, dtype=dtype)
     if role is SentenceEncoder:
         return SentenceEncoder(without_head(module), tokenizer, name)
+    if role is CausalLM:
+        return CausalLM(module, tokenizer, name, start)
+    if start != "auto":
+        raise ConfigError(f"start {start!r}: {name} is no causal LM, which alone has one; leave it out")
     if role is not ImageTextModel:
         return role(module, tokenizer, name)
     if processor is None:
@@ -231,7 +247,7 @@ def _bare(role: type[Model], config: Any) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in found else {}
 
 
-def _tokenizer(source: str, name: str, options: dict[str, Any]) -> Any:
+def load_tokenizer(source: str, name: str, options: dict[str, Any]) -> Any:
     """The checkpoint's tokenizer; from tokenizer.json where transformers prefers a slow one (SigLIP's)."""
     tokenizer, problem = None, None
     try:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptfuse.errors import ConfigError
+from promptfuse.models.context import read_context
 from promptfuse.yaml_files import explain, read_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,6 +33,11 @@ class Preset(BaseModel):
         image_weight: weight of 1 - cosine similarity.
         sentiment_weight: weight of the label's NLL.
         prefix: what every caption begins with; it is part of the text that the models judge.
+        lm_prefix: what the language model alone reads before every caption, such as a few captions of other
+            photos, each on a line of its own; in a YAML file also ``@FILE``, relative to its folder. See
+            ``Fluency``'s context.
+        lm_start: what stands before every text of the language model; see ``CausalLM``. ``auto`` if not
+            given.
         steps: the most tokens that are appended.
         beams: width of the beam.
         candidates: exact evaluations per beam and step.
@@ -52,6 +58,8 @@ class Preset(BaseModel):
     image_weight: Positive = 22.0
     sentiment_weight: Positive = 2.0
     prefix: str = ""
+    lm_prefix: str | None = None
+    lm_start: str | None = None
     steps: Count = 16
     beams: Count = 4
     candidates: Count = 256
@@ -149,6 +157,8 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 
 def _based(values: dict[str, Any], folder: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """Fields put upon those of their base, if they name one."""
+    if isinstance(given := values.get("lm_prefix"), str):
+        values["lm_prefix"] = read_context(given, folder)
     base = values.pop("base", None)
     if base is None:
         return values

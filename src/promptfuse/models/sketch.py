@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import huggingface_hub
+
 from promptfuse.errors import ModelError
 from promptfuse.models.base import Model
 from promptfuse.models.checkpoint import EMBEDDED, locate
 from promptfuse.models.classifier import SequenceClassifier
-from promptfuse.models.loading import check_device, quiet, read_config
+from promptfuse.models.loading import check_device, load_tokenizer, quiet, read_config
+from promptfuse.models.start import find_start
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,38 @@ def sketch_model(name: str, device: str = "cpu") -> Sketch:
         labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
     where: Literal["embedded", "folder", "hub"] = "folder" if Path(found.source).is_dir() else "hub"
     return Sketch(name, role, labels, "embedded" if name in EMBEDDED else where)
+
+
+def place_of(name: str) -> tuple[Literal["embedded", "folder", "cached", "not cached"], str]:
+    """Whether a model is here, and where; nothing is downloaded."""
+    if name in EMBEDDED:
+        return "embedded", str(EMBEDDED[name])
+    if Path(name).is_dir():
+        return "folder", name
+    try:
+        found = huggingface_hub.try_to_load_from_cache(name, "config.json")
+    except ValueError:  # Neither a folder nor an id.
+        found = None
+    return ("cached", str(Path(found).parent)) if isinstance(found, str) else ("not cached", "model hub")
+
+
+def start_of(name: str, wanted: str = "auto") -> str | None:
+    """What stands before every text of a causal language model; None if its files are not here.
+
+    Args:
+        name: a Hugging Face id, a local folder, or the name of an embedded model.
+        wanted: see ``CausalLM``.
+
+    Raises:
+        ConfigError: if the model has no such start.
+    """
+    if place_of(name)[0] == "not cached":
+        return None
+    try:
+        found = locate(name)
+        with quiet(downloads=False):
+            config, _, _ = read_config(found)
+            tokenizer = load_tokenizer(found.tokenizer, found.name, {"local_files_only": True})
+    except ModelError:  # A cache may hold the configuration alone.
+        return None
+    return find_start(tokenizer, config, wanted, name).shown(tokenizer)

@@ -49,6 +49,12 @@ class Start:
     ends: frozenset[int] = frozenset()
     usual: bool = False
 
+    def shown(self, tokenizer: PreTrainedTokenizerFast) -> str:
+        """How it is told to people: a token, a template, or ``none``."""
+        if self.front or self.behind:
+            return f"{self.front}{{}}{self.behind}"
+        return "".join(tokenizer.convert_ids_to_tokens(list(self.ids))) or "none"
+
 
 def find_start(tokenizer: PreTrainedTokenizerFast, config: Any, wanted: str, name: str) -> Start:
     """What stands before every text of a model.

@@ -37,21 +37,38 @@ class Captioner:
     Args:
         models: a preset's name, a YAML file or the fields that it would have, or a ``Preset``.
         device: where the models go.
+        lm: replaces the preset's language model.
+        lm_prefix: replaces the preset's; see ``Preset``.
 
     Raises:
         ConfigError: if there is no such preset.
         ModelError: if a model cannot be loaded.
     """
 
-    def __init__(self, models: Models = "mini", *, device: str | torch.device = "cpu") -> None:
-        self.preset = load_preset(models)
+    def __init__(
+        self,
+        models: Models = "mini",
+        *,
+        device: str | torch.device = "cpu",
+        lm: str | None = None,
+        lm_prefix: str | None = None,
+    ) -> None:
+        replaced = {
+            name: some_text(value, name)
+            for name, value in (("lm", lm), ("lm_prefix", lm_prefix))
+            if value is not None
+        }
+        self.preset = load_preset(models).model_copy(update=replaced)
         self.device = device
         self._loaded: dict[str, Model] = {}
 
     def model(self, role: Literal["lm", "image_text", "sentiment"]) -> Model:
         """One of the preset's models, loaded at its first use."""
         if role not in self._loaded:
-            self._loaded[role] = load_model(getattr(self.preset, role), device=self.device)
+            start = self.preset.lm_start if role == "lm" else None
+            self._loaded[role] = load_model(
+                getattr(self.preset, role), device=self.device, start=start or "auto"
+            )
         return self._loaded[role]
 
     def classifier(self, steer: Steer) -> tuple[SequenceClassifier, str]:
@@ -118,7 +135,12 @@ class Captioner:
         weight = self._weigh(TERMS if sentiment else TERMS[:2], steers, named_numbers(weights, "weights"))
         photo = load_image(image)
         terms: list[Term] = [
-            Fluency(self.model("lm"), weight["fluency"], length_exponent=self.preset.length_exponent),
+            Fluency(
+                self.model("lm"),
+                weight["fluency"],
+                length_exponent=self.preset.length_exponent,
+                context=self.preset.lm_prefix or "",
+            ),
             ImageSimilarity(self.model("image_text"), photo, weight["image"]),
         ]
         if sentiment:
@@ -156,6 +178,7 @@ class Captioner:
         sentiment: str | None = None,
         steer: Steers = (),
         prefix: str | None = None,
+        glue: bool = False,
         steps: int | None = None,
         beams: int | None = None,
         candidates: int | None = None,
@@ -177,6 +200,7 @@ class Captioner:
             method or AutoDAN(candidates=candidates),
             BeamSearch(beams),
             prefix=prefix,
+            glue=glue,
             steps=steps,
             seed=seed,
             batch_size=preset.batch,
@@ -194,7 +218,10 @@ def caption(
     sentiment: Sentiment | None = None,
     steer: Steers = (),
     models: Models = "mini",
+    lm: str | None = None,
+    lm_prefix: str | None = None,
     prefix: str | None = None,
+    glue: bool = False,
     steps: int | None = None,
     beams: int | None = None,
     candidates: int | None = None,
@@ -212,7 +239,11 @@ def caption(
             weight: ``MODEL:LABEL=WEIGHT``, ``{"MODEL:LABEL": WEIGHT}``, a ``Steer``, or a list of those.
         models: a preset (``mini`` is embedded, ``paper`` needs the model hub), a YAML file or the fields
             that it would have, or a ``Preset``.
+        lm: replaces the preset's language model, which then mostly needs an ``lm_prefix``.
+        lm_prefix: what the language model alone reads before every caption: a few captions of other photos,
+            each on a line of its own, turn any language model into one of captions.
         prefix: what the caption begins with.
+        glue: let the first new token go on with the prefix's last word; otherwise it begins a word.
         steps: the most tokens to append.
         beams: texts kept at each step.
         candidates: texts scored exactly per beam and step.
@@ -227,12 +258,13 @@ def caption(
     Raises:
         ImageError, ConfigError, ModelError, TextError: for bad input, in one line.
     """
-    captioner = Captioner(models, device=device)
+    captioner = Captioner(models, device=device, lm=lm, lm_prefix=lm_prefix)
     return captioner(
         image,
         sentiment=sentiment,
         steer=steer,
         prefix=prefix,
+        glue=glue,
         steps=steps,
         beams=beams,
         candidates=candidates,

@@ -23,6 +23,8 @@ def caption_many(
     images: Iterable[ImageLike],
     *,
     models: Models = "mini",
+    lm: str | None = None,
+    lm_prefix: str | None = None,
     sentiment: Literal["positive", "negative"] | None = None,
     in_flight: int = 8,
     workers: int = 1,
@@ -35,6 +37,8 @@ def caption_many(
     Args:
         images: paths, addresses, open images or arrays, in a list or whatever else gives one by one.
         models: see ``caption``.
+        lm: see ``caption``.
+        lm_prefix: see ``caption``.
         sentiment: see ``caption``.
         in_flight: how many photos are searched for at the same time; they share the models' batches.
         workers: how many processes do so, each with models and photos of its own. They take some seconds
@@ -65,7 +69,7 @@ def caption_many(
             raise ConfigError(f"no setting {name!r}; {nearest(name, known)}")
     if on_outcome is not None and not callable(on_outcome):
         raise ConfigError(f"on_outcome: {on_outcome!r:.60} cannot be called; give a function")
-    captioner = Captioner(models, device=device)
+    captioner = Captioner(models, device=device, lm=lm, lm_prefix=lm_prefix)
     captioner.check_sentiment(sentiment)
     if workers > 1:
         from promptfuse.tasks.workers import Order, caption_on_workers  # Only now: its import takes time.

@@ -37,6 +37,8 @@ class Recipe(BaseModel, ABC):
         steer: labels of any classifiers, each as ``MODEL:LABEL=WEIGHT``; other spellings, such as
             ``{"MODEL:LABEL": WEIGHT}``, are turned into this one.
         prefix: what every caption begins with; replaces the preset's.
+        lm: replaces the preset's language model.
+        lm_prefix: what the language model alone reads before every caption; replaces the preset's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -49,6 +51,8 @@ class Recipe(BaseModel, ABC):
     sentiment: Literal["positive", "negative"] | None = None
     steer: list[str] | None = None
     prefix: str | None = None
+    lm: str | None = None
+    lm_prefix: str | None = None
 
     @field_validator("steer", mode="before")
     @classmethod
@@ -63,7 +67,7 @@ class Recipe(BaseModel, ABC):
             ConfigError: if there is no such preset.
         """
         preset = Captioner(self.models).preset
-        names = ("fluency_weight", "image_weight", "sentiment_weight", "prefix")
+        names = ("fluency_weight", "image_weight", "sentiment_weight", "prefix", "lm", "lm_prefix")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return preset.model_copy(update=given)
 
@@ -113,6 +117,7 @@ class Describer(ABC):
         self.captioner.load(self.recipe.sentiment, self.recipe.steer or ())
         language = cast(CausalLM, self.captioner.model("lm"))
         try:
+            language = language.behind(self.captioner.preset.lm_prefix or "", apart=True)
             prefix_tokens(language, self.captioner.preset.prefix.strip(), Constraints())
         except TextError as error:  # Otherwise it is every photo's.
             raise ConfigError(str(error)) from None

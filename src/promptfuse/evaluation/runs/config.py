@@ -15,8 +15,9 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import Dataset, read_dataset, registered
 from promptfuse.evaluation.recipes import Recipe, describe, load_recipe
 from promptfuse.models import EMBEDDED
+from promptfuse.models.context import read_context
 from promptfuse.paths import at_home
-from promptfuse.tasks.config.base import KIND_ALONE, Settings
+from promptfuse.tasks.config.base import KIND_ALONE, Settings, as_problem
 from promptfuse.tasks.steering import Steer, spell_steers
 from promptfuse.yaml_files import change_value, dump_yaml, explain, read_yaml
 
@@ -52,6 +53,8 @@ class RunConfig(Settings):
         name: what the run is called in its manifest; the recipe's name if not given.
         recipe: the name of a shipped recipe, a file, or a recipe's settings.
         sentiment: replaces the recipe's.
+        lm: replaces the recipe's language model.
+        lm_prefix: replaces the recipe's; a text, or ``@FILE`` with the text.
         seed: of the data set's first photo; the one at place i has ``seed`` + i, whatever ``start`` is.
         in_flight: photos that share their forward passes.
         threads: of each process; None for as many as the run began with, else all cores shared out among the
@@ -69,6 +72,8 @@ class RunConfig(Settings):
     name: str | None = None
     recipe: str | dict[str, Any] = "ours"
     sentiment: Literal["positive", "negative"] | None = None
+    lm: str | None = None
+    lm_prefix: str | None = None
     seed: int = Field(default=0, ge=0, le=2**62)
     in_flight: Count = 8
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -89,6 +94,22 @@ class RunConfig(Settings):
             return str(path.parent.resolve() / path.name)
         return str(path.resolve())
 
+    @field_validator("lm")
+    @classmethod
+    def _beside_the_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        folder = (info.context or {}).get("folder")
+        if value is None or folder is None or value in EMBEDDED:
+            return value
+        path = Path(folder, at_home(value))
+        return str(path.resolve()) if path.is_dir() else value
+
+    @field_validator("lm_prefix")
+    @classmethod
+    def _from_its_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        folder = (info.context or {}).get("folder")
+        with as_problem():
+            return None if value is None else read_context(value, None if folder is None else Path(folder))
+
     def make_recipe(self) -> Recipe:
         """The recipe with all that replaces its settings.
 
@@ -96,7 +117,10 @@ class RunConfig(Settings):
             ConfigError: if there is no such recipe, or a setting is wrong.
         """
         recipe = load_recipe(self.recipe)
-        return recipe if self.sentiment is None else recipe.model_copy(update={"sentiment": self.sentiment})
+        replaced = {name: getattr(self, name) for name in ("sentiment", "lm", "lm_prefix")}
+        return recipe.model_copy(
+            update={name: value for name, value in replaced.items() if value is not None}
+        )
 
     def read(self) -> Dataset:
         """The data set, with the photos that are asked for.

@@ -21,6 +21,7 @@ from promptfuse.models import (
     SequenceClassifier,
     load_model,
 )
+from promptfuse.models.context import read_context
 from promptfuse.objectives import (
     BlackBox,
     ClassProbability,
@@ -47,11 +48,13 @@ class ModelSettings(Settings):
             folder; with ``./`` in front it can only be a folder.
         device: where it goes, if not to the device of all.
         dtype: of its parameters.
+        start: what stands before every text of a causal language model; see ``CausalLM``.
     """
 
     name: str
     device: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    start: str = "auto"
 
     @field_validator("name")
     @classmethod
@@ -64,7 +67,8 @@ class ModelSettings(Settings):
 
     def load(self, device: str) -> Model:
         """The model, on its own device or the one given."""
-        return load_model(self.name, device=self.device or device, dtype=getattr(torch, self.dtype))
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return load_model(self.name, device=self.device or device, dtype=dtype, start=self.start)
 
 
 class TermSettings(Settings):
@@ -105,13 +109,31 @@ class TermSettings(Settings):
 
 
 class FluencySettings(TermSettings):
-    """See ``Fluency``."""
+    """See ``Fluency``.
+
+    Attributes:
+        context: a text, or ``@FILE`` with the text, relative to the configuration's folder.
+    """
 
     term = Fluency
     kinds = (CausalLM,)
     kind: Literal["Fluency"]
     model: str
     length_exponent: float = Field(default=1.0, ge=0, le=1)
+    context: str = ""
+
+    @field_validator("context")
+    @classmethod
+    def _from_its_file(cls, context: str, info: ValidationInfo) -> str:
+        folder = (info.context or {}).get("folder")
+        with as_problem():
+            return read_context(context, None if folder is None else Path(folder))
+
+    @model_validator(mode="after")
+    def _one_before(self) -> FluencySettings:
+        if self.prefix and self.context:
+            raise ValueError("a prefix and a context: only one can stand before the text; put them into one")
+        return self
 
 
 class ImageSimilaritySettings(TermSettings):
