@@ -110,8 +110,8 @@ class Setting:
 
     @cached_property
     def first(self) -> Tensor:
-        """(vocabulary,), those of ``allowed`` that may stand right behind the prefix."""
-        if self.glue or not self.prefix:
+        """(vocabulary,), those of ``allowed`` that may stand right behind the prefix, or at the beginning."""
+        if self.glue or not (self.prefix or self.primary.context):
             return self.allowed
         made = _FIRST.setdefault(self.primary, {})
         key = (self.prefix, self.constraints)
@@ -124,8 +124,12 @@ class Setting:
         return made[key]
 
     def leaves_prefix(self, text: str) -> bool:
-        """Whether a text goes on behind the prefix with a word of its own, or is the prefix alone."""
-        return self.glue or starts_word(self.prefix, text[len(self.prefix) :])
+        """Whether a text goes on behind the prefix with a word of its own, or is the prefix alone.
+
+        Without a prefix, whether it begins with one behind what the language model reads first.
+        """
+        before = self.prefix or (self.primary.joined("") if self.primary.context else "")
+        return self.glue or starts_word(before, text[len(self.prefix) :])
 
     @cached_property
     def whole_words(self) -> dict[int, str]:
@@ -290,8 +294,8 @@ class EditProposer(Proposer):
     def behind_prefix(self, text: str) -> str:
         """A text put behind the prefix."""
         prefix = self.setting.prefix
-        if not prefix:
-            return text
+        if not prefix:  # Behind some contexts the first token brings the blank along.
+            return text.lstrip() if self.primary.pending else text
         return f"{prefix}{' ' if needs_blank(prefix) else ''}{text.strip()}"
 
     def random_texts(self, length: int, count: int, generator: np.random.Generator) -> list[str]:
