@@ -135,7 +135,7 @@ def evaluate(
         int, typer.Option(parser=whole, metavar="N", help="Next words that are scored for each text.")
     ] = 512,
     image: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             metavar="PHOTO",
             help="What the texts are judged by, for an image-text model; repeatable.",

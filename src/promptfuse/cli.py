@@ -51,7 +51,9 @@ def _root(
 
 
 def caption(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Photos to caption.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE", help="Photos to caption, or their addresses.")
+    ],
     sentiment: Annotated[
         str | None,
         typer.Option(metavar="positive|negative", help="Sentiment of the captions.", show_default="none"),
@@ -180,7 +182,7 @@ def caption(
             raise outcome
     if trace is not None and done:
         label = ", ".join([*([sentiment] if sentiment else []), *(steer or [])]) or "plain"
-        cards = [Card(Path(image).name, Path(image), [(label, result)]) for image, result in done]
+        cards = [Card(Path(image).name, image, [(label, result)]) for image, result in done]
         write_page(trace, "How promptfuse found these captions", cards)
     if failed:
         raise typer.Exit(2)

@@ -8,9 +8,7 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from PIL import Image
-
-from promptfuse.models import load_image
+from promptfuse.models.images import ImageLike, load_image
 from promptfuse.version import __version__
 from promptfuse.whole_files import check_target, write_whole
 
@@ -73,7 +71,7 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}{'es' if thing.endswith('ch') else 's'}"
 
 
-def data_uri(image: Path | Image.Image, side: int = 420) -> str:
+def data_uri(image: ImageLike, side: int = 420) -> str:
     """A photo as part of the page, at most ``side`` pixels wide and high."""
     photo = load_image(image)
     photo.thumbnail((side, side))

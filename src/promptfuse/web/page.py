@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from PIL import Image
-
+from promptfuse.models.images import ImageLike
 from promptfuse.search import Hypothesis, Result, Step
 from promptfuse.web.changes import compared
 from promptfuse.web.document import bar, colours_of, counted, data_uri, keys, write_document
@@ -24,12 +23,12 @@ class Card:
 
     Attributes:
         title: a heading.
-        image: the photo, a path or an open image.
+        image: the photo: a path, an address or an open image.
         results: label (``plain``, ``positive``, ...) and result of each search.
     """
 
     title: str
-    image: Path | Image.Image
+    image: ImageLike
     results: Sequence[tuple[str, Result]]
 
 

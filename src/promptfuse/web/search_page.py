@@ -18,7 +18,7 @@ MOST_TEXTS = 40
 
 
 def write_search_page(
-    path: Path, name: str, result: Result, photos: Sequence[Path] = (), settings: str = ""
+    path: Path, name: str, result: Result, photos: Sequence[str | Path] = (), settings: str = ""
 ) -> None:
     """Write the page of a search: its result, its beams as a tree, its terms by step, its Pareto front.
 
@@ -71,10 +71,10 @@ def front_table(result: Result, most: int = MOST_TEXTS) -> str:
     return f'<div class="wide">{table}</div>{note}'
 
 
-def _result(result: Result, photos: Sequence[Path], colours: dict[str, str]) -> str:
+def _result(result: Result, photos: Sequence[str | Path], colours: dict[str, str]) -> str:
     figures = "".join(
-        f'<figure><img alt="{escape(photo.stem)}" src="{data_uri(photo)}">'
-        f"<figcaption>{escape(photo.name)}</figcaption></figure>"
+        f'<figure><img alt="{escape(Path(photo).stem)}" src="{data_uri(photo)}">'
+        f"<figcaption>{escape(Path(photo).name)}</figcaption></figure>"
         for photo in photos
     )
     kind = "complete" if result.complete else "not complete: the search ended before it did"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
+from promptfuse.addresses import is_address
 from promptfuse.errors import PromptfuseError
 from promptfuse.paths import at_home
 
@@ -61,14 +62,22 @@ def _from_folder(value: str, info: ValidationInfo) -> str:
     return value if folder is None else str(Path(folder, at_home(value)).resolve())
 
 
+def _unless_address(value: str, info: ValidationInfo) -> str:
+    """The same of a photo, which may be behind an address."""
+    return value if is_address(value) else _from_folder(value, info)
+
+
 Texts = Annotated[list[str], BeforeValidator(_listed)]
 """One text or several."""
 
 FilePath = Annotated[str, AfterValidator(_from_folder)]
 """A path, relative to the file's folder."""
 
-FilePaths = Annotated[list[FilePath], BeforeValidator(_listed), AfterValidator(_not_empty)]
-"""One path or several."""
+PhotoPath = Annotated[str, AfterValidator(_unless_address)]
+"""The path of a photo, relative to the file's folder, or an address such as ``https://...``."""
+
+PhotoPaths = Annotated[list[PhotoPath], BeforeValidator(_listed), AfterValidator(_not_empty)]
+"""One photo or several."""
 
 KIND_ALONE = BeforeValidator(_kind_alone)
 """Lets a kind stand for itself where all its settings are the defaults."""

@@ -101,9 +101,9 @@ class RunConfig(Settings):
         names = [getattr(term, "model", None) for term in self.terms.values()]
         return {name: self.models[name] for name in dict.fromkeys(names) if name is not None}
 
-    def photos(self) -> list[Path]:
-        """The photos of all terms."""
-        found = [Path(path) for term in self.terms.values() for path in getattr(term, "image", ())]
+    def photos(self) -> list[str]:
+        """The photos of all terms: paths and addresses."""
+        found = [path for term in self.terms.values() for path in getattr(term, "image", ())]
         return list(dict.fromkeys(found))
 
     def require_allowed(self, allow_code: bool) -> None:

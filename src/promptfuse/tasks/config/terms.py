@@ -37,7 +37,7 @@ from promptfuse.objectives.base import MAX_WEIGHT
 from promptfuse.objectives.checks import read_texts
 from promptfuse.objectives.classes import _check_labels, _fill
 from promptfuse.paths import at_home
-from promptfuse.tasks.config.base import FilePaths, Settings, Texts, as_problem
+from promptfuse.tasks.config.base import PhotoPaths, Settings, Texts, as_problem
 
 
 class ModelSettings(Settings):
@@ -143,7 +143,7 @@ class ImageSimilaritySettings(TermSettings):
     kinds = (ImageTextModel,)
     kind: Literal["ImageSimilarity"]
     model: str
-    image: FilePaths
+    image: PhotoPaths
     weight: float = 22.0
 
 
@@ -223,7 +223,7 @@ class ZeroShotPromptSettings(LabelledSettings):
     kinds = (ImageTextModel,)
     kind: Literal["ZeroShotPrompt"]
     model: str
-    image: FilePaths
+    image: PhotoPaths
     template: str = " {}"
 
 
