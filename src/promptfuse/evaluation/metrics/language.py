@@ -56,7 +56,7 @@ class Perplexity(Metric):
 
     def _read(self, batch: Batch) -> Tensor:
         """Summed NLL and tokens predicted, (rows, 2)."""
-        return torch.stack(self.model.nll(batch), dim=1)
+        return torch.stack(self.model.content_nll(batch), dim=1)
 
 
 def _perplexity(name: str, title: str, nll: Floats, counts: Floats, note: str) -> Sums:
