@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from promptfuse.memory import keep_memory_flat, peak_memory
+from promptfuse.memory import available_memory, keep_memory_flat, peak_memory
 from promptfuse.models.products import has_onednn
 
 SHAPES = """
@@ -31,6 +31,74 @@ for rows in range(1, 801):
         sizes.append(resident())
 print(json.dumps(sizes))
 """
+
+
+GIB = 2**30
+
+
+def write_system(folder, *, free, available, group="", files=()):
+    """Files as the kernel has them, of a machine and its control groups."""
+    files = {
+        "proc/meminfo": f"MemTotal: {64 * 2**20} kB\nMemFree: {free // 1024} kB\n"
+        f"MemAvailable: {available // 1024} kB\n",
+        "proc/self/cgroup": group,
+        **dict(files),
+    }
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return available_memory(folder / "proc", folder / "groups")
+
+
+def test_a_full_cache_of_files_is_available_memory(tmp_path):
+    assert write_system(tmp_path, free=GIB // 4, available=40 * GIB) == 40 * GIB
+
+
+def group_files(folder, *, limit, used, cached):
+    return {
+        f"groups/{folder}memory.max": f"{limit}\n",
+        f"groups/{folder}memory.current": f"{used}\n",
+        f"groups/{folder}memory.stat": f"anon 5\nactive_file 7\ninactive_file {cached}\n",
+    }
+
+
+@pytest.mark.parametrize("limit", ["max", 8 * GIB])
+def test_the_limit_of_a_container_holds(limit, tmp_path):
+    files = group_files("", limit=limit, used=7 * GIB, cached=3 * GIB)
+    found = write_system(tmp_path, free=30 * GIB, available=40 * GIB, group="0::/\n", files=files)
+    assert found == (40 * GIB if limit == "max" else 4 * GIB)
+
+
+def test_the_limits_of_the_groups_above_hold_too(tmp_path):
+    files = group_files("a/b/", limit=9 * GIB, used=1 * GIB, cached=0)
+    files |= group_files("a/", limit=6 * GIB, used=4 * GIB, cached=GIB)
+    found = write_system(tmp_path, free=30 * GIB, available=40 * GIB, group="0::/a/b\n", files=files)
+    assert found == 3 * GIB
+
+
+@pytest.mark.parametrize("path", ["job/", ""])
+def test_the_first_version_of_control_groups(path, tmp_path):
+    files = {
+        f"groups/memory/{path}memory.limit_in_bytes": f"{5 * GIB}\n",
+        f"groups/memory/{path}memory.usage_in_bytes": f"{4 * GIB}\n",
+        f"groups/memory/{path}memory.stat": f"cache 1\ntotal_inactive_file {GIB}\n",
+    }
+    group = "5:cpu,cpuacct:/job\n4:memory:/job\n0::/\n"
+    assert write_system(tmp_path, free=GIB, available=40 * GIB, group=group, files=files) == 2 * GIB
+
+
+def test_a_group_beyond_its_limit_has_nothing_left(tmp_path):
+    files = group_files("", limit=GIB, used=2 * GIB, cached=0)
+    assert write_system(tmp_path, free=GIB, available=40 * GIB, group="0::/\n", files=files) == 0
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="other systems do not tell")
+def test_this_machine_tells(tmp_path):
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(meminfo["MemAvailable"].split()[0]) * 1024
+    assert 0 <= available_memory() <= available * 1.2 + GIB
+    assert available_memory(tmp_path, tmp_path) is None or available_memory(tmp_path, tmp_path) > 0
 
 
 def test_what_somebody_has_set_stays(monkeypatch):

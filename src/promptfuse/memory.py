@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 _ARENA_MAX = -8
 """glibc's number for ``mallopt``: the most arenas."""
@@ -49,6 +50,64 @@ def give_memory_back() -> None:
     """Have the C library give free memory back to the system; it keeps what is fragmented otherwise."""
     with suppress(OSError, AttributeError):  # Only glibc can do so, and only glibc needs to.
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def available_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """The memory that this process can still take without swapping, in bytes.
+
+    What caches of files take counts as available, since the kernel gives it up as soon as it is asked for.
+    Limits of control groups, as containers have them, hold beside that of the machine.
+
+    Args:
+        proc: where the kernel tells of processes and memory.
+        groups: where it tells of control groups, of either version.
+
+    Returns:
+        None where the system does not tell.
+    """
+    found = [*_left_on_machine(proc), *_left_in_groups(proc, groups)]
+    if found:
+        return max(0, min(found))
+    try:  # Not Linux. Free memory is less than what is available, but more than nothing.
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _left_on_machine(proc: Path) -> Iterator[int]:
+    for line in _lines(proc / "meminfo"):
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) * 1024
+
+
+def _left_in_groups(proc: Path, groups: Path) -> Iterator[int]:
+    """What each control group that the process is in has left, where it has a limit."""
+    for line in _lines(proc / "self" / "cgroup"):
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":
+            top, names = groups, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in kinds.split(","):
+            top = groups / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # In a container the path may be the one outside of it, of which only the top is to be seen.
+        place = PurePosixPath(path.strip().lstrip("/"))
+        for folder in {top, *(top / part for part in (place, *place.parents))}:
+            limit, used = (_lines(folder / name) for name in names[:2])
+            if limit and used and limit[0].isdigit() and used[0].isdigit():
+                cached = [
+                    line.split()[1] for line in _lines(folder / "memory.stat") if line.startswith(names[2])
+                ]
+                yield int(limit[0]) - int(used[0]) + sum(map(int, cached[:1]))
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a file of the kernel's; none where there is no such file."""
+    try:
+        return file.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def peak_memory() -> int:

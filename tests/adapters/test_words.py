@@ -92,6 +92,23 @@ def test_words_of_files_are_counted_in_their_case(tmp_path):
     assert count_words([first, str(second)]) == {" the": 2, " dog": 2, " and": 1, " The": 1, " café": 1}
 
 
+def test_a_path_is_one_file_and_not_its_letters(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("the dog the", encoding="utf-8")
+    assert count_words(str(file)) == count_words(file) == count_words([file]) == {" the": 2, " dog": 1}
+    for wrong, named in ((5, "5 is neither"), ([5], "5 is no path"), (str(tmp_path / "gone"), "gone")):
+        with pytest.raises(AdapterError, match=named) as caught:
+            count_words(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("the dog", encoding="utf-8-sig")
+    assert file.read_bytes().startswith(b"\xef\xbb\xbf")
+    assert count_words(file) == {" the": 1, " dog": 1}
+
+
 def test_rare_words_are_dropped_where_there_are_too_many(tmp_path, monkeypatch):
     monkeypatch.setattr("promptfuse.adapters.words._MOST_WORDS", 3)
     file = tmp_path / "many.txt"
@@ -120,7 +137,13 @@ def test_given_words_get_their_blank():
     assert checked_weights({"dog": 1, " dog": 2, "Cat": 3}) == {" dog": 3, " Cat": 3}
 
 
-@pytest.mark.parametrize("words", [{}, {" ": 1.0}, {"two words": 1.0}, {"dog": 0.0}, {"dog": float("nan")}])
+@pytest.mark.parametrize(
+    "words",
+    [
+        {}, {" ": 1.0}, {"two words": 1.0}, {"dog": 0.0}, {"dog": float("nan")}, {"dog": "often"}, {5: 1.0},
+        {"dog": None},
+    ],
+)  # fmt: skip
 def test_given_words_that_are_none_are_refused(words):
     with pytest.raises(AdapterError):
         checked_weights(words)

@@ -47,7 +47,7 @@ class Adapter:
         model_a: EmbeddingModel,
         model_b: EmbeddingModel,
         preset: str = "default",
-        words: Mapping[str, float] | Iterable[Path | str] | None = None,
+        words: Mapping[str, float] | Path | str | Iterable[Path | str] | None = None,
         progress: Progress | None = None,
     ) -> Adapter:
         """Fit an adapter from A to B.
@@ -58,8 +58,8 @@ class Adapter:
             preset: ``"default"`` (ridge chosen on held-out words, frequency weights) or ``"paper"``
                 (pseudo-inverse with a cut-off of 1e-6, every distinct word alike).
             words: {word: frequency}, such as `english_words` gives, or UTF-8 text files whose words are
-                counted. By default the words of both vocabularies, those of A's tokens before all
-                others; see `words.common_words`.
+                counted: the path of one, or several paths. By default the words of both vocabularies, those
+                of A's tokens before all others; see `words.common_words`.
             progress: called with the words done and the words in all.
 
         Raises:

@@ -11,6 +11,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
+from numbers import Real
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +129,8 @@ def english_words() -> dict[str, float]:
     return weights
 
 
-def count_words(files: Iterable[Path | str]) -> dict[str, float]:
-    """How often each word occurs in UTF-8 text files of any size.
+def count_words(files: Path | str | Iterable[Path | str]) -> dict[str, float]:
+    """How often each word occurs in a UTF-8 text file, or in several, of any size.
 
     Reads line by line. Beyond a million distinct words the rarest are dropped as counting goes on, so
     that memory stays bounded.
@@ -136,8 +138,14 @@ def count_words(files: Iterable[Path | str]) -> dict[str, float]:
     Raises:
         AdapterError: if a file cannot be read as text, or if there is no word in any of them.
     """
+    if isinstance(files, str | PathLike):
+        files = [files]
+    if not isinstance(files, Iterable):
+        raise AdapterError(f"words: {files!r:.60} is neither a text file nor {{word: frequency}}; give one")
     counts: Counter[str] = Counter()
     for file in files:
+        if not isinstance(file, str | PathLike):
+            raise AdapterError(f"words: {file!r:.60} is no path; give text files, or {{word: frequency}}")
         for line in _lines(Path(file)):
             counts.update(f" {word}" for word in line.split())
             if len(counts) > 2 * _MOST_WORDS:
@@ -157,11 +165,12 @@ def checked_weights(words: Mapping[str, float]) -> Mapping[str, float]:
     """
     if not words:
         raise AdapterError("the word list is empty; give at least one word")
-    for word, weight in words.items():
-        if len(word.split()) != 1:
+    given: Mapping[Any, Any] = words
+    for word, weight in given.items():
+        if not isinstance(word, str) or len(word.split()) != 1:
             raise AdapterError(f"{word!r} is not one word; give single words with their frequencies")
-        if not 0 < weight < float("inf"):
-            raise AdapterError(f"the weight of {word!r} is {weight}; give a positive number")
+        if not isinstance(weight, Real) or not 0 < weight < float("inf"):
+            raise AdapterError(f"the weight of {word!r} is {weight!r:.60}; give a positive number")
     if all(word == f" {word.strip()}" for word in words):
         return words
     weights: dict[str, float] = {}
@@ -181,7 +190,8 @@ def _describe(step: Any) -> str:
 
 def _lines(file: Path) -> Iterator[str]:
     try:
-        with file.open(encoding="utf-8") as stream:
+        # Some editors begin a file with a byte order mark, which is no part of the first word.
+        with file.open(encoding="utf-8-sig") as stream:
             yield from stream
     except (OSError, UnicodeDecodeError) as error:
         raise AdapterError(f"cannot read {str(file)!r} as UTF-8 text: {error}") from error

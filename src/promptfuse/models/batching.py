@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
+
+from promptfuse.memory import available_memory
 
 Result = TypeVar("Result")
 
@@ -18,13 +21,22 @@ FEWEST_TOKENS = 256
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of a device; a careful guess where it cannot be asked."""
+    """Memory of a device that can still be taken; a careful guess where it cannot be asked.
+
+    What caches hold counts: the kernel's of files, and torch's of memory that tensors had.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Not every system tells.
-        return 2 * 2**30
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    return _available(int(time.monotonic()))
+
+
+@lru_cache(maxsize=1)
+def _available(second: int) -> int:
+    """What ``available_memory`` says, asked once a second: a step asks for many batches."""
+    del second
+    found = available_memory()
+    return 2 * 2**30 if found is None else found
 
 
 def prefix_bytes(device: torch.device) -> int:
