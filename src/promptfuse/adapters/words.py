@@ -169,7 +169,7 @@ def checked_weights(words: Mapping[str, float]) -> Mapping[str, float]:
     for word, weight in given.items():
         if not isinstance(word, str) or len(word.split()) != 1:
             raise AdapterError(f"{word!r} is not one word; give single words with their frequencies")
-        if not isinstance(weight, Real) or not 0 < weight < float("inf"):
+        if not isinstance(weight, Real) or not 0 < float(weight) < float("inf"):
             raise AdapterError(f"the weight of {word!r} is {weight!r:.60}; give a positive number")
     if all(word == f" {word.strip()}" for word in words):
         return words
