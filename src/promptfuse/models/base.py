@@ -70,7 +70,9 @@ class Batch:
 class Model(ABC):
     """A frozen Hugging Face model in one role.
 
-    The module is put into evaluation mode and its parameters take no gradients: only the text moves.
+    The module is put into evaluation mode and its parameters take no gradients: only the text moves. What is
+    computed of the weights is kept, so they must stay as they are while the model is wrapped; whoever changes
+    them all the same calls ``clear_cache``.
 
     Args:
         module: the loaded model.
@@ -98,6 +100,7 @@ class Model(ABC):
         self.tokenizer = tokenizer
         self.name = name
         self.weights = Weights(self.module)
+        self.generation = 0  # Of what is kept elsewhere: it goes up when the weights have changed.
 
     def forget(self) -> None:
         """Forget what was remembered of the texts read so far: memory is freed, results do not change.
@@ -110,6 +113,28 @@ class Model(ABC):
         PACKED.drop(self.module.parameters())
         if "encoder" in self.__dict__:
             self.encoder.forget_texts()
+
+    def clear_cache(self) -> None:
+        """Drop all that was computed of the weights: call it when you have changed them.
+
+        Weights are frozen while a model is wrapped. What is made of them is kept: packed weights, what
+        prefixes of texts came to, tables of embeddings, fingerprints, transports of gradients, and the
+        trials that tell which fast path holds. Some changes are noticed, but not all, such as an edit of a
+        few rows. Terms and searches keep values of their own, such as the features of photos: make them
+        anew.
+
+        Raises:
+            ModelError: if a weight is NaN or infinite now.
+        """
+        self.forget()
+        for kind in type(self).__mro__:
+            for name, value in vars(kind).items():
+                if isinstance(value, cached_property):
+                    self.__dict__.pop(name, None)
+        self.__dict__.pop("_transports", None)
+        self.weights.clear()
+        self.generation += 1
+        check_finite(self.module, self.name)
 
     @property
     def device(self) -> torch.device:

@@ -71,6 +71,11 @@ class CausalLM(Model):
         self._starts: dict[object, Start] = {}
         find_start(tokenizer, module.config, start, name)
 
+    def clear_cache(self) -> None:
+        """See ``Model.clear_cache``; for all contexts that share these weights."""
+        for one in (self.plain, *self.plain._behind.values()):
+            Model.clear_cache(one)
+
     @property
     def plain(self) -> CausalLM:
         """The model without a context; itself if it has none."""

@@ -209,9 +209,11 @@ def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int)
     # With the primary: a table elsewhere would keep it, since a transport knows both its models.
     # What stands before the texts changes nothing of it.
     primary = primary.plain
-    made: dict[tuple[int, str, int], tuple[Model, Transport]] = primary.__dict__.setdefault("_transports", {})
+    made: dict[tuple[int, int, str, int], tuple[Model, Transport]] = primary.__dict__.setdefault(
+        "_transports", {}
+    )
     model = model.plain if isinstance(model, CausalLM) else model
-    key = (id(model), kind, subtokens)
+    key = (id(model), model.generation, kind, subtokens)
     if key not in made:
         found: Transport
         if kind == "lexical":

@@ -106,6 +106,11 @@ class Captioner:
         for model in self._loaded.values():
             model.forget()
 
+    def clear_cache(self) -> None:
+        """Have every model drop what it computed of its weights; see ``Model.clear_cache``."""
+        for model in self._loaded.values():
+            model.clear_cache()
+
     def check_sentiment(self, sentiment: str | None) -> None:
         """Raise ``ConfigError`` for a sentiment that the preset does not know."""
         self.preset.check_sentiment(sentiment)
