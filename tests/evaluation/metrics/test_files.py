@@ -232,14 +232,6 @@ def test_a_pipe_is_read_once(tmp_path):
     writer.join()
 
 
-def test_numbers_that_two_photos_end_with_are_no_ids(tmp_path):
-    for name in ("a_1.jpg", "b_1.jpg", "77", "x_000.jpg"):
-        (tmp_path / name).touch()
-    references = write(tmp_path / "r.jsonl", lines(*({"id": one, "references": ["a"]} for one in (0, 1, 77))))
-    images = read_references(str(references), str(tmp_path)).images
-    assert {id_: Path(image).name for id_, image in images.items()} == {"0": "x_000.jpg", "77": "77"}
-
-
 def test_photos_of_cocos_names_and_nothing_beside_them(tmp_path):
     for name in ("COCO_val2014_000000000007.jpg", "8.png", "8.txt", "7.json"):
         (tmp_path / name).touch()
@@ -249,3 +241,107 @@ def test_photos_of_cocos_names_and_nothing_beside_them(tmp_path):
         "7": "COCO_val2014_000000000007.jpg",
         "8": "8.png",
     }
+
+
+@pytest.fixture
+def found(tmp_path):
+    """The photos that are found for ids in a folder of empty files, relative to it."""
+
+    def find(ids, names):
+        folder = tmp_path / "photos"
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        references = write(tmp_path / "r.jsonl", lines(*({"id": one, "references": ["a"]} for one in ids)))
+        images = read_references(str(references), str(folder)).images
+        return {id_: Path(image).relative_to(folder).as_posix() for id_, image in images.items()}
+
+    return find
+
+
+MATCHES = [
+    ("70", "70.jpg"),
+    ("70", "000000000070.jpg"),
+    ("70", "COCO_val2014_000000000070.jpg"),
+    ("70", "VizWiz_val_00000070.jpg"),
+    ("70", "IMG_0070.JPG"),
+    ("000000000070", "COCO_val2014_000000000070.jpg"),
+    ("000000000070", "70.png"),
+    ("0", "VizWiz_val_00000000.jpg"),
+    ("COCO_val2014_000000000070", "COCO_val2014_000000000070.jpg"),
+    ("val2014/COCO_val2014_000000000070.jpg", "val2014/COCO_val2014_000000000070.jpg"),
+    ("val2014/COCO_val2014_000000000070.jpg", "COCO_val2014_000000000070.jpg"),
+    ("70", "val2014/COCO_val2014_000000000070.jpg"),
+    ("1001773457_577c3a7d70", "1001773457_577c3a7d70.jpg"),
+    ("Beach.JPG", "beach.jpg"),
+    ("cafe\u0301", "caf\u00e9.jpg"),
+]
+
+
+@pytest.mark.parametrize(("id_", "name"), MATCHES)
+def test_the_photo_of_an_id(found, id_, name):
+    assert found([id_], [name, "other.jpg", "1001773457_1.png"]) == {id_: name}
+
+
+STRANGERS = [
+    ("70", "1001773457_577c3a7d70.jpg"),
+    ("70", "1001773457_70.jpg"),
+    ("70", "170.jpg"),
+    ("70", "COCO_val2014_000000000170.jpg"),
+    ("70", "2024-05-70.jpg"),
+    ("70", "photo70.jpg"),
+    ("70", "70_a.jpg"),
+    ("70", "700.jpg"),
+    ("70", "7_0.jpg"),
+    ("7", "COCO_val2014_000000000070.jpg"),
+    ("dog", "hotdog.jpg"),
+    ("dog", "my_dog.jpg"),
+    ("dog.jpg", "dog.jpg.txt"),
+    ("dog", ".dog.jpg"),
+    ("a/dog.jpg", "a/cat.jpg"),
+]
+
+
+@pytest.mark.parametrize(("id_", "name"), STRANGERS)
+def test_part_of_a_name_is_no_match(found, id_, name):
+    assert found([id_, "other"], [name, "other.jpg"]) == {"other": "other.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("id_", "names"),
+    [
+        ("70", ["70.jpg", "70.png"]),
+        ("70", ["a_70.jpg", "b_070.jpg"]),
+        ("70", ["70.jpg", "COCO_val2014_000000000070.jpg"]),
+        ("70", ["train/70.jpg", "val/70.jpg"]),
+        ("dog.jpg", ["train/dog.jpg", "val/dog.jpg"]),
+        ("dog", ["Dog.jpg", "DOG.jpg"]),
+        ("test/dog.jpg", ["train/dog.jpg", "val/dog.jpg"]),
+    ],
+)
+def test_two_photos_that_match_are_refused(found, id_, names):
+    with pytest.raises(ConfigError) as error:
+        found([id_, "other"], [*names, "other.jpg"])
+    assert f"2 photos match the id {id_!r}: " in str(error.value)
+    assert all(name in str(error.value) for name in names)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_written_goes_before_what_resembles_it(found):
+    names = ["dog.jpg", "Dog.jpg", "thumbs/dog.jpg", "a/Cat.jpg", "a/cat.jpg"]
+    assert found(["dog", "Dog", "a/cat", "cat"], names) == {
+        "dog": "dog.jpg", "Dog": "Dog.jpg", "a/cat": "a/cat.jpg", "cat": "a/cat.jpg"
+    }  # fmt: skip
+
+
+def test_a_link_to_the_same_photo_is_no_second_one(found, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "0070.jpg").symlink_to(tmp_path / "photos" / "70.jpg")
+    assert found(["70"], ["70.jpg"]) in ({"70": "70.jpg"}, {"70": "0070.jpg"})
+
+
+def test_photos_behind_an_address(tmp_path):
+    (tmp_path / "COCO_val2014_000000000070.jpg").touch()
+    references = write(tmp_path / "r.jsonl", lines({"id": 70, "references": ["a"]}))
+    at = f"file://{tmp_path.as_posix()}"
+    assert read_references(str(references), at).images == {"70": f"{at}/COCO_val2014_000000000070.jpg"}

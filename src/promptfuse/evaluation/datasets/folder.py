@@ -23,7 +23,7 @@ def read_folder(folder: Path) -> Contents:
     Raises:
         ConfigError: if a folder cannot be listed, or the name of a photo is no Unicode.
     """
-    return _rows(_walk(folder))
+    return _rows(paths_below(folder))
 
 
 def read_remote_folder(address: str) -> Contents:
@@ -54,7 +54,14 @@ def _rows(relatives: list[str]) -> Contents:
     return contents
 
 
-def _walk(folder: Path) -> list[str]:
+def paths_below(folder: Path) -> list[str]:
+    """Paths of all files of a local folder and those below, relative to it, in no particular order.
+
+    Hidden folders are passed over; links to folders are followed.
+
+    Raises:
+        ConfigError: if a folder cannot be listed.
+    """
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
 

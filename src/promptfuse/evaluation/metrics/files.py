@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list
 from promptfuse.evaluation.datasets.folder import is_photo
 from promptfuse.evaluation.datasets.table import ID_COLUMNS, IMAGE_COLUMNS
 from promptfuse.evaluation.datasets.texts import decode, read_data
+from promptfuse.evaluation.metrics.photo_files import find_photos
 from promptfuse.evaluation.predictions import Prediction, read_predictions
 from promptfuse.evaluation.run_files import LINES, MANIFEST, local_copy
 
@@ -118,7 +118,7 @@ def read_references(source: str, images: str | None = None) -> Referenced:
     if text is not None:
         groups = _own_references(Path(source), text)
         if groups is not None:
-            return Referenced(groups, _files_by_id(Path(images), groups) if images is not None else {})
+            return Referenced(groups, find_photos(images, groups) if images is not None else {})
     dataset = read_dataset(source, images=images)
     texts = {photo.id: list(photo.references) for photo in dataset.photos}
     return Referenced(texts, {photo.id: photo.image for photo in dataset.photos})
@@ -329,24 +329,3 @@ def _grouped(records: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, list[st
 def _without_empty(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Captions stripped, and empty ones left out, as data sets do."""
     return {id_: [text.strip() for text in texts if text.strip()] for id_, texts in groups.items()}
-
-
-def _files_by_id(folder: Path, ids: Mapping[str, Any]) -> dict[str, str]:
-    """Photos of a folder whose name, with or without its ending, is an id, or whose name ends with it.
-
-    Raises:
-        ConfigError: if it is no folder, or has no such photo.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; give the folder of the photos")
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    photos = [file for file in files if is_photo(file.name) or not file.suffix]
-    # COCO's photos have their id at the end: COCO_val2014_000000391895.jpg.
-    ends = [(str(int(match[0])), str(file)) for file in photos if (match := re.search(r"\d+$", file.stem))]
-    often = Counter(number for number, _ in ends)
-    by_name = {number: file for number, file in ends if often[number] == 1}
-    by_name |= {file.stem: str(file) for file in photos} | {file.name: str(file) for file in files}
-    found = {id_: by_name[id_] for id_ in ids if id_ in by_name}
-    if not found:
-        raise ConfigError(f"{folder}: no photo has the name of an id, such as {next(iter(ids), '')!r}")
-    return found
