@@ -92,8 +92,11 @@ def test_features_can_be_shared(judge):
 def test_long_captions_are_cut(judge):
     long = "a dog " * 200
     texts = [long, *TEXTS[1:]]
-    found = ClipScore(judge).measure(captions(texts=texts))[0]
-    assert "1 texts were cut" in found.note
+    references = [["a cat"], ["a cat", long], *REFERENCES[2:]]
+    found, both = ClipScore(judge).measure(captions(texts=texts, references=references))
+    assert f"1 caption was cut to the {judge.max_length} tokens" in found.note
+    assert "1 reference was cut" in both.note
+    assert (found.cut, both.cut) == ({0}, {0, 1})
     # What is behind the cut does not count.
     again = ClipScore(judge).measure(captions(texts=[long + "and a cat", *TEXTS[1:]]))[0]
     assert found.values == pytest.approx(again.values, abs=1e-6)

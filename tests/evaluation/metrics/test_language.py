@@ -69,10 +69,72 @@ def test_empty_captions_alone_have_no_perplexity(lm):
     assert all(isinstance(one, Unavailable) for one in Perplexity(lm).measure(captions(["", " "])))
 
 
-def test_long_captions_are_cut(lm):
-    found = Perplexity(lm).measure(captions(["a dog " * 1000, "a cat"]))[1]
-    assert "1 texts were cut" in found.note
-    assert np.isfinite(found.values).all()
+@pytest.mark.parametrize(
+    "text", ["a dog runs, jumping. " * 300, "Ein unglaublich langes Kunstwort und noch eins " * 99]
+)
+def test_a_caption_that_is_cut_is_judged_as_the_text_that_is_read(lm, text):
+    """Sum and count are of the same words: as many as the model reads, and not one more."""
+    words = text.split()
+    read = next(
+        " ".join(words[:count])
+        for count in range(len(words), 0, -1)
+        if len(lm.start_ids) + len(lm.plain_ids([" ".join(words[:count])])[0]) <= lm.max_length
+    )
+    for long, short in zip(
+        Perplexity(lm).measure(captions([text])), Perplexity(lm).measure(captions([read])), strict=True
+    ):
+        assert long.value == pytest.approx(short.value, rel=1e-5)
+        assert (long.cut, short.cut) == ({0}, frozenset())
+        assert f"1 caption was cut to the {lm.max_length} tokens" in long.note
+        assert short.note == ""
+    nll = Fluency(lm).exact(read) * len(lm.plain_ids([read])[0])
+    (per_word, _) = Perplexity(lm).measure(captions([text]))
+    assert per_word.value == pytest.approx(math.exp(nll / len(read.split())), rel=1e-4)
+
+
+def test_a_cut_caption_does_not_lower_the_corpus(lm):
+    text = "a dog runs, jumping. "
+    short, both = (
+        Perplexity(lm).measure(captions(some))[0] for some in ([text * 3], [text * 3, text * 2000])
+    )
+    # Behind a few rounds each further one is expected, but no word may be counted that was not read.
+    words = both.parts[:, 1]
+    assert words[0] == short.parts[0, 1] == 12
+    assert words[1] <= lm.max_length
+
+
+def test_a_word_that_is_longer_than_the_model_reads(lm):
+    per_word, per_token = Perplexity(lm).measure(captions(["xq" * 3000, "a cat"]))
+    assert per_token.cut == {0}
+    assert per_word.parts[0, 1] == 1
+    assert np.isfinite(per_token.values).all()
+    assert np.isfinite(per_word.value)
+
+
+def test_without_a_begin_token_the_first_word_counts_on_neither_side(checkpoint):
+    model = load_model(checkpoint("llama"))
+    for name in ("bos_token", "eos_token"):
+        setattr(model.tokenizer, name, None)
+        setattr(model.module.config, f"{name}_id", None)
+    assert model.start_ids == ()
+    texts = ["a dog runs on the beach", "a dog", "dog"]
+    per_word, per_token = Perplexity(model).measure(captions(texts))
+    assert per_word.parts[:, 1].tolist() == [5, 1, 0]
+    for index, text in enumerate(texts[:2]):
+        ids = model.plain_ids([text])[0]
+        skipped = len(model.plain_ids([text.split()[0]])[0])
+        with torch.no_grad():
+            losses = model.token_nll(model.collate([ids], [(0, len(ids))]))[0].double()
+        rest = float(losses[skipped - 1 :].sum())
+        assert per_word.values[index] == pytest.approx(math.exp(rest / (len(text.split()) - 1)), rel=1e-4)
+        assert per_token.values[index] == pytest.approx(math.exp(losses.mean()), rel=1e-4)
+    assert np.isnan(per_word.values[2])
+
+
+def test_a_cut_caption_is_told_by_the_classifier(tone):
+    (found,) = LabelAccuracy(tone, "positive").measure(captions(["good " * 5000, "a dog"]))
+    assert found.cut == {0}
+    assert "1 caption was cut" in found.note
 
 
 def test_accuracy_is_the_share_of_the_likeliest_label(tone):

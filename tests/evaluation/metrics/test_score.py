@@ -167,6 +167,21 @@ def test_values_of_captions(system, written):
     json.dumps(rows, allow_nan=False)
 
 
+def test_rows_say_which_captions_were_cut(system, written):
+    lm = load_model("mini-lm")
+    found = score(system | {"cat": "a cat on a sofa " * 500}, written, metrics=["perplexity", "words"], lm=lm)
+    cut = {row["id"]: row["cut"] for row in found.per_caption() if "cut" in row}
+    assert cut == {"cat": ["perplexity_word", "perplexity_token"]}
+    row = found.to_dict()["metrics"]["perplexity_word"]
+    assert row["cut"] == 1
+    assert "1 caption was cut" in row["note"]
+    assert "perplexity / word, perplexity / token: 1 caption was cut" in found.table()
+    assert (
+        "cut"
+        not in score(system, written, metrics=["perplexity"], lm=lm).to_dict()["metrics"]["perplexity_word"]
+    )
+
+
 def test_the_order_and_ids_do_not_matter(system, written):
     turned = dict(reversed(system.items()))
     first, second = (python(one, written) for one in (system, turned))

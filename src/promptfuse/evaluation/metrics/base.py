@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -71,6 +71,7 @@ class Column(ABC):
         better: which direction is better.
         values: what each caption gives alone, (photos,); NaN where a caption gives none.
         note: what a reader of the number has to know; empty if nothing.
+        cut: indices of the captions that are longer than a model reads, so that their values are of a part.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Column(ABC):
     better: Better
     values: Floats = field(repr=False)
     note: str = field(default="", kw_only=True)
+    cut: frozenset[int] = field(default=frozenset(), kw_only=True, repr=False)
 
     @abstractmethod
     def estimate(self, counts: Floats) -> Floats:
@@ -120,7 +122,7 @@ class Sums(Column):
 
     def estimate(self, counts: Floats) -> Floats:
         """See ``Column``."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return self.finish(counts @ self.parts)
 
 
@@ -130,12 +132,20 @@ def ratio(sums: Floats) -> Floats:
     return result
 
 
-def mean(name: str, title: str, better: Better, values: Sequence[float] | Floats, *, note: str = "") -> Sums:
+def mean(
+    name: str,
+    title: str,
+    better: Better,
+    values: Sequence[float] | Floats,
+    *,
+    note: str = "",
+    cut: Iterable[int] = (),
+) -> Sums:
     """A column that is the mean of the captions' own values; NaN are left out."""
     found = np.asarray(values, dtype=np.float64)
     given = np.isfinite(found)
     parts = np.stack([np.where(given, found, 0.0), given.astype(np.float64)], axis=1)
-    return Sums(name, title, better, found, parts, ratio, note=note)
+    return Sums(name, title, better, found, parts, ratio, note=note, cut=frozenset(cut))
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,9 @@ class ClipScore(Metric):
         cosines = (texts * photos).sum(1)
         values: Floats = (WEIGHT * cosines.clamp(min=0)).numpy()
         note = "; ".join(filter(None, [lost, cut_note(cut, self.model)]))
-        found: list[Column | Unavailable] = [mean("clipscore", "CLIPScore", "higher", values, note=note)]
+        found: list[Column | Unavailable] = [
+            mean("clipscore", "CLIPScore", "higher", values, note=note, cut=cut)
+        ]
         title = self.titles["refclipscore"]
         if not any(captions.references):
             reason = "there are no references; give captions that people wrote"
@@ -63,11 +65,13 @@ class ClipScore(Metric):
             both = 2 * values * nearest / (values + nearest)
         # Of two numbers one of which is zero the harmonic mean is zero.
         both = np.where(values + nearest == 0, 0.0, both)
-        note = "; ".join(filter(None, [lost, cut_note(cut + cut_references, self.model)]))
-        return [*found, mean("refclipscore", title, "higher", both, note=note)]
+        note = "; ".join(filter(None, [note, cut_note(cut_references, self.model, "reference")]))
+        owners = [index for index, several in enumerate(captions.references) for _ in several]
+        either = {*cut, *(owners[index] for index in cut_references)}
+        return [*found, mean("refclipscore", title, "higher", both, note=note, cut=either)]
 
-    def _texts(self, texts: Sequence[str]) -> tuple[Tensor, int]:
-        """Unit features, (texts, d), and how many texts were cut."""
+    def _texts(self, texts: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """Unit features, (texts, d), and which texts were cut."""
         return read_in_batches(
             self.model, [self.prefix + text for text in texts], self.model.text_features, self.batch_size
         )
@@ -80,8 +84,8 @@ class ClipScore(Metric):
         lost = f"{len(reasons)} photos left out, the first: {reasons[0]}" if reasons else ""
         return torch.stack([missing if one is None else one.double() for one in features]), lost
 
-    def _nearest(self, texts: Tensor, references: Sequence[Sequence[str]]) -> tuple[Floats, int]:
-        """The highest cosine of each caption with its references, at least zero; and how many were cut."""
+    def _nearest(self, texts: Tensor, references: Sequence[Sequence[str]]) -> tuple[Floats, list[int]]:
+        """The highest cosine of each caption with its references, at least zero; and which of all were cut."""
         every, cut = self._texts([text for several in references for text in several])
         parts = torch.split(every, [len(several) for several in references])
         highest = [(part @ text).max().clamp(min=0) for part, text in zip(parts, texts, strict=True)]

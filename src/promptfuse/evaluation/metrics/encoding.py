@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,8 +16,8 @@ BATCH = 64
 
 def read_in_batches(
     model: Model, texts: Sequence[str], read: Callable[[Batch], Tensor], batch_size: int = BATCH
-) -> tuple[Tensor, int]:
-    """What a model gives for each text, and how many of them it could not read whole.
+) -> tuple[Tensor, list[int]]:
+    """What a model gives for each text, and which of them it could not read whole.
 
     A text that is longer than the model takes is cut at its end, behind which the special tokens come as
     ever; judges such as CLIPScore's read captions so.
@@ -28,17 +29,17 @@ def read_in_batches(
         batch_size: rows at a time; results agree to rounding for any.
 
     Returns:
-        (texts, ...) in float64 on the CPU, and how many were cut.
+        (texts, ...) in float64 on the CPU, and the indices of those that were cut.
 
     Raises:
         ModelError: if a token id has no row in the embedding table.
     """
     rows, content = model.encode_rows(texts)
-    cut = 0
+    cut = []
     for index, (row, (start, stop)) in enumerate(zip(rows, content, strict=True)):
         excess = len(row) - model.max_length
         if excess > 0:
-            cut += 1
+            cut.append(index)
             rows[index] = [*row[: stop - excess], *row[stop:]]
             content[index] = (start, stop - excess)
     model.check(texts, rows)
@@ -53,6 +54,33 @@ def read_in_batches(
     return torch.stack(found), cut
 
 
-def cut_note(cut: int, model: Model) -> str:
+def fitting(model: Model, texts: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Texts as far as a model reads them, and which of them are cut, by index.
+
+    A text that is too long ends behind the last word with which it fits, so that what is read and what is
+    counted are the same; words are what blanks part. One whose first word is too long stays as it is.
+    """
+    found = list(texts)
+    rows, _ = model.encode_rows(texts)
+    cut = [index for index, row in enumerate(rows) if len(row) > model.max_length]
+    for index in cut:
+        ends = [word.end() for word in re.finditer(r"\S+", texts[index])]
+        fits, too_many = 0, len(ends)
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            row = model.encode_rows([texts[index][: ends[middle - 1]]])[0][0]
+            fits, too_many = (middle, too_many) if len(row) <= model.max_length else (fits, middle)
+        if fits:
+            found[index] = texts[index][: ends[fits - 1]]
+    return found, cut
+
+
+def cut_note(cut: Iterable[int], model: Model, what: str = "caption") -> str:
     """What a reader has to know about texts that were cut; empty if none was."""
-    return f"{cut} texts were cut to the {model.max_length} tokens that {model.name} takes" if cut else ""
+    count = len(list(cut))
+    if not count:
+        return ""
+    texts = f"{count} {what}{'s were' if count > 1 else ' was'}"
+    return (
+        f"{texts} cut to the {model.max_length} tokens that {model.name} reads; the value is of what was read"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
-from promptfuse.evaluation.metrics.encoding import BATCH, cut_note, read_in_batches
+from promptfuse.evaluation.metrics.encoding import BATCH, cut_note, fitting, read_in_batches
 from promptfuse.models import Batch, CausalLM, Model, SequenceClassifier
 from promptfuse.objectives.checks import expect
 
@@ -20,8 +20,10 @@ class Perplexity(Metric):
 
     Of the corpus it is exp(summed NLL / words), not the mean of the captions' own. Per word it can be
     compared between models with other tokenizers; words are what blanks part. The end of a caption is not
-    predicted, and the first token only by models with a begin-of-text token. A text that ends early or
-    repeats itself has a low perplexity, so this is no measure of good captions.
+    predicted, and the first token only by models with a begin-of-text token; without one the first word counts
+    neither in the sum nor among the words. Of a caption that is longer than the model reads, both are of the
+    words up to there. A text that ends early or repeats itself has a low perplexity, so this is no measure of
+    good captions.
 
     Args:
         model: a causal language model.
@@ -41,28 +43,38 @@ class Perplexity(Metric):
         self.batch_size = batch_size
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; an empty caption has no value."""
+        """See ``Metric``; a caption of which nothing is predicted, such as an empty one, has no value."""
         given = [index for index, text in enumerate(captions.texts) if text.strip()]
         if not given:
             return self.unavailable("all captions are empty")
-        texts = [captions.texts[index].strip() for index in given]
-        read, cut = read_in_batches(self.model, texts, self._read, self.batch_size)
+        texts, long = fitting(self.model, [captions.texts[index].strip() for index in given])
+        read, _ = read_in_batches(self.model, texts, self._read, self.batch_size)
         nll, tokens = np.zeros(len(captions.texts)), np.zeros(len(captions.texts))
         nll[given], tokens[given] = read.numpy().T
-        words = np.array([len(text.split()) for text in captions.texts], dtype=np.float64)
+        words = np.zeros(len(captions.texts))
+        words[given] = [len(text.split()) for text in texts]
+        of_words = nll.copy()
+        if not self.model.start_ids:
+            # The first token is not predicted, so that the first word counts on neither side.
+            firsts, _ = read_in_batches(
+                self.model, [text.split()[0] for text in texts], self._read, self.batch_size
+            )
+            of_words[given] -= firsts.numpy()[:, 0]
+            words[given] -= 1
+        cut = [given[index] for index in long]
         note = cut_note(cut, self.model)
-        counts = {"perplexity_word": words, "perplexity_token": tokens}
-        return [_perplexity(name, self.titles[name], nll, count, note) for name, count in counts.items()]
+        parts = {"perplexity_word": (of_words, words), "perplexity_token": (nll, tokens)}
+        return [_perplexity(name, self.titles[name], *part, note, cut) for name, part in parts.items()]
 
     def _read(self, batch: Batch) -> Tensor:
         """Summed NLL and tokens predicted, (rows, 2)."""
         return torch.stack(self.model.content_nll(batch), dim=1)
 
 
-def _perplexity(name: str, title: str, nll: Floats, counts: Floats, note: str) -> Sums:
+def _perplexity(name: str, title: str, nll: Floats, counts: Floats, note: str, cut: Sequence[int]) -> Sums:
     parts = np.stack([nll, counts], axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return Sums(name, title, "lower", _exp_ratio(parts), parts, _exp_ratio, note=note)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return Sums(name, title, "lower", _exp_ratio(parts), parts, _exp_ratio, note=note, cut=frozenset(cut))
 
 
 def _exp_ratio(sums: Floats) -> Floats:
@@ -104,4 +116,4 @@ class LabelAccuracy(Metric):
         right[[not text.strip() for text in captions.texts]] = 0.0
         title = f"{self.model.labels[self.index].lower()} accuracy"
         note = cut_note(cut, self.model)
-        return [mean("sentiment_accuracy", title, "higher", right, note=note)]
+        return [mean("sentiment_accuracy", title, "higher", right, note=note, cut=cut)]

@@ -88,9 +88,7 @@ def _table(paths: Iterable[str], key: _Key) -> tuple[_Key, dict[str, list[str]],
     return key, whole, parts
 
 
-def _matches(
-    id_: str, tables: list[tuple[_Key, dict[str, list[str]], dict[str, list[str]]]]
-) -> list[str]:
+def _matches(id_: str, tables: list[tuple[_Key, dict[str, list[str]], dict[str, list[str]]]]) -> list[str]:
     """Photos that an id may mean, of the first kind of match that there is."""
     name = id_.replace("\\", "/").removeprefix("./").strip("/")
     wanted = {name, _number(name)} if name.isascii() and name.isdigit() else {name}

@@ -24,6 +24,7 @@ class Score:
         high: upper end.
         n: how many captions gave a value.
         note: what a reader of the number has to know; empty if nothing.
+        cut: how many of the captions a model read only in part.
     """
 
     title: str
@@ -33,10 +34,13 @@ class Score:
     high: float | None
     n: int
     note: str = ""
+    cut: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As in JSON."""
+        """As in JSON; ``note`` and ``cut`` only where there is something to say."""
         found: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        if self.cut:
+            found["cut"] = self.cut
         return {**found, "note": self.note} if self.note else found
 
 
@@ -56,7 +60,7 @@ def with_intervals(
         else:
             low, high = (end if math.isfinite(end) else None for end in (bound.low, bound.high))
             found[column.name] = Score(
-                column.title, column.better, bound.value, low, high, column.n, column.note
+                column.title, column.better, bound.value, low, high, column.n, column.note, len(column.cut)
             )
     return found
 
@@ -105,11 +109,17 @@ class Scores:
         }
 
     def per_caption(self) -> list[dict[str, Any]]:
-        """For each photo its id and what its caption gives in each metric, None where it gives nothing."""
+        """For each photo its id and what its caption gives in each metric, None where it gives nothing.
+
+        Where a model read a caption only in part, ``cut`` lists the metrics whose value is of that part.
+        """
         rows: list[dict[str, Any]] = [{"id": id_} for id_ in self.ids]
         for name, column in self.columns.items():
             for row, value in zip(rows, column.values.tolist(), strict=True):
                 row[name] = value if math.isfinite(value) else None
+        for name, column in self.columns.items():
+            for index in column.cut:
+                rows[index].setdefault("cut", []).append(name)
         return rows
 
     def difference(self, other: Scores, name: str) -> Difference:
@@ -152,12 +162,11 @@ class Scores:
         for reason in reasons:
             titles = ", ".join(one.title for one in found_none if one.reason == reason)
             lines.append(f"{titles}: not available: {reason}")
-        notes = {
-            found.note: found.title
-            for found in self.metrics.values()
-            if isinstance(found, Score) and found.note
-        }
-        lines += [f"{title}: {note}" for note, title in notes.items()]
+        notes: dict[str, list[str]] = {}
+        for found in self.metrics.values():
+            if isinstance(found, Score) and found.note:
+                notes.setdefault(found.note, []).append(found.title)
+        lines += [f"{', '.join(titles)}: {note}" for note, titles in notes.items()]
         return "\n".join([*lines, *self.notices])
 
 

@@ -236,7 +236,16 @@ def _metrics(
         resamples=0,
     )
     missing = {name: one for name, one in found.metrics.items() if isinstance(one, Unavailable)}
-    return {name: missing.get(name) or found.columns[name] for name in found.metrics}, found.notices
+    # A page has no room for them in its tables.
+    notes = {
+        column.note: f"{run.name}, {column.title}: {column.note}."
+        for column in found.columns.values()
+        if column.note
+    }
+    return {name: missing.get(name) or found.columns[name] for name in found.metrics}, [
+        *found.notices,
+        *notes.values(),
+    ]
 
 
 def _texts(run: Run, ids: Sequence[str]) -> dict[str, str]:
@@ -325,7 +334,7 @@ def _draw(columns: Sequence[Mapping[str, Column]], photos: int, resamples: int) 
 def _score(column: Column, drawn: Floats | None) -> Score:
     ends = (math.nan, math.nan) if drawn is None else _ends(drawn)
     low, high = (end if math.isfinite(end) else None for end in ends)
-    return Score(column.title, column.better, column.value, low, high, column.n, column.note)
+    return Score(column.title, column.better, column.value, low, high, column.n, column.note, len(column.cut))
 
 
 def _ends(drawn: Floats) -> tuple[float, float]:
