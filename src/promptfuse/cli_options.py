@@ -48,6 +48,12 @@ Resamples = Annotated[
         "--resamples", parser=whole, metavar="N", help="Bootstrap samples for the intervals; 0 for none."
     ),
 ]
+KeepRejected = Annotated[
+    bool,
+    typer.Option(
+        "--keep-rejected", help="Count captions that the data set marks as rejected, as VizWiz does."
+    ),
+]
 JudgeDevice = Annotated[
     str,
     typer.Option("--device", metavar="NAME", help="Where the judging models run: cpu, cuda, cuda:1, mps."),

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from promptfuse.cli_options import KeepRejected
 from promptfuse.cli_progress import progress_bar
 
 datasets_app = typer.Typer(
@@ -38,6 +39,7 @@ def check(
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only photos of this split.", show_default="all")
     ] = None,
+    keep_rejected: KeepRejected = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object with everything.")] = False,
 ) -> None:
     """Say what is found, missing and unreadable.
@@ -47,7 +49,14 @@ def check(
     from promptfuse.evaluation.datasets.check import check_dataset
 
     with progress_bar("photos") as progress:
-        report = check_dataset(source, format=format, images=images, split=split, progress=progress)
+        report = check_dataset(
+            source,
+            format=format,
+            images=images,
+            split=split,
+            keep_rejected=keep_rejected,
+            progress=progress,
+        )
     if as_json:
         typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
     else:

@@ -13,7 +13,16 @@ from typing import Annotated
 
 import typer
 
-from promptfuse.cli_options import ClassifierJudge, ClipJudge, JudgeDevice, LmJudge, Resamples, listed, whole
+from promptfuse.cli_options import (
+    ClassifierJudge,
+    ClipJudge,
+    JudgeDevice,
+    KeepRejected,
+    LmJudge,
+    Resamples,
+    listed,
+    whole,
+)
 from promptfuse.errors import ConfigError
 
 
@@ -22,7 +31,9 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.html", help="The page.", show_default="report.html, or no page with --json"
+            metavar="FILE.html",
+            help="The page.",
+            show_default="report.html, or no page with --table or --json",
         ),
     ] = None,
     table: Annotated[
@@ -67,6 +78,7 @@ def report(
     ] = 2000,
     resamples: Resamples = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as a JSON object.")] = False,
+    keep_rejected: KeepRejected = False,
     device: JudgeDevice = "cpu",
 ) -> None:
     """Compare runs on one page: tables, plots and a gallery.
@@ -86,7 +98,7 @@ def report(
     from promptfuse.whole_files import check_target, write_whole
 
     start = time.perf_counter()
-    page = out if out is not None else None if as_json else Path("report.html")
+    page = out if out is not None else None if as_json or table is not None else Path("report.html")
     inputs = [file for folder in folders for file in parts(folder)] + ([references] if references else [])
     if page is not None:
         check_target(page, inputs, (".html", ".htm"))
@@ -95,7 +107,7 @@ def report(
         check_target(table, inputs)
     names = listed(metric or []) or None
     choose(names)
-    comparison = compare(load_runs(folders), references)
+    comparison = compare(load_runs(folders), references, keep_rejected)
     judges = load_judges(clip, lm, classifier, label or (), device)
     with ExitStack() as stack:
         pictures = None
@@ -112,9 +124,10 @@ def report(
         return
     for warning in measured.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    size = page.stat().st_size / 1e6 if page is not None else 0.0
+    written = page if page is not None else table
+    size = written.stat().st_size / 1e6 if written is not None else 0.0
     runs = len(comparison.runs)
     typer.echo(
-        f"{page}: {runs} run{'s' if runs > 1 else ''}, {len(comparison.ids):,} photos, {size:.1f} MB "
+        f"{written}: {runs} run{'s' if runs > 1 else ''}, {len(comparison.ids):,} photos, {size:.1f} MB "
         f"in {time.perf_counter() - start:.1f} s"
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptfuse.cli_options import LmOption, LmPrefix, whole
+from promptfuse.cli_options import KeepRejected, LmOption, LmPrefix, whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def run(
             show_default="the file's, or 8",
         ),
     ] = None,
+    keep_rejected: KeepRejected = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed photos again.")] = False,
     validate: Annotated[
         bool, typer.Option("--validate", help="Check the file, the data set and the models; no run.")
@@ -96,6 +97,8 @@ def run(
     changes = _changes(change or [])
     options = {"limit": limit, "engine.kind": engine, "engine.workers": workers, "in_flight": in_flight}
     changes |= {key: value for key, value in options.items() if value is not None}
+    if keep_rejected:
+        changes["keep_rejected"] = True
 
     from promptfuse.evaluation.runs import load_run_config
     from promptfuse.models.context import read_context
@@ -139,6 +142,8 @@ def _validate(config: Path, settings: RunConfig, as_json: bool) -> None:
         typer.echo(json.dumps({"config": str(config), "valid": True, **found.to_dict()}, ensure_ascii=False))
         return
     models = ", ".join(f"{role} ({one.name}, {one.where})" for role, one in found.models.items())
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     missing = f", {len(found.missing)} missing ({found.missing[0]}, ...)" if found.missing else ""
     typer.echo(f"{config}: valid; {found.photos} photos{missing}; models: {models}")
 
@@ -216,8 +221,13 @@ class _OnTerminal:
         self.bar, self.escape = bar, escape
         self.task = bar.add_task(escape(out), total=None, rate="loading", last="")
         self.told = ""
+        self.warned = False
 
     def __call__(self, progress: Progress) -> None:
+        if not self.warned:
+            for warning in progress.warnings:
+                self.bar.console.print(self.escape(f"warning: {warning}"), style="yellow")
+        self.warned = True
         last = progress.last
         text = "" if last is None else last.text or last.error or ""
         self.bar.update(
@@ -239,8 +249,13 @@ class _Lines:
         self.out = out
         self.told = time.monotonic()
         self.notice = ""
+        self.warned = False
 
     def __call__(self, progress: Progress) -> None:
+        if not self.warned:
+            for warning in progress.warnings:
+                typer.echo(f"warning: {warning}", err=True)
+        self.warned = True
         if progress.notice not in ("", self.notice):
             typer.echo(f"{self.out}: {progress.notice}", err=True)
         self.notice = progress.notice

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptfuse.cli_options import ClassifierJudge, ClipJudge, JudgeDevice, LmJudge, Resamples, listed, whole
+from promptfuse.cli_options import (
+    ClassifierJudge,
+    ClipJudge,
+    JudgeDevice,
+    KeepRejected,
+    LmJudge,
+    Resamples,
+    listed,
+    whole,
+)
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,6 +90,7 @@ def score(
     ] = None,
     resamples: Resamples = 1000,
     seed: Annotated[int, typer.Option(parser=whole, metavar="N", help="Random seed of the bootstrap.")] = 0,
+    keep_rejected: KeepRejected = False,
     device: JudgeDevice = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
@@ -110,7 +120,7 @@ def score(
     if per_caption is not None:
         check_target(per_caption, [predictions, references, *parts(predictions)])
     predicted = read_captions(predictions)
-    written = read_references(references, images)
+    written = read_references(references, images, keep_rejected=keep_rejected)
     settings = _judges(clip, lm, classifier, device) | {
         "metrics": names,
         "label": label,
@@ -122,6 +132,8 @@ def score(
         # The folder that was given, else where the run had the photos, else where the data set has them.
         where = (predicted.images, written.images) if images else (written.images, predicted.images)
         settings["images"] = where[0] | where[1]
+        if images:
+            written.notices += written.photo_notices
     found = _score(predictions, references, predicted, written, settings)
     if names is not None and found.columns.keys() <= predicted.costs.keys():
         # All that was asked for cannot be had.
@@ -155,12 +167,11 @@ def _score(
     """Score, with what a run's files tell besides."""
     from promptfuse.evaluation.metrics import score as score_captions
 
-    strange = next((id_ for id_ in predicted.texts if id_ not in written.texts), None)
-    if strange is not None:
-        known = next(iter(written.texts), None)
+    if any(written.texts.values()) and not any(written.texts.get(id_) for id_ in predicted.texts):
+        first, known = next(iter(predicted.texts)), next(iter(written.texts))
         raise ConfigError(
-            f"{predictions}: {strange!r} is no id of {references}, whose ids are like {known!r}; "
-            "give the data set that was captioned"
+            f"{references} has no references for {first!r} or any other caption of {predictions}, its "
+            f"ids are like {known!r}; add them, or use the data set that was captioned"
         )
     with _display() as show:
         found = score_captions(
@@ -171,12 +182,13 @@ def _score(
             progress=show,
             **settings,
         )
+    found = replace(found, notices=(*written.notices, *found.notices))
     if not predicted.failed:
         return found
     id_, reason = next(iter(predicted.failed.items()))
-    total = len(predicted.failed) + len(predicted.texts)
-    failed = f"{len(predicted.failed)} of {total} photos failed and are left out, e.g. {id_!r}: {reason}"
-    return replace(found, notices=(failed, *found.notices))
+    count, total = len(predicted.failed), len(predicted.failed) + len(predicted.texts)
+    failed = f"{count} of {total} photos failed and are left out, e.g. {id_!r}: {reason}"
+    return replace(found, notices=(failed, *found.notices), left_out={**found.left_out, "failed": count})
 
 
 @contextmanager

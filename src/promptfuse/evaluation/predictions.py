@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any
 
 from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.texts import decode, is_wide, numbered_lines, read_data
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,23 @@ def iterate_predictions(path: Path) -> Iterator[Prediction]:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """All lines at once; see `iterate_predictions`."""
-    return list(iterate_predictions(path))
+    """All lines at once, also of a file that somebody saved with other line ends or in UTF-16.
+
+    A last line that was cut off is left out, as `iterate_predictions` does.
+
+    Raises:
+        ConfigError: if the file cannot be read, or a line is no prediction.
+    """
+    return parse_predictions(path, read_data(str(path)))
+
+
+def parse_predictions(path: Path, data: bytes) -> list[Prediction]:
+    """`read_predictions` of a file's bytes."""
+    whole = max(data.rfind(end) for end in (b"\n", b"\r")) + 1
+    if not is_wide(data) and not is_whole(data[whole:]):
+        data = data[:whole]
+    text = decode(data, str(path), "give a run's folder")
+    return [_read_line(path, number, line) for number, line in numbered_lines(text)]
 
 
 def is_whole(line: bytes) -> bool:
@@ -89,7 +105,7 @@ def is_whole(line: bytes) -> bool:
     return True
 
 
-def _read_line(path: Path, number: int, line: bytes) -> Prediction:
+def _read_line(path: Path, number: int, line: bytes | str) -> Prediction:
     try:
         found = Prediction.from_dict(json.loads(line))
         _check(found)

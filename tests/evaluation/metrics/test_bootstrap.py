@@ -98,6 +98,18 @@ def test_the_difference_changes_its_sign_with_the_order():
     assert one.p_value == other.p_value
 
 
+def test_resamples_without_a_value_are_no_evidence():
+    """A p-value counts the resamples that have a difference, and no others."""
+    rare = column([1.0, math.nan, math.nan, math.nan])
+    drawn = np.concatenate(list(draw_counts(4, 1000, seed=0)))[:, 0] > 0
+    assert 600 < drawn.sum() < 750
+    found = difference(rare, column([0.0, 0.0, 0.0, 0.0]))
+    assert found.p_value == 2 / (drawn.sum() + 1)
+    assert (found.low, found.high) == (1, 1)
+    nothing = difference(column([math.nan] * 4), column([0.0] * 4))
+    assert math.isnan(nothing.p_value)
+
+
 def test_systems_on_different_photos_are_not_compared():
     with pytest.raises(ConfigError, match="3 and 2 photos"):
         difference(column([1.0, 2.0, 3.0]), column([1.0, 2.0]))

@@ -40,6 +40,14 @@ CAPTIONS = [
     lines({"file_name": "7", "text": "a dog"}, {"file_name": "8", "text": "ein Café"}),
     "\ufeff\n" + lines({"id": "7", "caption": "a dog"}) + "\n\n" + lines({"id": "8", "caption": "ein Café"}),
     {"7": "a dog", "8": "ein Café"},
+    {"7": ["a dog"], "8": ["ein Café"]},
+    {"7": ["a dog"], "8": "ein Café"},
+    {"7": [{"caption": "a dog"}], "8": [{"image_id": 8, "caption": "ein Café"}]},
+    {"7": {"caption": "a dog"}, "8": {"text": "ein Café"}},
+    [{"image_id": 7, "caption": ["a dog"]}, {"image_id": 8, "caption": "ein Café"}],
+    lines({"id": "7", "captions": ["a dog"]}, {"id": 8, "caption": ["ein Café"]}),
+    lines({"image_id": 7, "prediction": "a dog"}, {"image_id": 8, "prediction": "ein Café"}),
+    lines({"ID": 7, "Caption": "a dog"}, {"ID": 8, "Caption": "ein Café"}),
 ]
 
 
@@ -96,7 +104,12 @@ BAD = [
     ),
     ([{"caption": "a"}], "entry 1: no id of the photo"),
     ([{"image_id": 7}], "entry 1: no caption"),
-    ([{"image_id": 7, "caption": ["a"]}], "entry 1: expected a caption in quotes"),
+    ([{"image_id": 7, "caption": 5}], "entry 1: expected a caption in quotes"),
+    ([{"image_id": 7, "caption": ["a", "b"]}], "entry 1: 2 captions; give one caption a photo"),
+    ([{"image_id": 7, "caption": []}], "entry 1: no captions; give one caption a photo"),
+    ({"7": ["a", "b", "c"]}, "'7': 3 captions; give one caption a photo"),
+    ({"7": [5]}, "'7': expected a caption in quotes"),
+    ({"7": {"x": "a"}}, "'7': no caption (found x)"),
     ([{"image_id": {}, "caption": "a"}], "entry 1: expected a text or a whole number"),
     ([7], "entry 1: expected fields"),
     ("7", "expected a list"),
@@ -137,6 +150,10 @@ REFERENCES = [
     lines({"image_id": 7, "captions": ["A dog.", "The dog"]}, {"image_id": 8, "captions": "A cat."}),
     [{"id": "7", "references": ["A dog.", "The dog"]}, {"id": 8, "references": ["A cat."]}],
     {"7": ["A dog.", "The dog"], "8": ["A cat."]},
+    {"7": ["A dog.", "The dog"], "8": "A cat."},
+    {"7": [{"caption": "A dog."}, {"caption": "The dog"}], "8": [{"image_id": 8, "caption": "A cat."}]},
+    {"7": {"references": ["A dog.", "The dog"]}, "8": {"caption": "A cat."}},
+    lines({"id": 7, "sentences": [{"raw": "A dog."}, "The dog"]}, {"id": 8, "text": "A cat."}),
     {"annotations": COCO["annotations"]},
     {"annotations": COCO["annotations"], "images": [{"id": 7}, {"id": 8}]},
     {"annotations": COCO["annotations"], "images": []},
@@ -181,7 +198,7 @@ def test_bad_references(tmp_path):
     with pytest.raises(ConfigError, match="line 2: '1' occurs a second time"):
         read_references(str(write(tmp_path / "twice.jsonl", twice)))
     wrong = lines({"id": 1, "references": 5})
-    with pytest.raises(ConfigError, match="line 1: expected a caption"):
+    with pytest.raises(ConfigError, match="line 1, references: expected a caption"):
         read_references(str(write(tmp_path / "wrong.jsonl", wrong)))
     good = str(write(tmp_path / "good.jsonl", lines({"id": 1, "references": ["a"]})))
     with pytest.raises(ConfigError, match="no such folder"):
@@ -194,12 +211,51 @@ def test_bad_references(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
-def test_what_a_spreadsheet_saves_is_read(tmp_path, encoding):
-    captions, references = tmp_path / "captions.txt", tmp_path / "references.txt"
-    captions.write_bytes(lines({"id": 7, "text": "ein Café"}).encode(encoding))
-    references.write_bytes(lines({"id": 7, "references": ["ein Café"]}).encode(encoding))
-    assert read_captions(captions).texts == {"7": "ein Café"}
-    assert read_references(str(references)).texts == {"7": ["ein Café"]}
+@pytest.mark.parametrize("ends", ["\n\n", "\r\n\r\n", "\r\r", "\r\n", "\r\n\r", "\n\r"])
+def test_lines_of_any_encoding_and_ends(tmp_path, encoding, ends):
+    """Ends of the three kinds, also mixed: one behind each line, the last of them twice."""
+    first, last = ("\r\n", ends[2:]) if ends.startswith("\r\n") and len(ends) > 2 else (ends[0], ends[1:])
+
+    def save(name, *rows):
+        text = "".join(json.dumps(row, ensure_ascii=False) + first for row in rows[:-1])
+        (tmp_path / name).write_bytes(
+            (text + json.dumps(rows[-1], ensure_ascii=False) + last * 2).encode(encoding)
+        )
+        return tmp_path / name
+
+    texts = {"7": "ein\u2028Café", "8": "a dog", "9": "a cat"}
+    captions = save("captions.txt", *({"id": id_, "text": text} for id_, text in texts.items()))
+    assert read_captions(captions).texts == texts
+    references = save("references.txt", *({"id": id_, "references": [text]} for id_, text in texts.items()))
+    assert read_references(str(references)).texts == {id_: [text] for id_, text in texts.items()}
+    data = save("data.txt", *({"image": f"{id_}.jpg", "caption": text} for id_, text in texts.items()))
+    assert read_references(str(data)).texts == {f"{id_}.jpg": [text] for id_, text in texts.items()}
+    run = save(
+        "run.jsonl",
+        *(json.loads(Prediction(id_, f"{id_}.jpg", text).to_line()) for id_, text in texts.items()),
+    )
+    assert read_captions(run).images == {id_: f"{id_}.jpg" for id_ in texts}
+    assert read_captions(run).texts == texts
+
+
+def test_a_run_that_was_cut_within_a_letter(tmp_path):
+    line = Prediction("7", "7.jpg", "ein Café").to_line().encode()
+    (tmp_path / "predictions.jsonl").write_bytes(line + line[: line.index("é".encode()) + 1])
+    assert (
+        read_captions(tmp_path).texts
+        == read_captions(tmp_path / "predictions.jsonl").texts
+        == {"7": "ein Café"}
+    )
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.tsv"])
+@pytest.mark.parametrize("column", ["id", "image_id", "image", "file_name"])
+def test_captions_and_references_as_csv(tmp_path, name, column):
+    mark = "\t" if name.endswith("tsv") else ","
+    rows = [(column, "caption"), ("7.jpg", "a dog"), ("8.jpg", "ein Café")]
+    file = write(tmp_path / name, "\r\n".join(mark.join(row) for row in rows))
+    assert read_captions(file).texts == {"7.jpg": "a dog", "8.jpg": "ein Café"}
+    assert read_references(str(file)).texts == {"7.jpg": ["a dog"], "8.jpg": ["ein Café"]}
 
 
 def test_files_behind_addresses(tmp_path):

@@ -94,10 +94,24 @@ def test_unknown_metrics(system, written, names, said):
         score(system, written, metrics=names)
 
 
-def test_a_prediction_without_references(system, written):
-    del written["boat"]
-    with pytest.raises(ConfigError, match="the prediction for 'boat' has no references"):
-        python(system, written)
+@pytest.mark.parametrize("empty", [True, False])
+def test_predictions_without_references_are_left_out_and_counted(system, written, empty):
+    boat = written.pop("boat")
+    whole = python({id_: system[id_] for id_ in written}, written)
+    found = python(system, written | ({"boat": []} if empty else {}))
+    assert found.ids == ("dog", "cat", "bike", "kids", "food")
+    assert found.notices == ("1 of 6 photos have no references and are left out, e.g. 'boat'",)
+    assert found.to_dict()["left_out"] == {"no_references": 1, "no_prediction": 0}
+    assert found.to_dict()["metrics"] == whole.to_dict()["metrics"]
+    assert python(system, written | {"boat": boat}).left_out == {"no_references": 0, "no_prediction": 0}
+
+
+def test_references_of_other_photos(system, written):
+    other = {f"{id_}.jpg": texts for id_, texts in written.items()}
+    with pytest.raises(
+        ConfigError, match=r"none for 'dog' or any other prediction, their ids are like 'dog\.jpg'"
+    ):
+        python(system, other)
 
 
 def test_no_predictions(written):
@@ -112,12 +126,6 @@ def test_references_without_predictions_are_counted_and_do_not_count(system, wri
     assert {name: one.value for name, one in more.metrics.items()} == {
         name: one.value for name, one in whole.metrics.items()
     }
-
-
-def test_photos_without_any_reference_are_left_out(system, written):
-    found = python(system, written | {"boat": []})
-    assert found.ids == ("dog", "cat", "bike", "kids", "food")
-    assert found.notices == ("1 of 6 photos have no references and are left out, e.g. 'boat'",)
 
 
 def test_empty_captions_are_scored_and_counted(system, written):

@@ -122,7 +122,90 @@ def test_a_run_brings_its_costs_photos_and_models(promptfuse, tmp_path, files):
 
 def test_an_id_that_is_not_known(promptfuse, files, tmp_path):
     (tmp_path / "other.jsonl").write_text('{"id": "dog.jpg", "text": "a dog"}\n')
-    refused(promptfuse(tmp_path / "other.jsonl", files[1]), "'dog.jpg' is no id of", "like '0'")
+    outcome = promptfuse(tmp_path / "other.jsonl", files[1])
+    refused(outcome, f"{files[1]} has no references for 'dog.jpg'", "like '0'", "use the data set")
+
+
+def test_references_for_some_photos_only(promptfuse, files, tmp_path, system, written):
+    rows = json.loads(files[0].read_text())
+    more = [{"image_id": 100 + number, "caption": "a dog"} for number in range(3)]
+    (tmp_path / "more.json").write_text(json.dumps(rows[1:] + more))
+    code, out, err = promptfuse(tmp_path / "more.json", files[1], *QUICK, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["photos"] == 5
+    assert found["left_out"] == {"no_references": 3, "no_prediction": 1}
+    assert found["notices"][0] == "3 of 8 photos have no references and are left out, e.g. '100'"
+    del system["dog"], written["dog"]
+    alone = score(system, written, metrics=["bleu", "cider_d", "words"], tokenizer="python")
+    assert found["metrics"] == alone.to_dict()["metrics"]
+    code, out, _ = promptfuse(tmp_path / "more.json", files[1], *QUICK)
+    assert "3 of 8 photos have no references and are left out" in out
+
+
+VIZWIZ = [
+    (1, "A can of soup.", False, False),
+    (1, "Quality issues are too severe to recognize visual content.", False, True),
+    (1, "asdf", True, False),
+    (2, "Quality issues are too severe to recognize visual content.", True, True),
+    (2, "A grey floor.", False, False),
+]
+
+
+@pytest.fixture
+def vizwiz(tmp_path):
+    """As the annotations of VizWiz-Captions are."""
+    images = [
+        {
+            "file_name": f"VizWiz_val_{number:08d}.jpg", "id": number, "text_detected": True,
+            "vizwiz_url": f"https://vizwiz.cs.colorado.edu/VizWiz_visualization_img/VizWiz_val_{number:08d}.jpg",
+        }
+        for number in (1, 2)
+    ]  # fmt: skip
+    annotations = [
+        {"caption": text, "image_id": image, "is_precanned": precanned, "is_rejected": rejected, "id": number,
+         "text_detected": True}
+        for number, (image, text, rejected, precanned) in enumerate(VIZWIZ)
+    ]  # fmt: skip
+    document = {"info": {}, "images": images, "annotations": annotations}
+    (tmp_path / "val.json").write_text(json.dumps(document))
+    (tmp_path / "alone.json").write_text(json.dumps({"annotations": annotations}))
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in annotations))
+    names = ("image_id", "caption", "is_rejected", "is_precanned")
+    (tmp_path / "table.csv").write_text("\n".join(",".join(map(str, row)) for row in (names, *VIZWIZ)))
+    (tmp_path / "system.json").write_text(json.dumps({"1": "a can of soup", "2": "a floor"}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["val.json", "alone.json", "lines.jsonl", "table.csv"])
+def test_rejected_captions_are_no_references(promptfuse, vizwiz, name):
+    arguments = [vizwiz / "system.json", vizwiz / name, *QUICK, "--json"]
+    code, out, err = promptfuse(*arguments)
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    kept = {"1": ["A can of soup."], "2": ["A grey floor."]}
+    own = score({"1": "a can of soup", "2": "a floor"}, kept, metrics=["bleu", "cider_d", "words"],
+                tokenizer="python")  # fmt: skip
+    assert found["metrics"] == own.to_dict()["metrics"]
+    assert found["notices"] == [
+        "3 captions left out that the data set does not count (is_rejected 2, is_precanned 2); "
+        "--keep-rejected keeps them"
+    ]
+    code, out, _ = promptfuse(*arguments, "--keep-rejected")
+    every = {"1": [row[1] for row in VIZWIZ[:3]], "2": [row[1] for row in VIZWIZ[3:]]}
+    own = score({"1": "a can of soup", "2": "a floor"}, every, metrics=["bleu", "cider_d", "words"],
+                tokenizer="python")  # fmt: skip
+    assert json.loads(out)["metrics"] == own.to_dict()["metrics"]
+    assert "3 captions kept that the data set does not count" in json.loads(out)["notices"][0]
+
+
+def test_columns_of_references_that_are_not_read_are_told(promptfuse, files, tmp_path, written):
+    lines = [{"id": number, "captions": texts, "uebersetzung": "Ein Hund am Strand"}
+             for number, texts in enumerate(written.values())]  # fmt: skip
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, out, _ = promptfuse(files[0], tmp_path / "r.jsonl", *QUICK)
+    assert code == 0
+    assert "the column 'uebersetzung' looks like text and is not read" in out
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.evaluation.report.conftest import written
+
 
 def test_a_page_and_a_line(promptfuse, make_run, tmp_path):
     page = tmp_path / "page.html"
@@ -123,4 +125,70 @@ def test_references_of_other_photos_are_refused(promptfuse, make_run, tmp_path):
     other.write_text(json.dumps({"id": 1000, "image": "x.jpg", "captions": ["A dog."]}))
     code, _, err = promptfuse("report", make_run("one"), "--references", other, "--json")
     assert code == 2
-    assert "its ids are like '1000', those of the runs like 'p0'" in err
+    assert f"{other} has no references for 'p0' or any other photo of the runs" in err
+    assert "its ids are like '1000'" in err
+
+
+def test_references_of_every_kind_that_score_takes(promptfuse, make_run, tmp_path):
+    """One reader: a file that gives scores gives the same in a report."""
+    texts = {f"p{number}": written(number) for number in range(12)}
+    rows = [{"image_id": id_, "caption": text} for id_, several in texts.items() for text in several]
+    files = {
+        "lines.jsonl": "".join(json.dumps({"id": id_, "references": texts[id_]}) + "\n" for id_ in texts),
+        "ends.jsonl": "\r".join(json.dumps({"id": id_, "references": texts[id_]}) for id_ in texts),
+        "map.json": json.dumps(texts),
+        "list.json": json.dumps(rows),
+        "coco.json": json.dumps({"annotations": rows}),
+        "table.csv": "id,caption\n" + "".join(f'{row["image_id"]},"{row["caption"]}"\n' for row in rows),
+    }
+    run = make_run("one", off=1)
+    code, out, _ = promptfuse("report", run, "--json", "--metric", "cider_d")
+    expected = json.loads(out)["runs"][0]["metrics"]["cider_d"]
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        code, out, err = promptfuse(
+            "report", run, "--references", tmp_path / name, "--json", "--metric", "cider_d"
+        )
+        assert (code, err) == (0, ""), name
+        assert json.loads(out)["runs"][0]["metrics"]["cider_d"] == expected, name
+        code, out, err = promptfuse("score", run, tmp_path / name, "--json", "--metrics", "cider_d")
+        assert (code, err) == (0, ""), name
+        assert json.loads(out)["metrics"]["cider_d"]["value"] == pytest.approx(expected["value"]), name
+
+
+def test_tables_alone_write_no_page(promptfuse, make_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = promptfuse("report", make_run("one"), "--table", "t.csv", "--metric", "words")
+    assert code == 0
+    assert out.startswith("t.csv: 1 run, 12 photos, ")
+    assert not list(tmp_path.glob("*.html"))
+    assert (
+        promptfuse("report", tmp_path / "one", "--table", "t.csv", "--out", "p.html", "--metric", "words")[0]
+        == 0
+    )
+    assert (tmp_path / "p.html").exists()
+
+
+@pytest.mark.parametrize("how", ["run", "option", "neither"])
+def test_rejected_references(promptfuse, make_run, tmp_path, photos, how):
+    """What a run kept counts in its report, too."""
+    images = [{"id": number, "file_name": str(photo)} for number, photo in enumerate(photos)]
+    annotations = [
+        {"image_id": number, "caption": text, "is_rejected": bool(index), "is_precanned": False}
+        for number in range(12)
+        for index, text in enumerate(written(number))
+    ]
+    source = tmp_path / "vizwiz.json"
+    source.write_text(json.dumps({"images": images, "annotations": annotations}))
+    run = make_run(
+        "one",
+        lines={number: {"id": str(number)} for number in range(12)},
+        manifest={"data": {"source": str(source)}, "keep_rejected": how == "run"},
+    )
+    option = ["--keep-rejected"] if how == "option" else []
+    code, out, _ = promptfuse("report", run, "--json", "--metric", "bleu", *option)
+    assert code == 0
+    said = "left out" if how == "neither" else "kept"
+    assert any(
+        f"References: 12 captions {said} that the data set" in note for note in json.loads(out)["notes"]
+    )

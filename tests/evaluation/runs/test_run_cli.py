@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from promptfuse import run_cli
-from tests.evaluation.runs.conftest import contents, write_config
+from tests.evaluation.runs.conftest import contents, write_config, write_photos
 
 
 def test_a_run_and_the_same_command_again(promptfuse, place, undisturbed, tmp_path, monkeypatch):
@@ -57,6 +57,33 @@ def test_validate_says_what_is_there(promptfuse, place):
     code, out, err = promptfuse("run", place / "run.yaml", "--validate", "--json")
     found = json.loads(out)
     assert (found["photos"], found["missing"], found["models"]["lm"]["name"]) == (8, [], "mini-lm")
+
+
+def rejected_data(folder):
+    images = [{"id": number, "file_name": f"{number:02d}.jpg"} for number in range(2)]
+    annotations = [
+        {"image_id": number, "caption": "A dog.", "is_rejected": bool(number), "is_precanned": False}
+        for number in range(2)
+    ]
+    (folder / "vizwiz.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    return write_config(folder / "vizwiz.yaml", data="vizwiz.json", images="photos")
+
+
+def test_what_is_odd_in_the_data_is_told(promptfuse, tmp_path):
+    write_photos(tmp_path / "photos", 2)
+    config = rejected_data(tmp_path)
+    said = "warning: 1 caption left out that the data set does not count (is_rejected 1)"
+    code, _, err = promptfuse("run", config, "--validate")
+    assert (code, err.startswith(said)) == (0, True)
+    code, out, _ = promptfuse("run", config, "--validate", "--json")
+    assert json.loads(out)["warnings"] == [said.removeprefix("warning: ") + "; --keep-rejected keeps them"]
+    code, _, err = promptfuse("run", config, "--out", tmp_path / "out")
+    assert (code, err.startswith(said)) == (0, True)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["keep_rejected"] is False
+    # It changes no caption, so that a run that is there goes on.
+    code, _, err = promptfuse("run", config, "--out", tmp_path / "out", "--keep-rejected")
+    assert (code, "1 caption kept" in err) == (0, True)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["keep_rejected"] is True
 
 
 @pytest.mark.parametrize(

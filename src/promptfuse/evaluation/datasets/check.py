@@ -144,6 +144,7 @@ def check_dataset(
     format: str = "auto",
     images: str | PathLike[str] | None = None,
     split: str | None = None,
+    keep_rejected: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
@@ -154,6 +155,7 @@ def check_dataset(
         format: see `read_dataset`.
         images: see `read_dataset`.
         split: see `read_dataset`.
+        keep_rejected: see `read_dataset`.
         workers: threads that decode; by default one for each core.
         progress: told how far it is, now and then.
 
@@ -162,7 +164,7 @@ def check_dataset(
     """
     begin = time.perf_counter()
     place = locate_source(source, format=format, images=images, split=split)
-    found = scan(place.source, format=place.format, images=place.images)
+    found = scan(place.source, format=place.format, images=place.images, keep_rejected=keep_rejected)
     kept = of_split(found, place.split, place.source)
     gone = set(found.missing)
     missing = [_missing(found.photos[index]) for index in kept if index in gone]

@@ -5,21 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.columns import Unread
 from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list, as_text, shown
 from promptfuse.evaluation.datasets.records import Contents, Row
+from promptfuse.evaluation.datasets.rejected import Rejected
 
 
-def read_coco(document: Any) -> Contents:
+def read_coco(document: Any, keep_rejected: bool = False) -> Contents:
     """The photos of a parsed file, in the order of ``images``, those without captions too.
 
     Captions keep the order of ``annotations``. Those of photos that are not in the file are left out and
-    reported among the problems. Files for testing have no ``annotations`` at all.
+    reported among the problems, and so are those that VizWiz rejected, and fields that look like captions and
+    are not read. Files for testing have no ``annotations`` at all.
+
+    Args:
+        document: the parsed file.
+        keep_rejected: whether rejected captions count.
 
     Raises:
         ConfigError: if a field is missing or of a wrong type, or the annotations are not captions.
     """
     top = as_fields(document, "top level")
-    contents = Contents()
+    contents, unread, rejected = Contents(), Unread("field", words=False), Rejected(keep_rejected)
     by_id: dict[str, list[str]] = {}
     for number, image in enumerate(as_list(top.get("images"), "images")):
         place = f"images[{number}]"
@@ -28,6 +35,7 @@ def read_coco(document: Any) -> Contents:
         name = as_text(fields.get("file_name"), f"{place}.file_name")
         if not image_id or not name:
             raise ConfigError(f"{place}: the field {'file_name' if image_id else 'id'!r} is missing; add it")
+        unread.look(fields, ())
         row = Row(place=place, id=image_id, names=(name,), captions=[])
         by_id.setdefault(image_id, row.captions)
         contents.rows.append(row)
@@ -44,6 +52,9 @@ def read_coco(document: Any) -> Contents:
         if not image_id:
             raise ConfigError(f"{place}: the field 'image_id' is missing; add it")
         caption = as_caption(fields["caption"], f"{place}.caption")
+        unread.look(fields, ("caption",))
+        if rejected.drops(fields):
+            continue
         if image_id in by_id:
             by_id[image_id].append(caption)
         else:
@@ -54,4 +65,5 @@ def read_coco(document: Any) -> Contents:
         contents.problems.append(
             f"{count:,} caption{'s' * (count > 1)} left out: no photo in 'images' has the image_id {first}"
         )
+    contents.problems += [*rejected.problems(), *unread.problems()]
     return contents

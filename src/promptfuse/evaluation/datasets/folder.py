@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from promptfuse.addresses import files_under
+from promptfuse.addresses import files_under, is_address
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.records import Contents, Row
 
@@ -15,35 +16,29 @@ SUFFIXES = frozenset(
 """What names of photos end in, in lower case."""
 
 
-def read_folder(folder: Path) -> Contents:
-    """The photos of a local folder, sorted by their paths relative to it, which are the ids.
+def files_of(folder: str) -> list[str]:
+    """Paths of all files of a folder and those below, relative to it, sorted.
 
     Hidden files and folders are passed over; links to folders are followed.
 
-    Raises:
-        ConfigError: if a folder cannot be listed, or the name of a photo is no Unicode.
-    """
-    return _rows(paths_below(folder))
-
-
-def read_remote_folder(address: str) -> Contents:
-    """The photos of a folder behind an address, as ``read_folder`` gives them.
+    Args:
+        folder: a path or an address.
 
     Raises:
-        ConfigError: if it cannot be listed.
+        ConfigError: if it or a folder below cannot be listed.
     """
-    return _rows(files_under(address, ConfigError))
+    found = files_under(folder, ConfigError) if is_address(folder) else _paths_below(Path(folder))
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.split("/")))
 
 
-def is_photo(relative: str) -> bool:
-    """Whether a path within a folder is that of a photo, by its name."""
-    path = PurePosixPath(relative)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+def read_folder(files: Iterable[str]) -> Contents:
+    """The photos among the files of a folder; their paths relative to it are the ids.
 
-
-def _rows(relatives: list[str]) -> Contents:
+    Raises:
+        ConfigError: if the name of a photo is no Unicode.
+    """
     contents = Contents()
-    for relative in sorted(filter(is_photo, relatives)):
+    for relative in filter(is_photo, files):
         try:
             relative.encode()
         except UnicodeEncodeError:
@@ -54,14 +49,13 @@ def _rows(relatives: list[str]) -> Contents:
     return contents
 
 
-def paths_below(folder: Path) -> list[str]:
-    """Paths of all files of a local folder and those below, relative to it, in no particular order.
+def is_photo(relative: str) -> bool:
+    """Whether a path within a folder is that of a photo, by its name."""
+    path = PurePosixPath(relative)
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
-    Hidden folders are passed over; links to folders are followed.
 
-    Raises:
-        ConfigError: if a folder cannot be listed.
-    """
+def _paths_below(folder: Path) -> list[str]:
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
 

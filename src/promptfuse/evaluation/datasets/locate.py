@@ -35,6 +35,8 @@ SUBFOLDERS = (
     "flickr8k-images",
     "flickr30k-images",
     "flickr30k_images",
+    "train_images",  # TextCaps has those of its validation there, too.
+    "test_images",
     "photos",
 )
 """Where data sets usually have their photos."""

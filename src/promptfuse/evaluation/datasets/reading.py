@@ -10,29 +10,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptfuse.addresses import is_address, is_folder
+from promptfuse.addresses import is_address, is_folder, join
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.coco import read_coco
+from promptfuse.evaluation.datasets.columns import IMAGE_COLUMNS
 from promptfuse.evaluation.datasets.fields import shown
-from promptfuse.evaluation.datasets.folder import is_photo, read_folder, read_remote_folder
+from promptfuse.evaluation.datasets.folder import files_of, is_photo, read_folder
+from promptfuse.evaluation.datasets.headerless import headerless_records
+from promptfuse.evaluation.datasets.imagefolder import read_metadata
 from promptfuse.evaluation.datasets.karpathy import read_karpathy
 from promptfuse.evaluation.datasets.locate import Locator
+from promptfuse.evaluation.datasets.parquet import is_parquet, parquet_records
 from promptfuse.evaluation.datasets.records import Contents, Photo
-from promptfuse.evaluation.datasets.table import (
-    IMAGE_COLUMNS,
-    csv_records,
-    json_lines,
-    json_records,
-    read_table,
-)
-from promptfuse.evaluation.datasets.texts import decode, read_data
+from promptfuse.evaluation.datasets.table import Record, csv_records, json_lines, json_records, read_table
+from promptfuse.evaluation.datasets.texts import decode, first_line, read_data
 from promptfuse.yaml_files import nearest
 
 FORMATS = {
     "karpathy": "JSON of Karpathy's splits: images[] with filename, split and sentences[].raw",
     "coco": "JSON of COCO captions: images[] with id and file_name, annotations[] with image_id and caption",
-    "table": "CSV, TSV, JSON lines or a JSON list with a column image, and caption or captions",
-    "folder": "a folder of photos",
+    "table": "CSV, TSV, JSON lines, a JSON list or Parquet with a column image, and caption or captions",
+    "folder": "a folder of photos, with metadata.jsonl, .csv or .parquet as Hugging Face has it",
 }
 """What can be read, by name."""
 
@@ -47,6 +45,7 @@ class Scan:
         format: as detected or as asked for.
         photos: in the order of the source, with captions stripped and empty ones left out.
         problems: what is odd, a line each.
+        photo_problems: those of them that are about the files of the photos.
         missing: indices of photos whose files are not there; those behind addresses are believed to be.
         duplicate_ids: ids that several photos have, with the places of the first two.
         looked_in: the folders where the photos may be.
@@ -55,18 +54,22 @@ class Scan:
     format: str
     photos: list[Photo]
     problems: list[str] = field(default_factory=list)
+    photo_problems: list[str] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
     duplicate_ids: dict[str, tuple[str, str]] = field(default_factory=dict)
     looked_in: list[str] = field(default_factory=list)
 
 
-def scan(source: str, *, format: str = "auto", images: str | None = None) -> Scan:
+def scan(
+    source: str, *, format: str = "auto", images: str | None = None, keep_rejected: bool = False
+) -> Scan:
     """Read a source and look for its photos; nothing is decoded.
 
     Args:
         source: a local path, or an address.
         format: one of ``FORMATS``, or ``auto``.
         images: the folder of the photos, see `Locator`.
+        keep_rejected: whether captions count that the data set marks as rejected.
 
     Raises:
         ConfigError: if it cannot be read, is of no format that is known, has a wrong field or no photos.
@@ -74,7 +77,7 @@ def scan(source: str, *, format: str = "auto", images: str | None = None) -> Sca
     if format not in (*FORMATS, "auto"):
         raise ConfigError(f"no format {format!r} of data sets; {nearest(format, [*FORMATS, 'auto'])}")
     with _uncollected():
-        return _scan(source, format, images)
+        return _scan(source, format, images, keep_rejected)
 
 
 @contextmanager
@@ -89,11 +92,11 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _scan(source: str, format: str, images: str | None) -> Scan:
+def _scan(source: str, format: str, images: str | None, keep_rejected: bool) -> Scan:
     try:
-        found, contents = _read(source, format)
+        found, contents = _read(source, format, keep_rejected)
     except ConfigError as error:
-        raise error if str(error).startswith(f"{source}:") else ConfigError(f"{source}: {error}") from None
+        raise error if str(error).startswith(f"{source}:") else type(error)(f"{source}: {error}") from None
     if not contents.rows:
         raise ConfigError(f"{source}: {_nothing(source, found)}")
     if found == "folder":
@@ -105,27 +108,46 @@ def _scan(source: str, format: str, images: str | None) -> Scan:
     return _assemble(found, contents, Locator(source, images))
 
 
-def _read(source: str, format: str) -> tuple[str, Contents]:
+def _read(source: str, format: str, keep_rejected: bool) -> tuple[str, Contents]:
     remote = is_address(source)
     if is_folder(source, ConfigError) if remote else Path(source).is_dir():
         if format not in ("auto", "folder"):
             raise ConfigError(f"is a folder; give the file of the data set, or leave out the format {format}")
-        return "folder", read_remote_folder(source) if remote else read_folder(Path(source))
+        return "folder", _folder(source, keep_rejected)
     if format == "folder":
         raise ConfigError("no such folder; check the path, or leave out the format folder")
-    text = _text(source)
+    data = read_data(source)
+    if is_parquet(data):
+        if format not in ("auto", "table"):
+            raise ConfigError(f"is a Parquet table; leave out the format {format}")
+        return "table", read_table(parquet_records(data), keep_rejected)
+    text = _text(source, data)
     if not text.strip():
         raise ConfigError("is empty; give a file with photos")
     found, records = _parse(source, text, format)
     if found == "karpathy":
-        return found, read_karpathy(records)
+        return found, read_karpathy(records, keep_rejected)
     if found == "coco":
-        return found, read_coco(records)
-    return found, read_table(records)
+        return found, read_coco(records, keep_rejected)
+    return found, read_table(records, keep_rejected)
 
 
-def _text(source: str) -> str:
-    data = read_data(source)
+def _folder(source: str, keep_rejected: bool) -> Contents:
+    """The photos of a folder, with the captions of its metadata."""
+    files = files_of(source)
+
+    def records(name: str) -> Iterator[Record]:
+        file = join(source, name) if is_address(source) else str(Path(source, name))
+        data = read_data(file)
+        if is_parquet(data):
+            return parquet_records(data)
+        text = decode(data, name, "save it as JSON lines or CSV")
+        return _parse(file, text, "table")[1] if text.strip() else iter(())
+
+    return read_metadata(read_folder(files), files, records, keep_rejected)
+
+
+def _text(source: str, data: bytes) -> str:
     if is_photo(Path(source).name) and data.lstrip()[:1] not in (b"{", b"["):
         raise ConfigError("is a photo, not a data set; give its folder, or use promptfuse caption")
     return decode(data, source, f"give a text file or a folder (formats: {_SHORT})")
@@ -140,6 +162,8 @@ def _parse(source: str, text: str, format: str) -> tuple[str, Any]:
             )
         if Path(source).suffix.lower() in (".json", ".jsonl", ".ndjson"):
             raise ConfigError(f"not valid JSON (it begins with {shown(text.lstrip()[:20])}); correct it")
+        if (records := headerless_records(text)) is not None:
+            return "table", records
         delimiter = "\t" if Path(source).suffix.lower() == ".tsv" else None
         return "table", csv_records(text, delimiter)
     document, is_lines = _json(source, text)
@@ -153,17 +177,19 @@ def _parse(source: str, text: str, format: str) -> tuple[str, Any]:
         return format, document
     if is_lines:
         return format, json_lines(text)
+    if isinstance(document, dict) and _is_rows(document.get("data")):
+        document = document["data"]  # As TextCaps has it.
     return format, json_records(document if isinstance(document, list) else [document])
 
 
 def _json(source: str, text: str) -> tuple[Any, bool]:
     """A parsed document, or the first line of JSON lines, and which of both it is."""
-    end = text.find("\n", len(text) - len(text.lstrip()))
-    if end > 0 and text[:end].rstrip().endswith("}") and not text[end:].isspace():
+    first = first_line(text.lstrip())
+    if first.rstrip().endswith("}") and text.lstrip()[len(first) :].strip():
         # Several lines, of which the first is complete: JSON lines. Their other lines are checked later.
         try:
-            return _load(text[:end]), True
-        except ValueError:
+            return _load(first), True
+        except (ValueError, RecursionError):
             pass
     try:
         return _load(text), False
@@ -203,9 +229,15 @@ def _shape(document: Any) -> str:
             return "coco"
         if not images or not first.keys().isdisjoint(("sentences", "filename", "split")):
             return "karpathy"
-    elif not document.keys().isdisjoint(IMAGE_COLUMNS):
+    elif not {str(key).strip().lower() for key in document}.isdisjoint(IMAGE_COLUMNS):
         return "table"  # JSON lines with one line.
+    elif _is_rows(document.get("data")):
+        return "table"
     raise ConfigError(f"of no known format (it has {shown(sorted(document))}); formats: {_SHORT}")
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _nothing(source: str, found: str) -> str:
@@ -213,7 +245,9 @@ def _nothing(source: str, found: str) -> str:
         return "has no photos; give a file with at least one"
     if not is_address(source):
         files = sorted(
-            path.name for path in Path(source).iterdir() if path.suffix in (".json", ".jsonl", ".csv", ".tsv")
+            path.name
+            for path in Path(source).iterdir()
+            if path.suffix in (".json", ".jsonl", ".csv", ".tsv", ".parquet")
         )
         if files:
             return f"has no photos; did you mean the file {files[0]} in it?"
@@ -222,7 +256,7 @@ def _nothing(source: str, found: str) -> str:
 
 def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
     paths, missing, ambiguous = locator.locate(contents.rows)
-    result = Scan(found, [], list(contents.problems), missing, looked_in=locator.roots)
+    result = Scan(found, [], list(contents.problems), missing=missing, looked_in=locator.roots)
     places: dict[str, str] = {}
     empty = 0
     for row, path in zip(contents.rows, paths, strict=True):
@@ -235,9 +269,10 @@ def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
         result.photos.append(Photo(row.id, path, references, row.split))
     if ambiguous:
         taken, other = ambiguous
-        result.problems.append(
+        result.photo_problems.append(
             f"another folder has photos of such names: {taken} is taken, not {other}; --images DIR decides"
         )
+        result.problems += result.photo_problems
     if empty:
         result.problems.append(f"{empty:,} empty caption{'s' * (empty > 1)} left out")
     return result

@@ -33,6 +33,7 @@ class Dataset:
         format: ``karpathy``, ``coco``, ``table`` or ``folder``.
         photos: all of them, or those of the split that was asked for.
         problems: what is odd in the file but keeps no photo from being used, a line each.
+        photo_problems: those of them that are about the files of the photos.
     """
 
     name: str
@@ -40,6 +41,12 @@ class Dataset:
     format: str
     photos: Sequence[Photo] = field(default=(), repr=False)
     problems: tuple[str, ...] = ()
+    photo_problems: tuple[str, ...] = ()
+
+    @property
+    def caption_problems(self) -> tuple[str, ...]:
+        """The problems that are about the captions."""
+        return tuple(problem for problem in self.problems if problem not in self.photo_problems)
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ def read_dataset(
     start: int = 0,
     limit: int | None = None,
     name: str | None = None,
+    keep_rejected: bool = False,
 ) -> Dataset:
     """Read a data set; photos are looked for but not opened.
 
@@ -43,6 +44,8 @@ def read_dataset(
         start: photos of the split that are passed over.
         limit: the most photos that are taken after those; all of them by default.
         name: what the data set is called; by default its registered name, or that of the file or folder.
+        keep_rejected: whether captions count that the data set marks by ``is_rejected`` or ``is_precanned``,
+            as VizWiz does; by default they are left out, and ``problems`` say how many.
 
     Raises:
         ConfigError: if it cannot be read, has wrong fields, ids that occur twice, or no photos of that kind.
@@ -52,7 +55,7 @@ def read_dataset(
     if limit is not None and limit < 1:
         raise ConfigError(f"limit {limit} is too few; give 1 or more")
     place = locate_source(source, format=format, images=images, split=split, name=name)
-    found = scan(place.source, format=place.format, images=place.images)
+    found = scan(place.source, format=place.format, images=place.images, keep_rejected=keep_rejected)
     if found.duplicate_ids:
         image_id, (first, second) = next(iter(found.duplicate_ids.items()))
         more = f" and {len(found.duplicate_ids) - 1:,} more ids" if len(found.duplicate_ids) > 1 else ""
@@ -64,12 +67,14 @@ def read_dataset(
     if start >= len(chosen):
         raise ConfigError(f"{place.source}: start {start} is beyond its {len(chosen):,} photos; give less")
     kept = chosen[start:] if limit is None else chosen[start : start + limit]
+    missing = _missing(found, kept)
     return Dataset(
         name=place.name,
         source=place.source,
         format=found.format,
         photos=tuple(found.photos[index] for index in kept),
-        problems=(*found.problems, *_missing(found, kept)),
+        problems=(*found.problems, *missing),
+        photo_problems=(*found.photo_problems, *missing),
     )
 
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list, as_text, shown
+from promptfuse.evaluation.datasets.columns import (
+    CAPTION_COLUMNS,
+    ID_COLUMNS,
+    IMAGE_COLUMNS,
+    SPLIT_COLUMNS,
+    NoImageColumnError,
+    Unread,
+    captions_in,
+)
+from promptfuse.evaluation.datasets.fields import as_fields, as_list, as_text, shown
 from promptfuse.evaluation.datasets.records import Contents, Row
+from promptfuse.evaluation.datasets.rejected import Rejected
+from promptfuse.evaluation.datasets.texts import first_line, numbered_lines
 
-IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "path", "image_name")
-ID_COLUMNS = ("image_id", "id")
-"""Where a table has both, ``id`` is that of the caption, as in COCO's annotations."""
-
-LIST_COLUMNS = ("captions", "references")
-TEXT_COLUMNS = ("caption", "reference", "comment", "raw")
-CAPTION_COLUMNS = (*LIST_COLUMNS, *TEXT_COLUMNS)
-SPLIT_COLUMNS = ("split",)
 DELIMITERS = (",", "\t", ";", "|")
 
 _FIELD_LIMIT = 1_000_000
@@ -30,22 +33,27 @@ Record = tuple[str, Mapping[str, Any]]
 """A place in the file, and the fields by the names of their columns in lower case."""
 
 
-def read_table(records: Iterable[Record]) -> Contents:
+def read_table(records: Iterable[Record], keep_rejected: bool = False) -> Contents:
     """The photos of a table, in the order in which they come first.
 
     Rows with one caption each are grouped by photo: by id and image, or by image where there are no ids. The
-    id is the image as it is written where there is no column for it.
+    id is the image as it is written where there is no column for it. Columns that look like captions and are
+    not read are among the problems, and so is the number of rejected captions.
+
+    Args:
+        records: the rows.
+        keep_rejected: whether captions that the data set marks as rejected count.
 
     Raises:
         ConfigError: if no column names the photos, a value is of a wrong type, or rows of one photo
             contradict each other.
     """
-    contents = Contents()
+    contents, unread, rejected = Contents(), Unread(), Rejected(keep_rejected)
     grouped: dict[tuple[str, str], Row] = {}
     for place, fields in records:
         column = _column(fields, IMAGE_COLUMNS)
         if column is None:
-            raise ConfigError(
+            raise NoImageColumnError(
                 f"{place}: no column names the photo; call it one of {', '.join(IMAGE_COLUMNS)} "
                 f"(found {', '.join(fields) or 'none'})"
             )
@@ -54,12 +62,15 @@ def read_table(records: Iterable[Record]) -> Contents:
             raise ConfigError(f"{place}: the column {column!r} is empty; name the photo, or remove the row")
         image_id = _text(place, fields, ID_COLUMNS) or image
         split = _text(place, fields, SPLIT_COLUMNS)
-        single, captions = _captions(place, fields)
+        single, captions, read = captions_in(fields, place, rejected)
+        unread.look(fields, read)
+        if captions and rejected.drops(fields):
+            captions = []
         before = grouped.get((image_id, image))
         if before is not None and not single and (captions or not before.captions):
             before = None  # The photo once more, not a row without its caption beside others.
         if before is None:
-            row = Row(place, image_id, (image,), captions, split)
+            row = Row(place, image_id, _names(image), captions, split)
             contents.rows.append(row)
             if single or not captions:
                 grouped[image_id, image] = row
@@ -70,21 +81,30 @@ def read_table(records: Iterable[Record]) -> Contents:
             )
         else:
             before.captions.extend(captions)
+    contents.problems += [*rejected.problems(), *unread.problems()]
     return contents
 
 
-def csv_records(text: str, delimiter: str | None = None) -> Iterator[Record]:
+def _names(image: str) -> tuple[str, ...]:
+    """What the file of a photo may be called: TextCaps writes names without their ending."""
+    return (image,) if PurePosixPath(image).suffix or "://" in image else (image, f"{image}.jpg")
+
+
+def csv_records(
+    text: str, delimiter: str | None = None, columns: Sequence[str] = IMAGE_COLUMNS
+) -> Iterator[Record]:
     """The rows of a CSV text with a header.
 
     Args:
         text: with any line ends.
-        delimiter: by default that of ``DELIMITERS`` with which the header names a column of photos.
+        delimiter: by default that of ``DELIMITERS`` with which the header has one of the columns.
+        columns: those that name the photos.
 
     Raises:
         ConfigError: if the header names no column of photos or one column twice, a row is longer than the
             header, or quotation marks do not pair.
     """
-    delimiter = delimiter or _delimiter(text)
+    delimiter = delimiter or _delimiter(text, columns)
     before = csv.field_size_limit(_FIELD_LIMIT)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
@@ -130,10 +150,8 @@ def json_lines(text: str) -> Iterator[Record]:
     Raises:
         ConfigError: if a line is no JSON object.
     """
-    # Not splitlines: it also cuts at characters that JSON allows within a text.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield _record(_parse_line(line, number), f"line {number}")
+    for number, line in numbered_lines(text):
+        yield _record(_parse_line(line, number), f"line {number}")
 
 
 def json_records(rows: Any) -> Iterator[Record]:
@@ -158,15 +176,15 @@ def _record(value: Any, place: str) -> Record:
     return place, {str(key).strip().lower(): item for key, item in as_fields(value, place).items()}
 
 
-def _delimiter(text: str) -> str:
-    header = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0].lower()
+def _delimiter(text: str, columns: Sequence[str]) -> str:
+    header = first_line(text.lstrip()).lower()
     for delimiter in DELIMITERS:
         names = {cell.strip().strip('"') for cell in header.split(delimiter)}
-        if not names.isdisjoint(IMAGE_COLUMNS):
+        if not names.isdisjoint(columns):
             return delimiter
-    raise ConfigError(
+    raise NoImageColumnError(
         f"line 1: no column names the photos in the header {shown(header.strip())}; "
-        f"let the first line call it one of {', '.join(IMAGE_COLUMNS)}"
+        f"let the first line call it one of {', '.join(columns)}"
     )
 
 
@@ -179,28 +197,3 @@ def _column(fields: Mapping[str, Any], names: Iterable[str]) -> str | None:
 def _text(place: str, fields: Mapping[str, Any], names: Iterable[str]) -> str:
     column = _column(fields, names)
     return "" if column is None else as_text(fields[column], f"{place}, {column}")
-
-
-def _captions(place: str, fields: Mapping[str, Any]) -> tuple[bool, list[str]]:
-    """Whether the row has one caption of perhaps several rows, and the captions."""
-    column = next((name for name in CAPTION_COLUMNS if fields.get(name) not in (None, "", [])), None)
-    if column is None:
-        single = any(name in fields for name in TEXT_COLUMNS)
-        return single, [""] * single
-    value, where = fields[column], f"{place}, {column}"
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = _list_in_a_cell(value, where, must=column in LIST_COLUMNS)
-    if isinstance(value, list):
-        return False, [as_caption(caption, where) for caption in value]
-    return True, [as_caption(value, where)]
-
-
-def _list_in_a_cell(text: str, where: str, must: bool) -> list[Any] | str:
-    """A cell of a CSV file that looks like a list; the text itself if it need not be one and is none."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        if must:
-            raise ConfigError(f"{where}: {shown(text)} is no list in JSON; correct it") from None
-        return text
-    return found if must or all(isinstance(one, str) for one in found) else text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from promptfuse.addresses import is_address, read_bytes
@@ -31,6 +33,11 @@ def read_data(source: str) -> bytes:
         ) from None
 
 
+def is_wide(data: bytes) -> bool:
+    """Whether bytes are a text in UTF-16, by their mark."""
+    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
 def decode(data: bytes, source: str, instead: str) -> str:
     """The text of a file's bytes, UTF-8 or what spreadsheets call Unicode: UTF-16 with its mark.
 
@@ -42,7 +49,7 @@ def decode(data: bytes, source: str, instead: str) -> str:
     Raises:
         ConfigError: if they are no text.
     """
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    wide = is_wide(data)
     if b"\0" in data and not wide:
         raise ConfigError(f"{source}: holds binary data; {instead}")
     try:
@@ -50,3 +57,28 @@ def decode(data: bytes, source: str, instead: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{source}: line {line}: not UTF-8 text; save it as UTF-8 ({instead})") from None
+
+
+_END = re.compile(r"\r\n?|\n")
+
+
+def first_line(text: str) -> str:
+    """A text up to the first end of a line."""
+    return text[: end.start()] if (end := _END.search(text)) else text
+
+
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a text with their numbers, whichever of the three ends they have; blank ones are left out.
+
+    Other characters that end a line for ``str.splitlines`` are none here: JSON allows them within a text.
+    """
+    start = number = 0
+    while start <= len(text):
+        number += 1
+        end = _END.search(text, start)
+        line = text[start : end.start() if end else len(text)]
+        if line.strip():
+            yield number, line
+        if end is None:
+            return
+        start = end.end()

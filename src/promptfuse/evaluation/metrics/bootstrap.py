@@ -68,7 +68,8 @@ class Difference(Interval):
     """One system's number less another's, on the same photos, with its paired bootstrap interval.
 
     Attributes:
-        p_value: two-sided: twice the smaller share of the resamples on one side of zero.
+        p_value: two-sided: twice the smaller share of the resamples on one side of zero; NaN if no resample
+            has a value.
     """
 
     p_value: float
@@ -94,7 +95,11 @@ def difference(
         return Difference(value, nothing, nothing, nothing)
     ours, theirs = _resample([first, second], resamples, seed)
     found = ours - theirs
+    # A resample in which a system has no value has no difference either, on no side of zero.
+    found = found[np.isfinite(found)]
     low, high = _ends(found, level)
+    if not len(found):
+        return Difference(value, low, high, nothing)
     # Ties count for both sides: with equal systems every resample is a tie, and nothing is shown.
     fewer = min(int((found <= 0).sum()), int((found >= 0).sum()))
     # With the data as they are counted among the resamples, the share is never zero (Davison & Hinkley 1997).

@@ -85,7 +85,7 @@ class ClipScore(Metric):
         return torch.stack([missing if one is None else one.double() for one in features]), lost
 
     def _nearest(self, texts: Tensor, references: Sequence[Sequence[str]]) -> tuple[Floats, list[int]]:
-        """The highest cosine of each caption with its references, at least zero; and which of all were cut."""
+        """The highest cosine of each caption with its references, at least 0; and which of all were cut."""
         every, cut = self._texts([text for several in references for text in several])
         parts = torch.split(every, [len(several) for several in references])
         highest = [(part @ text).max().clamp(min=0) for part, text in zip(parts, texts, strict=True)]

@@ -20,10 +20,10 @@ class Perplexity(Metric):
 
     Of the corpus it is exp(summed NLL / words), not the mean of the captions' own. Per word it can be
     compared between models with other tokenizers; words are what blanks part. The end of a caption is not
-    predicted, and the first token only by models with a begin-of-text token; without one the first word counts
-    neither in the sum nor among the words. Of a caption that is longer than the model reads, both are of the
-    words up to there. A text that ends early or repeats itself has a low perplexity, so this is no measure of
-    good captions.
+    predicted, and the first token only by models with a begin-of-text token; without one the first word
+    counts neither in the sum nor among the words. Of a caption that is longer than the model reads, both are
+    of the words up to there. A text that ends early or repeats itself has a low perplexity, so this is no
+    measure of good captions.
 
     Args:
         model: a causal language model.

@@ -7,14 +7,14 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
+from promptfuse.addresses import is_address, join
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.addresses import files_under, is_address, join
-from promptfuse.evaluation.datasets.folder import is_photo, paths_below
+from promptfuse.evaluation.datasets.folder import files_of, is_photo
 from promptfuse.paths import at_home
 
 _NUMBERED = re.compile(r"(?:[^\W\d_][^\W_]*[_-])*0*(\d+)", re.ASCII)
-"""A name whose number is its last word, behind words that begin with a letter: ``000000000070``, ``IMG_0070``,
-``COCO_val2014_000000000070``. In ``1001773457_577c3a7d70`` and ``2024-05-70`` no number stands alone."""
+"""A name whose number is its last word, behind words that begin with a letter: ``000000000070``, ``IMG_0070``
+or ``COCO_val2014_000000000070``. In ``1001773457_577c3a7d70`` and ``2024-05-70`` no number stands alone."""
 
 _Key = Callable[[str], str]
 
@@ -41,8 +41,7 @@ def find_photos(folder: str, ids: Iterable[str]) -> dict[str, str]:
     if not remote and not at_home(folder).is_dir():
         raise ConfigError(f"{folder}: no such folder of photos; check the path")
     root = folder if remote else str(at_home(folder))
-    paths = files_under(root, ConfigError) if remote else paths_below(Path(root))
-    depths = _by_depth(paths)
+    depths = _by_depth(files_of(root))
     tables = [_table(part, key) for key in (_plain, _folded) for part in depths]
     found: dict[str, str] = {}
     first = ""
@@ -50,9 +49,10 @@ def find_photos(folder: str, ids: Iterable[str]) -> dict[str, str]:
         first = first or id_
         matches = _matches(id_, tables)
         if len(matches) > 1 and not (not remote and _one_file(root, matches)):
+            shown = ", ".join(matches[:3]) + (", ..." if len(matches) > 3 else "")
             raise ConfigError(
-                f"{folder}: {len(matches)} photos match the id {id_!r}: {', '.join(matches[:3])}"
-                f"{', ...' if len(matches) > 3 else ''}; leave one in the folder, or write the photo's path as the id"
+                f"{folder}: {len(matches)} photos match the id {id_!r}: {shown}; "
+                "leave one in the folder, or write the photo's path as the id"
             )
         if matches:
             found[id_] = join(root, matches[0]) if remote else str(Path(root, matches[0]))
@@ -62,11 +62,10 @@ def find_photos(folder: str, ids: Iterable[str]) -> dict[str, str]:
 
 
 def _by_depth(paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The files directly in the folder, and those below; hidden ones are passed over."""
+    """The files directly in the folder, and those below."""
     parts: tuple[list[str], list[str]] = ([], [])
-    for path in sorted(paths):
-        if not any(part.startswith(".") for part in path.split("/")):
-            parts["/" in path].append(path)
+    for path in paths:
+        parts["/" in path].append(path)
     return parts
 
 

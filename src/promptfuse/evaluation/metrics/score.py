@@ -58,16 +58,19 @@ def score(
         resamples: of the bootstrap; 0 for no intervals.
         progress: is told the group of metrics that comes next.
 
+    All columns are about the same photos: those with a caption and, if any photo has references, with these.
+    How many are left out is told by ``notices`` and ``left_out``.
+
     Raises:
-        ConfigError: if a prediction has no references, a metric or label is not known, a metric was asked
-            for by name but its package is missing, or there is nothing to score.
+        ConfigError: if no prediction has references though there are some, a metric or label is not known, a
+            metric was asked for by name but its package is missing, or there is nothing to score.
         ModelError: if a model is of the wrong kind.
     """
     if resamples < 0:
         raise ConfigError(f"{resamples} resamples are too few; give 0 for no intervals, or 1000")
     chosen = choose(metrics)
     judges = {group: build(group, clip, lm, classifier, label) for group in chosen}
-    captions, notices = _collect(predictions, references, ids, images, seed, tokenizer)
+    captions, notices, left_out = _collect(predictions, references, ids, images, seed, tokenizer)
     required = metrics is not None if required is None else required
     found: list[Column | Unavailable] = []
     for group, metric in judges.items():
@@ -99,6 +102,7 @@ def score(
         notices=tuple(notices),
         resamples=resamples,
         seed=seed,
+        left_out=left_out,
     )
 
 
@@ -131,11 +135,11 @@ def _collect(
     images: Mapping[str, Any] | None,
     seed: int,
     tokenizer: Kind,
-) -> tuple[Captions, list[str]]:
-    """What is to be scored, and what there is to say about it.
+) -> tuple[Captions, list[str], dict[str, int]]:
+    """What is to be scored, what there is to say about it, and how many photos are left out, by reason.
 
     Raises:
-        ConfigError: if there is nothing to score, a prediction has no references, or either is no text.
+        ConfigError: if there is nothing to score, no prediction has references, or either is no text.
     """
     if not predictions:
         raise ConfigError("no predictions: there is nothing to score; give at least one caption")
@@ -147,20 +151,23 @@ def _collect(
             )
         if isinstance(references.get(id_), str):
             raise ConfigError(f"the references for {id_!r} are one text; give a list of texts")
+    asked: Iterable[str] = predictions if order is None else [id_ for id_ in order if id_ in predictions]
     if order is None:
         order = list(references) or sorted(predictions)
     ids = [id_ for id_ in order if id_ in predictions]
-    for id_ in predictions:
-        if references and id_ not in references:
+    without = 0
+    if any(references.get(id_) for id_ in references):
+        bare = [id_ for id_ in asked if not references.get(id_)]
+        without = len(bare)
+        if bare and len(bare) == len(list(asked)):
             raise ConfigError(
-                f"the prediction for {id_!r} has no references; give the references of its data set"
+                f"the references have none for {bare[0]!r} or any other prediction, their ids are like "
+                f"{next(iter(references))!r}; give those of the photos that were captioned"
             )
-    bare = [id_ for id_ in ids if not references.get(id_)]
-    if bare and len(bare) < len(ids):
-        notices.append(
-            f"{len(bare)} of {len(ids)} photos have no references and are left out, e.g. {bare[0]!r}"
-        )
-        ids = [id_ for id_ in ids if references.get(id_)]
+        if bare:
+            photos = f"{without} of {len(list(asked))} photos have no references and are left out"
+            notices.append(f"{photos}, e.g. {bare[0]!r}")
+            ids = [id_ for id_ in ids if references.get(id_)]
     missing = len(references.keys() - predictions.keys())
     if missing:
         notices.append(f"{missing} of {len(references)} photos have no prediction; the others are scored")
@@ -175,4 +182,4 @@ def _collect(
         seed,
         tokenizer,
     )
-    return captions, notices
+    return captions, notices, {"no_references": without, "no_prediction": missing}

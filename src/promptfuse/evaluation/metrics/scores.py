@@ -80,6 +80,8 @@ class Scores:
         notices: what else a reader has to know, a line each.
         resamples: of the bootstrap.
         seed: of the bootstrap and of what metrics draw.
+        left_out: how many photos are not scored, by reason: captions without references, references without
+            a caption, and, of a run's files, photos that failed.
     """
 
     ids: tuple[str, ...]
@@ -91,11 +93,13 @@ class Scores:
     notices: tuple[str, ...] = ()
     resamples: int = 1000
     seed: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As in JSON, whose numbers are all finite."""
         return {
             "photos": len(self.ids),
+            "left_out": self.left_out,
             "metrics": {
                 name: {"unavailable": found.reason} if isinstance(found, Unavailable) else found.to_dict()
                 for name, found in self.metrics.items()

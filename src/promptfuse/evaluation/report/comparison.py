@@ -35,12 +35,14 @@ class Comparison:
         return self.runs[0].predictions[photo].image
 
 
-def compare(runs: Sequence[Run], references: str | None = None) -> Comparison:
+def compare(runs: Sequence[Run], references: str | None = None, keep_rejected: bool = False) -> Comparison:
     """Find the photos that runs have in common, and what people wrote about them.
 
     Args:
         runs: one or more.
-        references: a data set; None for the one that the runs name.
+        references: whatever ``promptfuse score`` takes; None for the data set that the runs name.
+        keep_rejected: whether captions count that the data set marks as rejected; they do anyway if the runs
+            kept them.
 
     Raises:
         ConfigError: if the runs have no photo in common, or the references cannot be read.
@@ -62,7 +64,7 @@ def compare(runs: Sequence[Run], references: str | None = None) -> Comparison:
         planned = run.manifest.get("photos")
         if isinstance(planned, int) and planned > len(run.predictions):
             notes.append(f"{run.name} is not at its end: {len(run.predictions):,} of {planned:,} photos.")
-    written, about = _references(runs, references)
+    written, about = _references(runs, references, keep_rejected)
     notes += about
     # In the order of the data set: photos in flight end in any order.
     place = {id_: number for number, id_ in enumerate(written)}
@@ -79,8 +81,8 @@ def compare(runs: Sequence[Run], references: str | None = None) -> Comparison:
         captioned = [id_ for id_ in captioned if id_ in found]
     if not found and references is not None:
         raise ConfigError(
-            f"{references}: its ids are like {next(iter(written))!r}, those of the runs like {common[0]!r}; "
-            "give the captions of the photos that were described"
+            f"{references} has no references for {common[0]!r} or any other photo of the runs, its ids are "
+            f"like {next(iter(written))!r}; add them, or use the data set that was captioned"
         )
     if not found and written:
         notes.append("The references are about other photos than the runs; none is used.")
@@ -112,15 +114,18 @@ def _origin(run: Run) -> str:
     return f"{name or source} ({source})" if name and source else str(name or source)
 
 
-def _references(runs: Sequence[Run], given: str | None) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+def _references(
+    runs: Sequence[Run], given: str | None, keep_rejected: bool
+) -> tuple[dict[str, list[str]], list[str]]:
     """What people wrote by id, in the order of the data set, and what there is to say about it."""
-    from promptfuse.evaluation.datasets import read_dataset
+    from promptfuse.evaluation.metrics.references import read_references
 
+    keep_rejected = keep_rejected or any(run.manifest.get("keep_rejected") for run in runs)
     if given is not None:
-        photos = read_dataset(given).photos
-        if not any(photo.references for photo in photos):
+        found = read_references(given, keep_rejected=keep_rejected)
+        if not any(found.texts.values()):
             raise ConfigError(f"{given}: no captions in it; give a data set with references")
-        return {photo.id: photo.references for photo in photos}, []
+        return found.texts, _sentences(found.notices)
     # First the split alone, since a data set may be a hundred times as large.
     sources = dict.fromkeys(
         (str(run.data["source"]), split)
@@ -133,10 +138,17 @@ def _references(runs: Sequence[Run], given: str | None) -> tuple[dict[str, tuple
     reason = "it has no captions"
     for source, split in sources:
         try:
-            photos = read_dataset(source, split=split if isinstance(split, str) else None).photos
+            found = read_references(
+                source, split=split if isinstance(split, str) else None, keep_rejected=keep_rejected
+            )
         except ConfigError as error:
             reason = str(error)
             continue
-        if any(photo.references for photo in photos):
-            return {photo.id: photo.references for photo in photos}, []
+        if any(found.texts.values()):
+            return found.texts, _sentences(found.notices)
     return {}, [f"No references: {reason}. Another file can be given by --references."]
+
+
+def _sentences(notices: Sequence[str]) -> list[str]:
+    """Lines about the references as sentences of a page."""
+    return [f"References: {notice}." for notice in notices]

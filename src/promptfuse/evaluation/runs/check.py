@@ -21,16 +21,23 @@ class RunCheck:
         photos: how many.
         missing: paths of photos that are not there; addresses are not looked up.
         models: what they are, by role.
+        warnings: what is odd in the captions of the data set, a line each.
     """
 
     photos: int
     missing: tuple[str, ...]
     models: dict[str, Sketch]
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         models = {role: sketch.to_dict() for role, sketch in self.models.items()}
-        return {**asdict(self), "missing": list(self.missing), "models": models}
+        return {
+            **asdict(self),
+            "missing": list(self.missing),
+            "models": models,
+            "warnings": list(self.warnings),
+        }
 
 
 def check_run(config: RunConfig) -> RunCheck:
@@ -43,7 +50,8 @@ def check_run(config: RunConfig) -> RunCheck:
     recipe.build()
     preset = recipe.preset()
     preset.check_sentiment(recipe.sentiment)
-    photos = config.read().photos
+    dataset = config.read()
+    photos = dataset.photos
     local = [photo.image for photo in photos if not is_address(photo.image)]
     roles = ["lm", "image_text"] + (["sentiment"] if recipe.sentiment else [])
     models = {role: sketch_model(getattr(preset, role), config.device) for role in roles}
@@ -57,4 +65,4 @@ def check_run(config: RunConfig) -> RunCheck:
     if len(missing) == len(photos):
         first = missing[0]
         raise ConfigError(f"none of {len(photos)} photos is there, the first: {first}; check data and images")
-    return RunCheck(len(photos), missing, models)
+    return RunCheck(len(photos), missing, models, dataset.caption_problems)

@@ -48,6 +48,7 @@ class RunConfig(Settings):
         images: the folder or address of the photos, where the data set does not tell.
         format: of the data set; ``auto`` to look.
         split: only photos of this split.
+        keep_rejected: whether captions that the data set marks as rejected count where the run is scored.
         start: photos to leave out at the front.
         limit: the most photos; None for all.
         name: what the run is called in its manifest; the recipe's name if not given.
@@ -67,6 +68,7 @@ class RunConfig(Settings):
     images: str | None = None
     format: Literal["auto", "karpathy", "coco", "table", "folder"] = "auto"
     split: str | None = None
+    keep_rejected: bool = False
     start: int = Field(default=0, ge=0)
     limit: Count | None = None
     name: str | None = None
@@ -135,6 +137,7 @@ class RunConfig(Settings):
             split=self.split,
             start=self.start,
             limit=self.limit,
+            keep_rejected=self.keep_rejected,
         )
 
     def to_yaml(self) -> str:

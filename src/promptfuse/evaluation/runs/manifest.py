@@ -67,6 +67,7 @@ class Manifest:
         photos: how many there are.
         done: how many have their line.
         failed: how many of those have no caption.
+        keep_rejected: whether captions that the data set marks as rejected count for reports.
         sessions: what was worked on it, and when.
     """
 
@@ -81,6 +82,7 @@ class Manifest:
     models: dict[str, dict[str, str]] = field(default_factory=dict)
     done: int = 0
     failed: int = 0
+    keep_rejected: bool = False
     sessions: list[Session] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Progress:
         last: the newest prediction; None if there is none yet.
         reason: why the first of those that failed did; empty if none did.
         notice: what went wrong and is tried again, such as a copy to an address; empty if nothing did.
+        warnings: what is odd in the data set, a line each.
     """
 
     photos: int
@@ -51,6 +52,7 @@ class Progress:
     last: Prediction | None = None
     reason: str = ""
     notice: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def per_minute(self) -> float:
@@ -110,6 +112,7 @@ def run_dataset(
         threads,
         len(dataset.photos),
         recipe.preset().model_dump(),
+        keep_rejected=config.keep_rejected,
     )
     _take_over(folder, before, current)
     groups = make_groups(dataset.photos, config.in_flight, config.seed, config.start)
@@ -130,7 +133,8 @@ def run_dataset(
             require_same(folder, before, current)
         if retry_failed:  # Now that nothing stands in the way of trying them again.
             journal.forget_failed()
-        return _Run(journal, output, current, config, on_progress, every).carry_out(engine, missing)
+        work = _Run(journal, output, current, config, on_progress, every, dataset.problems)
+        return work.carry_out(engine, missing)
 
 
 def _threads(config: RunConfig) -> int:
@@ -165,6 +169,7 @@ class _Run:
         config: RunConfig,
         on_progress: OnProgress | None,
         every: float,
+        warnings: tuple[str, ...],
     ) -> None:
         self.journal, self.output, self.manifest, self.every = journal, output, manifest, every
         self.on_progress = on_progress or (lambda progress: None)
@@ -172,6 +177,7 @@ class _Run:
         self.began = self.written = time.monotonic()
         self.last: Prediction | None = None
         self.notice = ""
+        self.warnings = warnings
 
     def carry_out(self, engine: Engine, missing: list[Group]) -> Progress:
         """Compute groups and write their lines; how it ended."""
@@ -208,6 +214,7 @@ class _Run:
             self.last,
             journal.reason,
             self.notice,
+            self.warnings,
         )
 
     def _line(self, prediction: Prediction) -> None:

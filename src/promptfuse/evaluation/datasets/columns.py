@@ -1,0 +1,212 @@
+"""Names of columns, the captions in them, and what looks like captions in columns that are not read."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.fields import as_caption, as_list, shown
+from promptfuse.evaluation.datasets.rejected import Rejected
+
+IMAGE_COLUMNS = (
+    *("image", "file", "filename", "file_name", "path", "image_name", "image_path", "image_file"),
+    *("image_file_name", "image_filename", "img", "img_path", "filepath", "file_path", "url", "image_url"),
+)
+"""Columns that name the photo, the first that has a value; addresses come last."""
+
+ID_COLUMNS = ("image_id", "id")
+"""Where a table has both, ``id`` is that of the caption, as in COCO's annotations."""
+
+LIST_COLUMNS = ("captions", "references", "sentences", "texts", "descriptions", "comments", "reference_strs")
+TEXT_COLUMNS = (
+    *("caption", "reference", "comment", "raw", "text", "sentence", "description", "caption_str"),
+    *("image_caption", "alt_text"),
+)
+CAPTION_COLUMNS = (*LIST_COLUMNS[:-1], *TEXT_COLUMNS, LIST_COLUMNS[-1])
+"""Columns of captions, of which a row's first with a value is read. TextCaps has each caption in a row of its
+own (``caption_str``) and all of the photo in each (``reference_strs``)."""
+
+SPLIT_COLUMNS = ("split", "set_name")
+
+_NUMBERED = re.compile(rf"({'|'.join(TEXT_COLUMNS)})[ _-]?\d+")
+"""One of several columns with a caption each: ``caption_1``."""
+
+_PATH = re.compile(
+    r"^\S+://|^[\w./\\ -]*[/\\][^\s/\\]+\.\w{2,5}$|\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE
+)
+
+_READ_LENGTH = 2_000
+"""Characters of a value that are looked at."""
+
+
+def captions_in(
+    fields: Mapping[str, Any], place: str, rejected: Rejected
+) -> tuple[bool, list[str], tuple[str, ...]]:
+    """The captions of a row.
+
+    Args:
+        fields: of the row, names in lower case.
+        place: of the row, for messages.
+        rejected: says which captions of a list are left out.
+
+    Returns:
+        Whether the row has one caption of perhaps several rows; the captions, one that is empty where a
+        column for one has none; and the columns that were read.
+
+    Raises:
+        ConfigError: if a value is no caption.
+    """
+    column = next((name for name in CAPTION_COLUMNS if fields.get(name) not in (None, "", [])), None)
+    if numbered := tuple(name for name in fields if _NUMBERED.fullmatch(name)):
+        rest = {name: value for name, value in fields.items() if name not in numbered}
+        _, first, read = captions_in(rest, place, rejected)
+        more = [as_caption(fields[name], f"{place}, {name}") for name in numbered]
+        return False, [*first, *more], (*read, *numbered)
+    if column is None:
+        empty = tuple(name for name in TEXT_COLUMNS if name in fields)
+        return bool(empty), [""] * bool(empty), empty
+    value, where = fields[column], f"{place}, {column}"
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _list_in_a_cell(value, where, must=column in LIST_COLUMNS)
+    if isinstance(value, list):
+        return False, several_captions(value, where, rejected), (column,)
+    return True, [as_caption(value, where)], (column,)
+
+
+def several_captions(values: Any, place: str, rejected: Rejected) -> list[str]:
+    """The captions of a list: texts, or fields of which one is the text, as Karpathy's ``sentences`` have it.
+
+    Args:
+        values: the list.
+        place: of it, for messages.
+        rejected: says which of the fields are left out.
+
+    Raises:
+        ConfigError: if it is no list, or something in it is no caption.
+    """
+    return [
+        _caption(value, f"{place}[{index}]") if isinstance(value, dict) else as_caption(value, place)
+        for index, value in enumerate(as_list(values, place))
+        if not (isinstance(value, dict) and rejected.drops(value))
+    ]
+
+
+def _caption(value: dict[str, Any], place: str) -> str:
+    column = next((name for name in ("raw", *TEXT_COLUMNS) if value.get(name) is not None), None)
+    if column is not None:
+        return as_caption(value[column], f"{place}.{column}")
+    if "tokens" in value:
+        words = as_list(value["tokens"], f"{place}.tokens")
+        return " ".join(as_caption(word, f"{place}.tokens") for word in words)
+    if value and value.keys().isdisjoint(TEXT_COLUMNS):
+        raise ConfigError(f"{place}: no caption in {shown(value)}; call it 'raw' or 'caption'")
+    return ""
+
+
+def _list_in_a_cell(text: str, where: str, must: bool) -> list[Any] | str:
+    """A cell of a CSV file that looks like a list; the text itself if it need not be one and is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        if must:
+            raise ConfigError(f"{where}: {shown(text)} is no list in JSON; correct it") from None
+        return text
+    return found if must or all(isinstance(one, str) for one in found) else text
+
+
+class NoImageColumnError(ConfigError):
+    """A table without a column that names the photos."""
+
+
+class Unread:
+    """Columns that look like text and are not read, so that no caption is lost in silence.
+
+    Args:
+        what: what columns are called in the source.
+        words: whether columns of single words count, too, where no captions are read at all.
+    """
+
+    def __init__(self, what: str = "column", words: bool = True) -> None:
+        self.what, self.words = what, words
+        self._texts: dict[str, None] = {}
+        self._words: dict[str, None] = {}
+        self._read: dict[str, None] = {}
+
+    def look(self, fields: Mapping[str, Any], read: Iterable[str], known: Collection[str] = ()) -> None:
+        """Look at a row.
+
+        Args:
+            fields: of the row.
+            read: the columns whose captions are taken.
+            known: further columns that have no captions.
+        """
+        read = tuple(read)
+        self._read.update(dict.fromkeys(read))
+        for name, value in fields.items():
+            if name in self._texts or name in read or name in known or name in _NO_CAPTIONS:
+                continue
+            if name == "reference_strs" and "caption_str" in read:
+                continue
+            if _has(value, is_text):
+                self._texts[name] = None
+            elif self.words and not self._read and _has(value, _is_word):
+                self._words[name] = None
+
+    def problems(self) -> list[str]:
+        """A line that names the columns; none if there are none."""
+        names = list(self._texts) if self._read else list({**self._texts, **self._words})
+        if not names:
+            return []
+        listed = ", ".join(repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
+        more = f"captions are read from {', '.join(repr(name) for name in self._read)}" if self._read else ""
+        if len(names) == 1:
+            what, remedy = (
+                f"the {self.what} {listed} looks like text and is",
+                "call it 'caption' if it has captions",
+            )
+        else:
+            what = f"the {self.what}s {listed} look like text and are"
+            remedy = "call the one with captions 'caption'"
+        return [f"{what} not read ({more}); {remedy}" if more else f"{what} not read; {remedy}"]
+
+
+_NO_CAPTIONS = frozenset((*IMAGE_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS))
+
+
+def is_text(value: str) -> bool:
+    """Whether a value looks like a text that somebody wrote: words in a row, and no path, address or date."""
+    value = value[:_READ_LENGTH].strip()
+    words = [word for word in re.split(r"\s+", value) if word]
+    if not words or _is_path(value):
+        return False
+    written = sum(_letters(word) * 2 > len(word) for word in words)
+    if len(words) > 1:
+        return written > 1 and written * 2 > len(words)
+    # Chinese, Japanese and Thai are written without blanks.
+    return not value.isascii() and sum(unicodedata.category(letter) == "Lo" for letter in value) > 3
+
+
+def _is_word(value: str) -> bool:
+    value = value[:_READ_LENGTH].strip()
+    return not _is_path(value) and re.sub(r"[\s'_.,!?-]+", "", value).isalpha()
+
+
+def _is_path(value: str) -> bool:
+    return _PATH.search(value) is not None
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
+
+
+def _has(value: Any, check: Callable[[str], bool]) -> bool:
+    """Whether a value, or one in it, passes a check."""
+    if isinstance(value, str):
+        return check(value)
+    if isinstance(value, dict):
+        return any(_has(one, check) for one in list(value.values())[:16])
+    return isinstance(value, list) and any(_has(one, check) for one in value[:16])

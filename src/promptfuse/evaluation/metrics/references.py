@@ -1,0 +1,203 @@
+"""What people wrote about photos, from files of anybody's making."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from promptfuse.addresses import is_address, is_folder
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets import read_dataset
+from promptfuse.evaluation.datasets.columns import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    NoImageColumnError,
+    Unread,
+    captions_in,
+    several_captions,
+)
+from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list, as_text
+from promptfuse.evaluation.datasets.folder import is_photo
+from promptfuse.evaluation.datasets.rejected import Rejected
+from promptfuse.evaluation.datasets.texts import decode, read_data
+from promptfuse.evaluation.metrics.documents import (
+    Record,
+    csv_of,
+    document_of,
+    id_of,
+    only_once,
+    records_of,
+)
+from promptfuse.evaluation.metrics.photo_files import find_photos
+
+_FORMATS = "give COCO's captions as JSON, lines of {id, references}, or a data set"
+
+
+@dataclass
+class Referenced:
+    """What people wrote about photos.
+
+    Attributes:
+        texts: by the photos' ids.
+        images: paths or addresses of the photos, where the file names them.
+        notices: what is odd in the captions, a line each.
+        photo_notices: what is odd with the files of the photos.
+    """
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    photo_notices: tuple[str, ...] = ()
+
+
+def read_references(
+    source: str, images: str | None = None, *, split: str | None = None, keep_rejected: bool = False
+) -> Referenced:
+    """What people wrote, from JSON lines of ``{id, references}`` or any data set.
+
+    Args:
+        source: JSON lines, a JSON list or CSV of ids with captions; a JSON object of captions by id; COCO's
+            captions also without the names of its photos; or whatever ``read_dataset`` takes.
+        images: the folder of the photos.
+        split: of a data set, only photos of this split.
+        keep_rejected: whether captions count that the data set marks as rejected; see ``read_dataset``.
+
+    Raises:
+        ConfigError: if it cannot be read, a photo occurs twice, or two files match one id.
+    """
+    text = _json_text(source)
+    own = _own_references(Path(source), text, keep_rejected) if text is not None else None
+    if own is None:
+        try:
+            dataset = read_dataset(source, images=images, split=split, keep_rejected=keep_rejected)
+        except NoImageColumnError:
+            if text is not None:
+                raise
+            own = _of_csv(source, keep_rejected)
+        else:
+            return Referenced(
+                {photo.id: list(photo.references) for photo in dataset.photos},
+                {photo.id: photo.image for photo in dataset.photos},
+                dataset.caption_problems,
+                dataset.photo_problems,
+            )
+    if images is not None:
+        own.images = find_photos(images, own.texts)
+    return own
+
+
+def _json_text(source: str) -> str | None:
+    """The text of a file that begins as JSON does; None for anything else, which a data set may be."""
+    path = Path(source)
+    if is_address(source):
+        # What is large there is not fetched to look at it.
+        if path.suffix.lower() not in (".json", ".jsonl", ".ndjson") or is_folder(source, ConfigError):
+            return None
+    elif not path.is_file():  # A pipe can be read only once.
+        return None
+    if is_photo(path.name) or path.suffix.lower() == ".parquet":
+        return None
+    text = decode(read_data(source), source, _FORMATS)
+    return text if text.lstrip()[:1] in ("{", "[") else None
+
+
+def _own_references(path: Path, text: str, keep_rejected: bool) -> Referenced | None:
+    """References by id of the formats that name no photos; None if it is a data set."""
+    document = document_of(path, text, _FORMATS)
+    if isinstance(document, dict):
+        if "annotations" in document and not _names_photos(document.get("images")):
+            rows = enumerate(as_list(document["annotations"], f"{path}: annotations"))
+            places = ((f"{path}: annotations[{number}]", row) for number, row in rows)
+            return _grouped(((place, as_fields(row, place)) for place, row in places), keep_rejected)
+        if document.keys() & {"images", "annotations"}:
+            return None
+        if (
+            document.keys().isdisjoint(CAPTION_COLUMNS)
+            and (by_id := _by_id(path, document, Rejected(keep_rejected))) is not None
+        ):
+            return by_id
+    elif isinstance(document, list) and not document:
+        return None
+    records = list(records_of(path, text, document))
+    # With a column that names the photos it is a data set.
+    if not records or any(
+        fields.keys() & set(IMAGE_COLUMNS) or fields.keys().isdisjoint(CAPTION_COLUMNS)
+        for _, fields in records
+    ):
+        return None
+    return _grouped(records, keep_rejected)
+
+
+def _by_id(path: Path, document: Mapping[str, Any], rejected: Rejected) -> Referenced | None:
+    """The captions of an object by id: a list, one, or fields; None if it is something else."""
+    if not document or not all(
+        isinstance(value, str | list) or _is_caption(value) for value in document.values()
+    ):
+        return None
+    groups: dict[str, list[str]] = {}
+    for key, value in document.items():
+        place = f"{path}: {key!r:.60}"
+        id_ = as_text(key, place)
+        only_once(id_, place, groups)
+        if isinstance(value, dict):
+            groups[id_] = [] if rejected.drops(value) else captions_in(value, place, rejected)[1]
+        else:
+            groups[id_] = (
+                several_captions(value, place, rejected)
+                if isinstance(value, list)
+                else [as_caption(value, place)]
+            )
+    return _without_empty(groups, tuple(rejected.problems()))
+
+
+def _is_caption(value: Any) -> bool:
+    return isinstance(value, dict) and not value.keys().isdisjoint(CAPTION_COLUMNS)
+
+
+def _names_photos(images: Any) -> bool:
+    """Whether a list of COCO's says where all photos are; ids are enough to score captions."""
+    return isinstance(images, list) and bool(images) and all(
+        isinstance(image, dict) and "file_name" in image for image in images
+    )  # fmt: skip
+
+
+def _of_csv(source: str, keep_rejected: bool) -> Referenced:
+    """References of a CSV file that has ids and no photos."""
+    records = csv_of(source, decode(read_data(source), source, _FORMATS))
+    first = next(records, None)
+    if first is None or first[1].keys().isdisjoint(CAPTION_COLUMNS):
+        found = f" (found {', '.join(first[1])})" if first else ""
+        raise ConfigError(f"{source}: no column of captions{found}; call it 'caption'")
+    return _grouped(chain([first], records), keep_rejected)
+
+
+def _grouped(records: Iterable[Record], keep_rejected: bool) -> Referenced:
+    """References by id, from a list a photo, or from one or more rows with one caption each."""
+    groups: dict[str, list[str]] = {}
+    listed: dict[str, None] = {}
+    unread, rejected = Unread(), Rejected(keep_rejected)
+    for place, fields in records:
+        single, captions, read = captions_in(fields, place, rejected)
+        unread.look(fields, read)
+        id_ = id_of(fields, place, _FORMATS)
+        if single or not captions:
+            only_once(id_, place, listed)
+        else:
+            only_once(id_, place, groups)
+            listed[id_] = None
+        several = groups.setdefault(id_, [])
+        if not (captions and rejected.drops(fields)):
+            several.extend(captions)
+    return _without_empty(groups, (*rejected.problems(), *unread.problems()))
+
+
+def _without_empty(groups: Mapping[str, list[str]], notices: tuple[str, ...]) -> Referenced:
+    """Captions stripped, and empty ones left out, as data sets do."""
+    texts = {id_: [text.strip() for text in several if text.strip()] for id_, several in groups.items()}
+    empty = sum(map(len, groups.values())) - sum(map(len, texts.values()))
+    if empty:
+        notices = (*notices, f"{empty:,} empty caption{'s' * (empty > 1)} left out")
+    return Referenced(texts, notices=notices)

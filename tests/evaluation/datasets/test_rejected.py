@@ -1,0 +1,88 @@
+"""Captions that a data set does not count itself: VizWiz marks them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from promptfuse.evaluation.datasets import read_dataset
+
+ROWS = [
+    ("a.jpg", "A can of soup.", False, False),
+    ("a.jpg", "Quality issues are too severe to recognize visual content.", False, True),
+    ("b.jpg", "asdf", True, False),
+    ("b.jpg", "Quality issues are too severe to recognize visual content.", True, True),
+]
+LINE = (
+    "3 captions left out that the data set does not count (is_rejected 2, is_precanned 2); "
+    "--keep-rejected keeps them"
+)
+
+
+def document(kind):
+    names = ("image", "caption", "is_rejected", "is_precanned")
+    rows = [dict(zip(names, row, strict=True)) for row in ROWS]
+    if kind == "coco.json":
+        images = [{"id": number, "file_name": name} for number, name in enumerate(("a.jpg", "b.jpg"))]
+        numbers = {"a.jpg": 0, "b.jpg": 1}
+        return {
+            "images": images,
+            "annotations": [{**row, "image_id": numbers[row.pop("image")]} for row in rows],
+        }
+    if kind == "d.csv":
+        return "\n".join(",".join(map(str, row)) for row in (names, *ROWS))
+    return "\n".join(map(json.dumps, rows))
+
+
+@pytest.mark.parametrize("kind", ["coco.json", "d.csv", "d.jsonl"])
+def test_they_are_left_out_and_counted(write, photo, tmp_path, kind):
+    for name in ("a.jpg", "b.jpg"):
+        photo(tmp_path / name)
+    path = write(kind, document(kind))
+    dataset = read_dataset(path)
+    assert [photo.references for photo in dataset.photos] == [("A can of soup.",), ()]
+    assert dataset.problems == (LINE,)
+    kept = read_dataset(path, keep_rejected=True)
+    assert [photo.references for photo in kept.photos] == [
+        ("A can of soup.", ROWS[1][1]), ("asdf", ROWS[3][1])
+    ]  # fmt: skip
+    assert kept.problems == (
+        "3 captions kept that the data set does not count (is_rejected 2, is_precanned 2)",
+    )
+
+
+def test_marks_within_lists(write):
+    captions = [{"caption": "A dog.", "is_rejected": False}, {"caption": "asdf", "is_rejected": True}]
+    for name, content in (
+        ("d.json", [{"image": "a.jpg", "captions": captions}]),
+        ("k.json", {"images": [{"filename": "a.jpg", "split": "val", "sentences": captions}]}),
+    ):
+        dataset = read_dataset(write(name, content))
+        assert dataset.photos[0].references == ("A dog.",)
+        assert "1 caption left out that the data set does not count (is_rejected 1)" in dataset.problems[0]
+        assert read_dataset(dataset.source, keep_rejected=True).photos[0].references == ("A dog.", "asdf")
+
+
+@pytest.mark.parametrize("value", [False, None, 0, "", "0", "False", "no"])
+def test_a_mark_that_is_not_set(write, value):
+    path = write("d.json", [{"image": "a.jpg", "caption": "A dog.", "is_rejected": value}])
+    assert read_dataset(path).photos[0].references == ("A dog.",)
+
+
+@pytest.mark.parametrize("value", [True, 1, "1", "true", " TRUE"])
+def test_a_mark_that_is_set(write, value):
+    path = write("d.json", [{"image": "a.jpg", "caption": "A dog.", "is_rejected": value}])
+    assert read_dataset(path).photos[0].references == ()
+
+
+def test_the_check_says_how_many(write, photo, tmp_path, promptfuse):
+    for name in ("a.jpg", "b.jpg"):
+        photo(tmp_path / name)
+    path = write("coco.json", document("coco.json"))
+    code, out, _ = promptfuse("datasets", "check", path)
+    assert code == 0
+    assert f"note: {LINE}" in out
+    assert "captions          1; 0 to 1 a photo" in out
+    code, out, _ = promptfuse("datasets", "check", path, "--keep-rejected", "--json")
+    assert json.loads(out)["captions"]["total"] == 4
