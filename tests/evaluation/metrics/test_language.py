@@ -10,6 +10,7 @@ from promptfuse import Fluency, load_model
 from promptfuse.errors import ConfigError, ModelError
 from promptfuse.evaluation.metrics import Captions, Unavailable
 from promptfuse.evaluation.metrics.language import LabelAccuracy, Perplexity
+from promptfuse.models import CausalLM
 
 TEXTS = ["A dog runs on the beach.", "a cat", "", "Two people sit in a small boat on a lake near the forest."]
 
@@ -111,11 +112,13 @@ def test_a_word_that_is_longer_than_the_model_reads(lm):
     assert np.isfinite(per_word.value)
 
 
+def started(folder, start):
+    plain = load_model(folder)
+    return CausalLM(plain.module, plain.tokenizer, plain.name, start=start)
+
+
 def test_without_a_begin_token_the_first_word_counts_on_neither_side(checkpoint):
-    model = load_model(checkpoint("llama"))
-    for name in ("bos_token", "eos_token"):
-        setattr(model.tokenizer, name, None)
-        setattr(model.module.config, f"{name}_id", None)
+    model = started(checkpoint("llama"), "none")
     assert model.start_ids == ()
     texts = ["a dog runs on the beach", "a dog", "dog"]
     per_word, per_token = Perplexity(model).measure(captions(texts))
@@ -129,6 +132,20 @@ def test_without_a_begin_token_the_first_word_counts_on_neither_side(checkpoint)
         assert per_word.values[index] == pytest.approx(math.exp(rest / (len(text.split()) - 1)), rel=1e-4)
         assert per_token.values[index] == pytest.approx(math.exp(losses.mean()), rel=1e-4)
     assert np.isnan(per_word.values[2])
+
+
+def test_what_stands_before_a_caption_counts_on_neither_side(checkpoint):
+    model = started(checkpoint("llama"), "the dog: {}")
+    front = len(model.start_ids)
+    assert front > 1
+    per_word, per_token = Perplexity(model).measure(captions(["a dog runs"]))
+    ids = model.plain_ids(["a dog runs"])[0]
+    row = [*model.start_ids, *ids]
+    with torch.no_grad():
+        losses = model.token_nll(model.collate([row], [(front, len(row))]))[0, front - 1 :].double()
+    assert len(losses) == len(ids)
+    assert per_token.value == pytest.approx(math.exp(losses.mean()), rel=1e-4)
+    assert per_word.value == pytest.approx(math.exp(losses.sum() / 3), rel=1e-4)
 
 
 def test_a_cut_caption_is_told_by_the_classifier(tone):

@@ -67,7 +67,7 @@ class Perplexity(Metric):
         return [_perplexity(name, self.titles[name], *part, note, cut) for name, part in parts.items()]
 
     def _read(self, batch: Batch) -> Tensor:
-        """Summed NLL and tokens predicted, (rows, 2)."""
+        """Summed NLL and tokens predicted of the captions' own tokens, (rows, 2)."""
         return torch.stack(self.model.content_nll(batch), dim=1)
 
 
