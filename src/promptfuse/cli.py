@@ -195,7 +195,10 @@ def list_models(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """List presets, their models, where those are and what stands before a language model's texts."""
+    """List the presets, their models and where those are.
+
+    Of a language model also what stands before its texts.
+    """
     from promptfuse.models import PRESETS, load_preset
     from promptfuse.models.sketch import place_of, start_of
     from promptfuse.tasks.caption import ROLES

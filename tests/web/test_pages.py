@@ -167,6 +167,19 @@ def test_the_front_knows_which_way_is_better():
     assert "image loss, higher is better" in html
 
 
+def test_beams_far_from_all_complete_texts_do_not_squeeze_the_plot():
+    done = [text(f"t{number}.", 2 + number / 10, complete=True) for number in range(5)]
+    far, near = text("a", 40), text("a cat", 2.5, "a")
+    html = pareto_plots(result(*([far, near] for _ in done), best=done))
+    hollow = re.findall(r'r="2.5"[^>]*><title>(.*?)\n', html)
+    assert hollow == ["a cat"]
+    assert "1 beam of the search's way lies farther out" in html
+    # Of few complete texts nothing is known of how far they reach.
+    html = pareto_plots(result([far, near], best=done[:1]))
+    assert sorted(re.findall(r'r="2.5"[^>]*><title>(.*?)\n', html)) == ["a", "a cat"]
+    assert "farther out" not in html
+
+
 def test_ticks_are_round():
     assert ticks(0, 1, 5) == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert ticks(0.28, 0.52, 4) == [0.3, 0.4, 0.5]

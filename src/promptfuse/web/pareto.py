@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 
 from promptfuse.search import Hypothesis, Result, pareto_front
-from promptfuse.web.document import GREEN, GREY, keys
+from promptfuse.web.document import GREEN, GREY, counted, keys
 from promptfuse.web.plots import Frame, Point, figure
 
 MOST_PAIRS = 6
 MOST_BEAMS = 1500
 """Texts of the beams that are drawn; of more than that, evenly many."""
+FEWEST, MARGIN = 4, 0.6
+"""With so many complete texts, beams are drawn no farther from them than this share of their spread."""
 
 
 def pareto_plots(result: Result) -> str:
@@ -31,7 +33,7 @@ def pareto_plots(result: Result) -> str:
 
 
 def _pair(
-    result: Result, first: str, second: str, complete: Iterable[Hypothesis], beams: Iterable[Hypothesis]
+    result: Result, first: str, second: str, complete: Iterable[Hypothesis], beams: Sequence[Hypothesis]
 ) -> str:
     def points(items: Iterable[Hypothesis]) -> list[Point]:
         return [
@@ -49,8 +51,10 @@ def _pair(
     beaten = [item for item in complete if item not in front]
     best = [item for item in complete if item.text == result.text]
     line = sorted(points(front), key=lambda point: point.x)
+    hollow = _near(points(complete), points(beams))
+    outside = len(beams) - len(hollow)
     frame = Frame(
-        points([*complete, *beams]),
+        [*points(complete), *hollow],
         _axis(first, result.weights[first]),
         _axis(second, result.weights[second]),
         height=300,
@@ -58,7 +62,7 @@ def _pair(
     )
     path = " ".join(f"{frame.x(point.x):.1f},{frame.y(point.y):.1f}" for point in line)
     inside = (
-        frame.dots(points(beams), 2.5, f'fill="none" stroke="{GREY}" opacity="0.6"')
+        frame.dots(hollow, 2.5, f'fill="none" stroke="{GREY}" opacity="0.6"')
         + f'<polyline points="{path}" fill="none" stroke="{GREEN}" stroke-dasharray="4 3"/>'
         + frame.dots(points(beaten), 4, f'fill="{GREY}"')
         + frame.dots(line, 5, f'fill="{GREEN}"')
@@ -72,7 +76,25 @@ def _pair(
             ("beams (hollow)", "transparent;border:1px solid " + GREY),
         ]
     )
-    return figure(heading, frame.svg(inside, heading), f"{legend} The ring is the text that is returned.")
+    note = "The ring is the text that is returned."
+    if outside:
+        note += (
+            f" {counted(outside, 'beam')} of the search's way lie{'s' if outside == 1 else ''} farther out."
+        )
+    return figure(heading, frame.svg(inside, heading), f"{legend} {note}")
+
+
+def _near(complete: Sequence[Point], beams: Sequence[Point]) -> list[Point]:
+    """The beams that leave the complete texts room: texts of a word or two lie far from all others."""
+    if len({(point.x, point.y) for point in complete}) < FEWEST:
+        return list(beams)
+    found = list(beams)
+    axes: tuple[Callable[[Point], float], ...] = (lambda point: point.x, lambda point: point.y)
+    for of in axes:
+        low, high = min(map(of, complete)), max(map(of, complete))
+        room = MARGIN * (high - low)
+        found = [point for point in found if low - room <= of(point) <= high + room]
+    return found
 
 
 def _axis(name: str, weight: float) -> str:
