@@ -218,3 +218,12 @@ def test_no_file_of_somebody_elses_is_replaced(models, tmp_path, text):
     for _ in range(2):
         adapter.save_pretrained(folder)
     assert (folder / "maps-1.safetensors").read_text() == "mine"
+
+
+def test_files_that_git_lfs_has_not_fetched_are_told_as_such(tmp_path):
+    for name in ("adapter.json", "maps.safetensors"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n")
+        with pytest.raises(AdapterError, match=r"is a git-lfs pointer.*git lfs pull"):
+            Adapter.from_pretrained(folder)

@@ -282,6 +282,56 @@ def test_folder_without_weights(copy: Callable[[str], Path]) -> None:
     refused(folder, str(folder), "the model cannot be loaded", "model.safetensors")
 
 
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 522284877\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("gpt2", "model.safetensors"),
+        ("gpt2", "tokenizer.json"),
+        ("bert", "tokenizer.json"),
+        ("llama", "config.json"),
+        ("clip", "preprocessor_config.json"),
+    ],
+)
+def test_files_that_git_lfs_has_not_fetched(name: str, file: str, copy: Callable[[str], Path]) -> None:
+    folder = copy(name)
+    (folder / file).write_text(POINTER, encoding="ascii")
+    refused(folder, str(folder / file), "is a git-lfs pointer", "git lfs pull")
+    refused(folder / file, str(folder / file), "is a git-lfs pointer")
+
+
+def test_shards_that_git_lfs_has_not_fetched(copy: Callable[[str], Path]) -> None:
+    folder = copy("gpt2")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model-00002-of-00002.safetensors").write_text(POINTER, encoding="ascii")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    refused(folder, "model-00002-of-00002.safetensors: is a git-lfs pointer", "git lfs pull")
+
+
+def test_pointers_that_nobody_reads_do_no_harm(copy: Callable[[str], Path]) -> None:
+    folder = copy("gpt2")
+    for file in ("pytorch_model.bin", "tf_model.h5", "merges.txt", "spiece.model", "model.onnx"):
+        (folder / file).write_text(POINTER, encoding="ascii")
+    assert load_model(folder).kind == "causal-lm"
+
+
+def test_llama_cpps_files(copy: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy("gpt2")
+    (folder / "model.safetensors").unlink()
+    (folder / "model-Q4_1.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
+    (tmp_path / "alone").mkdir()
+    for name in ("model-Q4_1.gguf", "weights"):
+        shutil.copy(folder / "model-Q4_1.gguf", tmp_path / "alone" / name)
+        refused(tmp_path / "alone" / name, name, "GGUF", "gguf_file=")
+    for place in (folder, tmp_path / "alone"):
+        refused(place, "model-Q4_1.gguf", "GGUF", "safetensors")
+    shutil.copy(folder / "model-Q4_1.gguf", copy("llama"))
+    assert load_model(tmp_path / "llama").kind == "causal-lm"
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.99])
 def test_damaged_weights(kept: float, copy: Callable[[str], Path]) -> None:
     path = copy("gpt2") / "model.safetensors"

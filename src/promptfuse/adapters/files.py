@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from promptfuse.errors import AdapterError
+from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
 
 FORMAT = 1
 _INDEX = "adapter.json"
@@ -87,6 +88,9 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         AdapterError: if there is none, or if it is damaged or of a format that this version cannot read.
     """
+    for file in (folder / _INDEX, *folder.glob("*.safetensors")):
+        if is_pointer(file):
+            raise AdapterError(f"{file}: {POINTER_REMEDY}")
     try:
         index = json.loads((folder / _INDEX).read_bytes())
         if index["format"] != FORMAT:

@@ -38,7 +38,7 @@ _WEIGHTS = (
 )
 """Where weights are, in the order in which they are looked for."""
 
-_GGUF_REMEDY = (
+GGUF_REMEDY = (
     "is in GGUF, llama.cpp's format; take the model's safetensors, or load it by transformers (gguf_file=) "
     "and give load_model the module and its tokenizer"
 )
@@ -137,7 +137,7 @@ def _told(file: Path) -> str:
         return POINTER_REMEDY
     with file.open("rb") as stream:
         gguf = stream.read(4) == b"GGUF"
-    return _GGUF_REMEDY if gguf else "is a file; give the folder that it is in"
+    return GGUF_REMEDY if gguf else "is a file; give the folder that it is in"
 
 
 def _has_weights(folder: Path) -> bool:
@@ -152,7 +152,7 @@ def _check_folder(folder: Path, tokenizer: Path) -> None:
     """Raise if a folder's files, or those of the tokenizer's folder, are not those of a model."""
     gguf = sorted(folder.glob("*.gguf"))
     if gguf and not _has_weights(folder):
-        raise ModelError(f"{gguf[0]}: {_GGUF_REMEDY}")
+        raise ModelError(f"{gguf[0]}: {GGUF_REMEDY}")
     if not (folder / "config.json").exists():
         raise ModelError(f"{folder}: no config.json in this folder; give a folder made by save_pretrained")
     if not _has_tokenizer(tokenizer):

@@ -21,7 +21,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from promptfuse.errors import ConfigError, ModelError, PromptfuseError
 from promptfuse.models.base import Model
 from promptfuse.models.causal import CausalLM
-from promptfuse.models.checkpoint import EMBEDDED, Checkpoint, locate
+from promptfuse.models.checkpoint import GGUF_REMEDY, Checkpoint, locate
 from promptfuse.models.classifier import SequenceClassifier
 from promptfuse.models.finite import check_finite
 from promptfuse.models.identity import Weights, list_files
@@ -30,8 +30,6 @@ from promptfuse.models.peft_files import is_change, merge_peft
 from promptfuse.models.sentence import SentenceEncoder
 from promptfuse.models.sentence_files import Layout, read_layout
 from promptfuse.models.wrapping import check_module, split_processor, without_head
-
-__all__ = ["EMBEDDED", "load_model"]
 
 _IMAGE_TEXT_TYPES = (
     "clip",
@@ -346,6 +344,8 @@ def clear_errors(name: str, part: str) -> Iterator[None]:
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
         reason = reason if len(reason) <= 160 else reason.split(". ")[0][:160]
+        if "gguf" in name.lower():
+            raise ModelError(f"{name}: {GGUF_REMEDY}") from error
         raise ModelError(
             f"{name}: the {part} cannot be loaded ({reason}); check the id or the folder's files"
         ) from error

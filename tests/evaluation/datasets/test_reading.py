@@ -178,3 +178,11 @@ def test_the_garbage_collector_is_left_as_it_was(write):
             assert gc.isenabled() is before
         finally:
             gc.enable()
+
+
+def test_a_file_that_git_lfs_has_not_fetched(tmp_path):
+    for name in ("captions.json", "captions.csv", "captions.jsonl"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n")
+        with pytest.raises(ConfigError, match=r"is a git-lfs pointer.*git lfs pull") as caught:
+            read_dataset(str(tmp_path / name))
+        assert name in str(caught.value)

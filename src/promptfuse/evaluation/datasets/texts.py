@@ -9,6 +9,7 @@ from pathlib import Path
 
 from promptfuse.addresses import is_address, read_bytes
 from promptfuse.errors import ConfigError
+from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
 
 MAX_BYTES = 8 << 30
 """The most that a file behind an address may have."""
@@ -22,6 +23,8 @@ def read_data(source: str) -> bytes:
     """
     if is_address(source):
         return read_bytes(source, MAX_BYTES, ConfigError)
+    if is_pointer(Path(source)):
+        raise ConfigError(f"{source}: {POINTER_REMEDY}")
     try:
         return Path(source).read_bytes()
     except FileNotFoundError:
