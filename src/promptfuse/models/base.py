@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar
@@ -17,54 +18,32 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.errors import ModelError, TextError
+from promptfuse.models.batch import Batch
 from promptfuse.models.batching import bytes_per_token
 from promptfuse.models.finite import check_finite
 from promptfuse.models.identity import DIGITS, Weights, digest, settings_of
+from promptfuse.models.lookups import (
+    Lookup,
+    embeddings_replaced,
+    find_lookups,
+    found_embeddings,
+    reading_part,
+)
 from promptfuse.models.packed import PACKED
 from promptfuse.models.prefix import (
     Branches,
     Prefix,
     at_least_float32,
     common_length,
-    embeddings_replaced,
     reads_whole,
 )
+from promptfuse.models.trial import Verdict, is_differentiable, trial_row, try_out
 from promptfuse.segments import LastSegmentEncoder
 
 __all__ = ["Batch", "Model", "at_least_float32"]
 
 REMEMBERED_PARTS = 16384
 """Beginnings, and last words, of texts whose ids each tokenizer remembers."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Encoded texts, padded on the right.
-
-    Attributes:
-        ids: (rows, length) token ids, special tokens included.
-        mask: (rows, length), 1 at tokens and 0 at padding.
-        content: for each row, the half-open range of columns between the special tokens in front and
-            those behind.
-        open: (rows, length), true at placeholders, whose ids say nothing; None if there are none.
-        branches: where the rows go on from, if their beginnings have been read already.
-        given: the rows that the batch was made of, where they are still at hand.
-    """
-
-    ids: Tensor
-    mask: Tensor
-    content: tuple[tuple[int, int], ...]
-    open: Tensor | None = None
-    branches: Branches | None = None
-    given: Sequence[Sequence[int]] | None = None
-
-    @property
-    def rows(self) -> Sequence[Sequence[int]]:
-        """The token ids without padding."""
-        if self.given is not None:
-            return self.given
-        lengths = self.mask.sum(1).tolist()
-        return [row[:length] for row, length in zip(self.ids.tolist(), lengths, strict=True)]
 
 
 class Model(ABC):
@@ -164,11 +143,89 @@ class Model(ABC):
 
     @cached_property
     def _embedded(self) -> Tensor:
-        module = self.embedding
-        rows = module.num_embeddings
+        weight: Tensor = self.embedding.weight  # type: ignore[assignment]
         with torch.no_grad():
             # Some architectures scale or normalise behind the look-up; the module's output is what counts.
-            return module(torch.arange(int(rows), device=self.device))  # type: ignore[no-any-return,arg-type]
+            return self.embed(torch.arange(len(weight), device=self.device))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings of ids, (..., d)."""
+        return found_embeddings(self.embedding(ids))
+
+    @cached_property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """The modules by which ids become input embeddings, found by a trial; see ``Lookup``."""
+        row, content = trial_row(self, min(12, self.max_length))
+        batch = self.collate([row], [content])
+        with torch.no_grad():
+            expected = self.embed(batch.ids)
+            return find_lookups(
+                self.module, lambda: self.read_padded(batch), batch.ids, expected, self.embedding
+            )
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Which rows may be read in one pass, found by a trial.
+
+        Raises:
+            ModelError: if the model reads no row, or the same row differently each time.
+        """
+        return try_out(self)
+
+    @cached_property
+    def has_gradient(self) -> bool:
+        """Whether gradients come back to the input embeddings, found by a trial; a warning says if not."""
+        found = is_differentiable(self)
+        if not found:
+            self.warn_of_zero_gradient()
+        return found
+
+    def warn_of_zero_gradient(self) -> None:
+        """Say, the first time, that a gradient at a text is zero everywhere."""
+        if self.__dict__.setdefault("_warned", False):
+            return
+        self.__dict__["_warned"] = True
+        warnings.warn(
+            f"{self.name}: the gradient of {type(self.module).__name__} at the text is zero, so its terms "
+            "only rank texts",
+            stacklevel=3,
+        )
+
+    @abstractmethod
+    def read_padded(self, batch: Batch) -> Tensor:
+        """What the model makes of the rows of a batch in one pass, (rows, ...); differentiable.
+
+        Not everything may stand in one batch with anything: see ``read_apart``.
+        """
+
+    def read_apart(self, batch: Batch, read: Callable[[Batch], Tensor]) -> Tensor:
+        """What ``read`` makes of a batch, (rows, ...), in parts where rows would change each other."""
+        rows = batch.rows
+        lengths = [len(row) for row in rows]
+        groups = self.verdict.groups(lengths)
+        if len(groups) == 1:
+            return read(batch)
+        found = []
+        for group in groups:
+            longest = max(lengths[row] for row in group)
+            with reading_part(torch.tensor(group, device=batch.ids.device), longest):
+                found.append(read(batch.part(group, longest)))
+        place = torch.tensor([row for group in groups for row in group], device=batch.ids.device).argsort()
+        return torch.cat(found)[place]
+
+    def call(self, batch: Batch, **options: Any) -> Any:
+        """One pass of the module over a batch."""
+        # Nothing goes on from here, and some models cannot differentiate what they keep for later (RWKV).
+        given = {"attention_mask": batch.mask, "use_cache": False} | options
+        return self.module(
+            input_ids=batch.ids,
+            **{name: value for name, value in given.items() if name in self._taken or name in options},
+        )
+
+    @cached_property
+    def _taken(self) -> frozenset[str]:
+        """The names of what the module takes; not every one wants to know where padding is (FNet)."""
+        return frozenset(inspect.signature(self.module.forward).parameters)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -229,14 +286,15 @@ class Model(ABC):
         config = self.text_module.config
         found = [
             value
-            for name in ("max_position_embeddings", "n_positions")
-            if isinstance(value := getattr(config, name, None), int)
+            for name in ("max_position_embeddings", "n_positions", "max_seq_len")
+            # XLNet's has no limit, and says -1.
+            if isinstance(value := getattr(config, name, None), int) and value > 0
         ]
         for name, module in self.text_module.named_modules():
             # RoBERTa and its kin count positions from behind the padding's, so that the first rows of
             # their tables stand for no token.
             if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-                found.append(int(module.num_embeddings) - int(module.padding_idx) - 1)
+                found.append(len(module.weight) - int(module.padding_idx) - 1)
         found.append(self.tokenizer.model_max_length)
         return int(min(found))
 
@@ -402,5 +460,7 @@ class Model(ABC):
         Args:
             embeddings: (rows, length, d), for the very ids that the forward pass is given.
         """
-        with embeddings_replaced(self.embedding, embeddings):
+        # A trial within the block would be given these embeddings too.
+        assert self.verdict is not None
+        with embeddings_replaced(self.lookups, embeddings):
             yield

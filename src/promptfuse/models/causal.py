@@ -18,9 +18,11 @@ from promptfuse.models.base import REMEMBERED_PARTS, Batch, Model, at_least_floa
 from promptfuse.models.batching import prefix_bytes, token_budget
 from promptfuse.models.kv import CausalReader
 from promptfuse.models.lead import Lead
+from promptfuse.models.lookups import Lookup
 from promptfuse.models.prefix import Branches, Prefix, reads_whole
 from promptfuse.models.start import Start, chat_ids, find_start
 from promptfuse.models.together import together
+from promptfuse.models.trial import Verdict
 from promptfuse.segments import LastSegmentEncoder
 
 _ROWS_AT_ONCE = 64
@@ -245,6 +247,21 @@ class CausalLM(Model):
         return super().fingerprint if self._plain is None else self._plain.fingerprint
 
     @cached_property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """See ``Model.lookups``."""
+        return super().lookups if self._plain is None else self._plain.lookups
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """See ``Model.verdict``."""
+        return super().verdict if self._plain is None else self._plain.verdict
+
+    @cached_property
+    def has_gradient(self) -> bool:
+        """See ``Model.has_gradient``."""
+        return super().has_gradient if self._plain is None else self._plain.has_gradient
+
+    @cached_property
     def encoder(self) -> LastSegmentEncoder:
         """See ``Model.encoder``; of the texts' own tokens."""
         if self._plain is not None:
@@ -316,7 +333,17 @@ class CausalLM(Model):
         """
         if batch.branches is not None and self.reader is not None:
             return self.reader.nll(batch.rows, batch.branches, first) * self.predicted(batch)
-        logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1]
+        width = batch.ids.shape[1] - 1
+
+        def read(part: Batch) -> Tensor:
+            found = self.read_padded(part)
+            return functional.pad(found, (0, width - found.shape[1]))
+
+        return self.read_apart(batch, read)
+
+    def read_padded(self, batch: Batch) -> Tensor:
+        """See ``Model.read_padded``: the NLL of each token; see ``token_nll``."""
+        logits = self.call(batch).logits[:, :-1]
         target = batch.ids[:, 1:]
         # The vocabulary in the last dimension: across rows, sums over large ones are off by more than 1e-4.
         losses = functional.cross_entropy(
@@ -330,13 +357,20 @@ class CausalLM(Model):
         if self._plain is not None:
             return self._plain.reader
         special = {*self.tokenizer.all_special_ids, self.pad_id}
-        ids = [index for index in range(len(self.embedding_table)) if index not in special][-4:]
+        ids = [index for index in range(len(self.embedding_table)) if index not in special][-40:]
         if len(ids) < 4 or self.max_length < 8:
             return None
         budget = token_budget(self.device, self.bytes_per_token)
-        reader = CausalReader.of(self.module, ids, budget, prefix_bytes(self.device))
+        verdict = self.verdict
+        if not verdict.together or verdict.causal < 8:
+            return None
+        reader = CausalReader.of(
+            self.module, ids, budget, prefix_bytes(self.device), self.lookups, self.max_length
+        )
         if reader is not None:
             reader.keeps_logits = self._keeps_logits
+            # What a longer row gives, its beginnings do not.
+            reader.longest = min(reader.longest, verdict.causal, verdict.border)
         return reader
 
     @property
@@ -398,14 +432,18 @@ class CausalLM(Model):
                 found += [item.following for item in prefixes if item.following is not None]
             return torch.stack(found)
         batch = self.collate(full, [(len(self.start_ids), len(row)) for row in full])
-        last = torch.tensor([len(row) - 1 for row in full], device=self.device)
+        return self.read_apart(batch, self._following)
+
+    def _following(self, batch: Batch) -> Tensor:
+        """Log-probabilities of the token behind each row of a batch, in one pass."""
+        last = torch.tensor([len(row) - 1 for row in batch.rows], device=self.device)
         keep: Tensor = last.unique()  # type: ignore[no-untyped-call]
         # The vocabulary projection is the larger half of a small model, so it runs only on the columns
         # that some row ends in; beams have nearly the same length.
         few = {"logits_to_keep": keep} if self._keeps_logits else {}
-        logits = self.module(input_ids=batch.ids, attention_mask=batch.mask, **few).logits
+        logits = self.call(batch, **few).logits
         columns = torch.searchsorted(keep, last) if self._keeps_logits else last
-        chosen = logits[torch.arange(len(full), device=self.device), columns]
+        chosen = logits[torch.arange(len(last), device=self.device), columns]
         return at_least_float32(chosen).log_softmax(-1)
 
     @cached_property

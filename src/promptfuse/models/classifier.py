@@ -70,7 +70,11 @@ class SequenceClassifier(Model):
 
         They add up to one, except for a multi-label model, whose labels do not exclude each other.
         """
-        logits = self.module(input_ids=batch.ids, attention_mask=batch.mask).logits
+        return self.read_apart(batch, self.read_padded)
+
+    def read_padded(self, batch: Batch) -> Tensor:
+        """See ``Model.read_padded``: log-probabilities."""
+        logits = self.call(batch).logits
         if self.module.config.problem_type == "multi_label_classification":
             return functional.logsigmoid(at_least_float32(logits))
         return at_least_float32(logits).log_softmax(-1)

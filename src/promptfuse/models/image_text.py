@@ -116,6 +116,10 @@ class ImageTextModel(Model):
         if batch.branches is not None and self.tower is not None:
             features = self.tower.features(batch.rows, batch.branches)
             return functional.normalize(at_least_float32(features), dim=-1)
+        return self.read_apart(batch, self.read_padded)
+
+    def read_padded(self, batch: Batch) -> Tensor:
+        """See ``Model.read_padded``: unit features."""
         # A model that reads full rows was trained without a mask.
         mask = None if self.full_rows else batch.mask
         features = _pooled(self.module.get_text_features(input_ids=batch.ids, attention_mask=mask))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from promptfuse.models.batching import cut, run_halving
+from promptfuse.models.lookups import Lookup, embeddings_replaced
 from promptfuse.models.packing import cache_behind, pack, row_mask, tree_mask
 from promptfuse.models.prefix import (
     EMPTY,
@@ -26,11 +27,13 @@ from promptfuse.models.prefix import (
     PrefixCache,
     at_least_float32,
     chosen_only,
-    embeddings_replaced,
 )
 from promptfuse.models.products import fast_layers
 
 Mode = Literal["tree", "rows"]
+
+_TRIED = (20, 48)
+"""Lengths of rows in a trial whether something is out of sight that a shared prefix does not know."""
 
 _REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
 """What a model says that does not take a mask, a cache or bare token ids."""
@@ -60,6 +63,10 @@ class CausalReader:
         limit: bytes of keys and values to remember.
         mode: whether branches are packed into rows, or have a row each.
         keeps_logits: whether the model can be asked for the logits of some columns only.
+
+    Attributes:
+        lookups: what turns ids into input embeddings.
+        longest: tokens of the longest row that it reads.
     """
 
     def __init__(
@@ -70,7 +77,7 @@ class CausalReader:
         self.mode = mode
         self.keeps_logits = keeps_logits
         self.cache = PrefixCache(module, limit)
-        self.embedding: nn.Module = module.get_input_embeddings()  # type: ignore[operator]
+        self.lookups: tuple[Lookup, ...] = ()
         config: Any = module.config
         config = config.get_text_config()
         self.depth = int(config.num_hidden_layers)
@@ -79,11 +86,19 @@ class CausalReader:
             getattr(config, name, None)
             for name in ("sliding_window", "attention_chunk_size", "window_size", "attention_window")
         )
-        self.longest = min((size for size in windows if isinstance(size, int)), default=2**31)
+        self.longest = min((size for size in windows if isinstance(size, int) and size > 0), default=2**31)
 
     @classmethod
     @torch.no_grad()
-    def of(cls, module: nn.Module, ids: Sequence[int], budget: int, limit: int) -> CausalReader | None:
+    def of(
+        cls,
+        module: nn.Module,
+        ids: Sequence[int],
+        budget: int,
+        limit: int,
+        lookups: tuple[Lookup, ...] = (),
+        most: int = 0,
+    ) -> CausalReader | None:
         """A reader whose NLL agrees with the model's own in a trial; None if there is none.
 
         Args:
@@ -91,6 +106,8 @@ class CausalReader:
             ids: four ordinary token ids at least.
             budget: see ``CausalReader``.
             limit: see ``CausalReader``.
+            lookups: what turns ids into input embeddings.
+            most: tokens of the longest row that the model takes.
         """
         one, two, three, four = ids[:4]
         rows = [
@@ -116,6 +133,7 @@ class CausalReader:
         for mode in ("tree", "rows"):
             try:
                 reader = cls(module, budget, limit, mode)
+                reader.lookups = lookups
                 prefixes = [*reader.prefixes(known[:2], nll=True), EMPTY]
                 found = reader.nll(rows, Branches(tuple(prefixes), (0, 0, 0, 1, 2), (4, 4, 2, 3, 0)))
             except (RuntimeError, *_REFUSALS):
@@ -124,8 +142,35 @@ class CausalReader:
                 torch.allclose(own[: len(true)], true, rtol=tolerance, atol=tolerance)
                 for own, true in zip(found, expected, strict=True)
             ):
+                reader.longest = min(reader.longest, reader._reach(ids, tolerance, most))
                 return reader
         return None
+
+    def _reach(self, ids: Sequence[int], tolerance: float, most: int) -> int:
+        """Up to which length rows agree with the model's own, which may have a window of another name.
+
+        Args:
+            ids: ordinary token ids.
+            tolerance: of the NLL.
+            most: tokens of the longest row that the model takes.
+        """
+        reached, device = 8, _device(self.module)
+        for size in (size for size in _TRIED if size <= min(most, self.longest)):
+            row = [ids[(index * index + index) % len(ids)] for index in range(size)]
+            try:
+                logits = self.module(input_ids=torch.tensor([row], device=device)).logits[0]
+                (prefix,) = self.prefixes([tuple(row[: size - 3])], nll=True)
+                (found,) = self.nll([row], Branches((prefix,), (0,), (size - 3,)))
+            except (RuntimeError, *_REFUSALS):
+                return reached
+            expected = functional.cross_entropy(
+                at_least_float32(logits[:-1]), torch.tensor(row[1:], device=device), reduction="none"
+            )
+            if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance):
+                return reached
+            reached = size
+        self.cache.clear()
+        return 2**31
 
     def forget(self) -> None:
         """Forget what was read."""
@@ -324,7 +369,7 @@ class CausalReader:
         replaced = None
         if embeddings is not None:
             replaced = embeddings[owner.clamp_min(0).to(device), where]
-        looked_up = nullcontext() if replaced is None else embeddings_replaced(self.embedding, replaced)
+        looked_up = nullcontext() if replaced is None else embeddings_replaced(self.lookups, replaced)
         chosen = None
         if wanted is not None:
             pairs = zip(places, wanted, strict=True)

@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from threading import get_ident
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,22 +42,6 @@ def reading_whole() -> Iterator[None]:
 def reads_whole() -> bool:
     """Whether the code runs within ``reading_whole``."""
     return _WHOLE.get()
-
-
-@contextmanager
-def embeddings_replaced(module: nn.Module, embeddings: Tensor) -> Iterator[None]:
-    """Make an embedding module give these embeddings in place of the look-up."""
-    asker = get_ident()  # Another thread may use the module meanwhile.
-
-    def replace(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        del module, args
-        return embeddings if get_ident() == asker else output
-
-    handle = module.register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @contextmanager

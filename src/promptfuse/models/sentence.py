@@ -68,10 +68,14 @@ class SentenceEncoder(Model):
         Raises:
             TextError: if a text has no tokens.
         """
-        counts = batch.mask.sum(1)
-        if not bool(counts.all()):
+        if not bool(batch.mask.any(1).all()):
             raise TextError(f"{self.name} makes no token of an empty text; give at least one word")
-        hidden = self.module(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+        return self.read_apart(batch, self.read_padded)
+
+    def read_padded(self, batch: Batch) -> Tensor:
+        """See ``Model.read_padded``: unit features."""
+        counts = batch.mask.sum(1)
+        hidden = self.call(batch).last_hidden_state
         hidden, inside = at_least_float32(hidden), batch.mask[:, :, None].bool()
         pooled = []
         for pooling in self.pooling:

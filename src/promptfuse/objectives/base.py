@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,12 +46,7 @@ class Term(ABC):
         prefix: put before every text.
         suffix: put behind every text.
         name: the key under which results show the term.
-
-    Attributes:
-        has_gradient: whether there is a ``slot_gradient``; a term without one only ranks finished texts.
     """
-
-    has_gradient: ClassVar[bool] = True
 
     def __init__(self, model: Model | None, weight: float, prefix: str, suffix: str, name: str) -> None:
         check_weight(weight, name)
@@ -81,6 +76,11 @@ class Term(ABC):
     def has_model(self) -> bool:
         """Whether a model judges."""
         return self._model is not None
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether a ``slot_gradient`` says anything; a term without one only ranks finished texts."""
+        return self.has_model and self.model.has_gradient
 
     @abstractmethod
     def losses(self, batch: Batch) -> Tensor:
@@ -280,7 +280,7 @@ class Term(ABC):
         slot = (column >= first[:, None]) & (column < (first + length)[:, None])
         batch = replace(batch, open=slot)
         with torch.no_grad():
-            embeddings = self.model.embedding(batch.ids)
+            embeddings = self.model.embed(batch.ids)
         # What stands in the slot is what the linear estimate starts from, rounding included.
         probe = probe.to(embeddings)
         each = probe.repeat_interleave(len(places) // len(probe), 0)
@@ -290,7 +290,8 @@ class Term(ABC):
         # Nothing before the placeholder depends on it, so a causal model need not read that again.
         beginnings = [row[:start] for row, (start, _) in zip(rows, places, strict=True)]
         branches = self.model.grow(rows, beginnings)
-        with torch.enable_grad():
+        # A model that gives none may refuse to be asked for one.
+        with torch.set_grad_enabled(self.model.has_gradient):
             if branches is None:
                 with self.model.embeddings_from(embeddings):
                     losses = losses_of(batch)
@@ -298,7 +299,10 @@ class Term(ABC):
                 losses = losses_of(replace(batch, branches=replace(branches, embeddings=embeddings)))
             gradient = torch.zeros_like(embeddings)
             if losses.requires_grad:  # A language model predicts nothing behind a slot that ends the row.
-                (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
+                (own,) = torch.autograd.grad(losses.sum(), embeddings, allow_unused=True)
+                gradient = gradient if own is None else own
+        if not self.model.logits_width and not bool(gradient.any()):
+            self.model.warn_of_zero_gradient()
         gradient = at_least_float32(gradient)
         found = gradient.new_zeros(len(places), int(length.max()), gradient.shape[-1])
         found[column[: found.shape[1]] < length[:, None]] = gradient[slot]

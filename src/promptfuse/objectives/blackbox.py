@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +30,6 @@ class BlackBox(Term):
         name: see ``Term``.
     """
 
-    has_gradient: ClassVar[bool] = False
-
     def __init__(
         self,
         function: Callable[[Any], Any],
@@ -47,6 +45,11 @@ class BlackBox(Term):
             raise ConfigError(f"{name}: {type(function).__name__} is no function; give one that takes a text")
         self.function = function
         self.batched = batched
+
+    @property
+    def has_gradient(self) -> bool:
+        """Never."""
+        return False
 
     def describe(self) -> dict[str, Any]:
         """See ``Term.describe``; the function by its name only."""

@@ -48,11 +48,17 @@ def text_gradient(term: Term, text: str) -> TextGradient:
     rows, content = term.rows([text]) if isinstance(term, EndingsTerm) else ([row], [(start, stop)])
     batch = model.collate(rows, content)
     with torch.no_grad():
-        embeddings = model.embedding(batch.ids).clone()
+        embeddings = model.embed(batch.ids).clone()
     embeddings.requires_grad_(True)
-    with torch.enable_grad(), model.embeddings_from(embeddings):
+    # A model that gives none may refuse to be asked for one.
+    with torch.set_grad_enabled(model.has_gradient), model.embeddings_from(embeddings):
         losses = term.losses(batch)
-        (gradient,) = torch.autograd.grad(losses.sum(), embeddings)
+        gradient = torch.zeros_like(embeddings)
+        if losses.requires_grad:
+            (found,) = torch.autograd.grad(losses.sum(), embeddings, allow_unused=True)
+            gradient = gradient if found is None else found
+    if not bool(gradient.any()):
+        model.warn_of_zero_gradient()
     # The endings' rows begin alike: what they say of a token of the text adds up.
     gradient = at_least_float32(gradient).sum(0)
     spans = _spans(model, wrapped, stop - start)
@@ -88,7 +94,7 @@ def _label_gradient(term: Fluency, row: Sequence[int], start: int) -> Tensor:
         (columns, rows of the table); zero in the first column, which nothing predicts.
     """
     batch = term.lm.collate([row], [(start, len(row))])
-    logits = term.lm.module(input_ids=batch.ids, attention_mask=batch.mask).logits[0]
+    logits = term.lm.call(batch).logits[0]
     found = -at_least_float32(logits).log_softmax(-1) * term.per_nat(
         logits.new_tensor(float(len(row) - max(start, 1)))
     )

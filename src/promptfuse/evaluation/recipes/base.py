@@ -108,6 +108,14 @@ class Describer(ABC):
         self.recipe = recipe
         self.captioner = Captioner(recipe.preset(), device=device)
 
+    def check(self) -> None:
+        """Look at what can be told without loading a model.
+
+        Raises:
+            ConfigError: if the recipe cannot be carried out with its models.
+        """
+        return
+
     def load(self) -> None:
         """Load the models now, so that errors come before any work.
 

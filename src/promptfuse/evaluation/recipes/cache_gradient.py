@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
@@ -30,7 +30,8 @@ from torch import Tensor
 
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
-from promptfuse.evaluation.recipes.decoding import Language, Layers, Reading, forward, join, pick, read
+from promptfuse.evaluation.recipes.caches import Layers, config_keeps_cache, keeps_cache
+from promptfuse.evaluation.recipes.decoding import Language, Reading, forward, join, pick, read
 from promptfuse.evaluation.recipes.matching import Matcher
 from promptfuse.models import CausalLM
 from promptfuse.models.images import ImageLike
@@ -79,6 +80,13 @@ class CacheGradientRecipe(Recipe):
         return CacheGradientDescriber(self, device)
 
 
+def _no_cache(name: str) -> ConfigError:
+    return ConfigError(
+        f"recipe cache-gradient: {name} has no keys and values of every token that could be moved; use a "
+        "language model of attention layers alone, or another recipe, such as guided-decoding"
+    )
+
+
 @dataclass(frozen=True)
 class _Beam:
     """A text under way.
@@ -109,6 +117,19 @@ class CacheGradientDescriber(Describer):
     """Carries a ``CacheGradientRecipe`` out."""
 
     recipe: CacheGradientRecipe
+
+    def check(self) -> None:
+        """See ``Describer.check``."""
+        name = self.captioner.preset.lm
+        if not config_keeps_cache(name):
+            raise _no_cache(name)
+
+    def load(self) -> None:
+        """See ``Describer.load``."""
+        super().load()
+        language = cast(CausalLM, self.captioner.model("lm"))
+        if not keeps_cache(language):
+            raise _no_cache(language.name)
 
     def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
         """See ``Describer``; nothing is drawn, so the seed does not matter."""
@@ -143,7 +164,7 @@ class CacheGradientDecoder:
             ConfigError: if no token can stand behind the prefix.
         """
         language, device = self.language, self.language.lm.device
-        reading = read(language.lm, torch.tensor([language.start], device=device))
+        reading = read(language.lm, torch.tensor([language.start], device=device), cached=True)
         last = torch.tensor([[language.start[-1]]], device=device)
         beams = [_Beam(language.setting.prefix_ids, language.setting.prefix)]
         for step in range(steps):

@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
 from promptfuse.errors import TextError
+from promptfuse.evaluation.recipes.caches import Layers, keeps_cache, read_behind
 from promptfuse.models import CausalLM
 from promptfuse.models.base import at_least_float32
 from promptfuse.models.products import fast_products
@@ -21,8 +21,8 @@ from promptfuse.search import Constraints
 from promptfuse.search.append import SENTENCE_ENDS
 from promptfuse.search.proposer import Setting
 
-Layers = tuple[tuple[Tensor, Tensor], ...]
-"""Keys and values of each layer, (rows, heads, length, width)."""
+LONG = 512
+"""More tokens than a text has that is decoded here."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Reading:
     """What a language model makes of rows.
 
     Attributes:
-        layers: keys and values of all tokens read so far.
+        layers: keys and values of all tokens read so far; where a language model has none that could be
+            taken hold of, one layer of the tokens themselves, which are then read again each time.
         log_probabilities: of the token behind each row, (rows, vocabulary), at least float32.
         hidden: last hidden states of the new tokens, (rows, new, d).
     """
@@ -49,25 +50,39 @@ def pick(layers: Layers, rows: Tensor) -> Layers:
     return tuple((keys[rows], values[rows]) for keys, values in layers)
 
 
-def read(lm: CausalLM, ids: Tensor, past: Layers = ()) -> Reading:
+def read(lm: CausalLM, ids: Tensor, past: Layers = (), cached: bool | None = None) -> Reading:
     """Read tokens behind what was read before, with other photos' where these are as far.
 
     Args:
         lm: the language model.
         ids: (rows, new), equally many new tokens for each row.
         past: keys and values of the tokens before; empty for none.
+        cached: whether keys and values are wanted rather than the tokens; None where either will do.
 
     Raises:
         TextError: if the model has no positions left.
     """
     before = past[0][0].shape[2] if past else 0
-    if before + ids.shape[1] > lm.max_length:
+    # Keys behind which a longer row would be turned by other angles are of no use there.
+    plain = _is_plain(past) if past else not cached and not (keeps_cache(lm) and lm.verdict.border >= LONG)
+    most = lm.max_length if plain else min(lm.max_length, lm.verdict.border)
+    if before + ids.shape[1] > most:
         raise TextError(
-            f"{lm.name}: a text has {before + ids.shape[1]} tokens, the model takes {lm.max_length}; "
-            "take fewer steps"
+            f"{lm.name}: a text has {before + ids.shape[1]} tokens, the model takes {most}; take fewer steps"
         )
+    past = past or (_as_layers(ids[:, :0]) if plain else ())
     asked = (lm, ids, past)
-    return together(("read", id(lm), before, ids.shape[1]), asked, _read_together)
+    return together(("read", id(lm), before, ids.shape[1], plain), asked, _read_together)
+
+
+def _as_layers(ids: Tensor) -> Layers:
+    """Tokens, (rows, length), in the place of keys and values."""
+    return ((ids[:, None, :, None], ids[:, None, :, None]),)
+
+
+def _is_plain(past: Layers) -> bool:
+    """Whether there are tokens in the place of keys and values."""
+    return bool(past) and not past[0][0].is_floating_point()
 
 
 @torch.no_grad()
@@ -93,18 +108,15 @@ def join(parts: Sequence[Layers]) -> Layers:
 
 def forward(lm: CausalLM, ids: Tensor, past: Layers) -> Reading:
     """One forward pass, differentiable with respect to ``past``; see ``read``."""
-    cache = DynamicCache(past) if past else DynamicCache()
-    mask = torch.ones(len(ids), (past[0][0].shape[2] if past else 0) + ids.shape[1], device=ids.device)
-    found = lm.module(
-        input_ids=ids,
-        attention_mask=mask.long(),
-        past_key_values=cache,
-        use_cache=True,
-        output_hidden_states=True,
-    )
-    layers = tuple((layer.keys, layer.values) for layer in found.past_key_values.layers)
+    if _is_plain(past):
+        whole = torch.cat([past[0][0][:, 0, :, 0], ids], 1)
+        rows = whole.tolist()
+        found = lm.call(lm.collate(rows, [(0, len(row)) for row in rows]), output_hidden_states=True)
+        layers = _as_layers(whole)
+    else:
+        layers, found = read_behind(lm.module, ids, past)
     scores = at_least_float32(found.logits[:, -1]).log_softmax(-1)
-    return Reading(layers, scores, at_least_float32(found.hidden_states[-1]))
+    return Reading(layers, scores, at_least_float32(found.hidden_states[-1][:, -ids.shape[1] :]))
 
 
 class Language:

@@ -47,7 +47,7 @@ def check_run(config: RunConfig) -> RunCheck:
         ConfigError, ModelError: for the first thing that is wrong.
     """
     recipe = config.make_recipe()
-    recipe.build()
+    describer = recipe.build()
     preset = recipe.preset()
     preset.check_sentiment(recipe.sentiment)
     dataset = config.read()
@@ -61,6 +61,7 @@ def check_run(config: RunConfig) -> RunCheck:
         if not sketch.has_label(meant.label):
             remedy = f"choose from: {', '.join(sketch.labels)}" if sketch.labels else "give a classifier"
             raise ConfigError(f"{meant.model} has no label {meant.label!r}; {remedy}")
+    describer.check()
     missing = tuple(path for path in local if not Path(path).is_file())
     if len(missing) == len(photos):
         first = missing[0]
