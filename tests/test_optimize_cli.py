@@ -130,7 +130,43 @@ def test_progress_on_a_terminal_only(config, promptfuse, monkeypatch):
     assert code == 0
     shown = terminal.getvalue()
     assert "step 2/2" in shown
-    assert out.strip() in shown
+    text, numbers = out.splitlines()
+    assert text.strip() in shown
+    assert numbers.startswith("  value ")
+    assert "fluency " in numbers
+    assert "2 steps" in numbers
+
+
+def test_a_continuation_is_told_and_ends_the_search(promptfuse, config, tmp_path, checkpoint):
+    config.write_text(
+        f"models: {{lm: {checkpoint('gpt2')}}}\n"
+        "terms: {target: {kind: TargetContinuation, model: lm, target: ' zz', prefix: 'It is '}}\n"
+        "method: {kind: RandomSearch, length: 3, candidates: 4}\nstopping: {steps: 2}\n"
+    )
+    row = json.loads(promptfuse("optimize", config, "--json", "--early-stop", "--out", tmp_path / "run")[1])
+    said = row["continuations"]["target"]
+    assert (said["targets"], said["matches"]) == ([" zz"], False)
+    assert said["text"]
+    assert row["config"]["stopping"]["early_stop"] is True
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["continuations"] == row["continuations"]
+    lines = promptfuse("optimize", config)[1].splitlines()
+    assert lines[0] == row["text"]
+    assert "which does not match ' zz'" in lines[2]
+    # What the model says anyway is there in the first step.
+    lm = pf.load_model(checkpoint("gpt2"))
+    own = pf.TargetContinuation(lm, " zz", prefix="It is ").continuation(row["text"]).text[:1]
+    config.write_text(config.read_text().replace("' zz'", json.dumps(own)).replace("steps: 2", "steps: 30"))
+    told = json.loads(promptfuse("optimize", config, "--json", "--set", "stopping.early_stop=true")[1])
+    if told["continuations"]["target"]["matches"]:
+        assert told["continuations"]["target"]["matched"] == own
+    change(
+        config, "kind: TargetContinuation, model: lm, target: " + json.dumps(own), "kind: Fluency, model: lm"
+    )
+    refused(
+        promptfuse("optimize", config, "--early-stop", "--validate"),
+        "stopping.early_stop",
+        "TargetContinuation",
+    )
 
 
 # -------------------------------------------------------------------------------------------- bad input

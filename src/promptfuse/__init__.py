@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from promptfuse.objectives import (
         BlackBox,
         ClassProbability,
+        Continuation,
         Evaluation,
         Fluency,
         ImageSimilarity,
@@ -66,6 +67,7 @@ _HOME = {
     "load_model": "models",
     "BlackBox": "objectives",
     "ClassProbability": "objectives",
+    "Continuation": "objectives",
     "Evaluation": "objectives",
     "Fluency": "objectives",
     "ImageSimilarity": "objectives",
@@ -112,6 +114,7 @@ __all__ = [
     "ClassProbability",
     "ConfigError",
     "Constraints",
+    "Continuation",
     "Evaluation",
     "Fluency",
     "Greedy",

@@ -42,6 +42,13 @@ def optimize(
             show_default="the file's, or 16",
         ),
     ] = None,
+    early_stop: Annotated[
+        bool,
+        typer.Option(
+            "--early-stop",
+            help="Stop once the models go on with their targets by themselves (sets stopping.early_stop).",
+        ),
+    ] = False,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -97,7 +104,15 @@ def optimize(
     ] = False,
 ) -> None:
     """Search for the text that minimises a YAML file's objective."""
-    changes = _changes(change or [], steps=steps, seed=seed, prefix=prefix, device=device, out=out)
+    changes = _changes(
+        change or [],
+        steps=steps,
+        early_stop=early_stop or None,
+        seed=seed,
+        prefix=prefix,
+        device=device,
+        out=out,
+    )
 
     from promptfuse.tasks.config import check_config, load_config
     from promptfuse.tasks.config.base import at
@@ -137,7 +152,9 @@ def _contexts(names: list[str], lm_prefix: str) -> dict[str, Any]:
     return {f"terms.{name}.context": f"@{text}" if text.startswith("@") else text for name in names}
 
 
-def _changes(pairs: list[str], *, steps: int | None, out: Path | None, **plain: Any) -> dict[str, Any]:
+def _changes(
+    pairs: list[str], *, steps: int | None, early_stop: bool | None, out: Path | None, **plain: Any
+) -> dict[str, Any]:
     """What options change in the file, by dotted keys."""
     from promptfuse.yaml_files import parse_value
 
@@ -148,7 +165,12 @@ def _changes(pairs: list[str], *, steps: int | None, out: Path | None, **plain: 
             raise ConfigError(f"--set {pair!r} is not KEY=VALUE; write e.g. --set terms.image.weight=7")
         changes[key] = parse_value(value)
     # The path of an option is relative to where the command is run, not to the file.
-    options = {"stopping.steps": steps, "run_dir": None if out is None else str(out.resolve()), **plain}
+    options: dict[str, Any] = {
+        "stopping.steps": steps,
+        "stopping.early_stop": early_stop,
+        "run_dir": None if out is None else str(out.resolve()),
+        **plain,
+    }
     return changes | {key: value for key, value in options.items() if value is not None}
 
 
@@ -239,10 +261,9 @@ def _show(config: Path, result: Result, as_json: bool) -> None:
         row = result.to_dict()
         del row["history"]
         typer.echo(json.dumps({"run": str(config), **row}, ensure_ascii=False))
-    elif sys.stdout is not None and sys.stdout.isatty():
+    else:
         terms = "  ".join(f"{name} {value:.3f}" for name, value in result.terms.items())
         counts = f"{result.seconds:.1f} s, {result.exact_evaluations:,} texts, {len(result.history)} steps"
         typer.echo(result.text)
-        typer.secho(f"  value {result.value:.3f}  {terms}  {counts}", dim=True)
-    else:
-        typer.echo(result.text)
+        for line in (f"value {result.value:.3f}  {terms}  {counts}", *result.said()):
+            typer.secho(f"  {line}", dim=True)

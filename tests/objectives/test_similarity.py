@@ -78,9 +78,11 @@ def test_descriptions(judge: Any, model: Callable[..., Any], photos: Any, same_s
     assert not same_search(ImageSimilarity(clip, photos), ImageSimilarity(clip, photos[:2]))
 
 
-def test_pooling_is_described(encoder: Callable[..., Any]) -> None:
+def test_the_model_is_described_by_all_that_it_is(encoder: Callable[..., Any]) -> None:
     # Differently pooled models may have the same embeddings, and so the same fingerprint.
-    assert TextSimilarity(encoder(), "dog").describe()["pooling"] == ["mean"]
+    model = encoder()
+    assert TextSimilarity(model, "dog").describe()["model"] == model.identity
+    assert model.settings()["pooling"] == ["mean"]
 
 
 def test_staying_away(judge: Any) -> None:

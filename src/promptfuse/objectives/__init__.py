@@ -1,6 +1,7 @@
 """What a text is judged by: terms and their weighted sum."""
 
 from promptfuse.objectives.base import Term
+from promptfuse.objectives.continuation import Continuation
 from promptfuse.objectives.objective import Evaluation, Objective
 from promptfuse.objectives.terms import (
     BlackBox,
@@ -16,6 +17,7 @@ from promptfuse.objectives.terms import (
 __all__ = [
     "BlackBox",
     "ClassProbability",
+    "Continuation",
     "Evaluation",
     "Fluency",
     "ImageSimilarity",

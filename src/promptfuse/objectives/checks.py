@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
+from typing import Any
 
 from PIL import Image
 
@@ -13,12 +14,20 @@ from promptfuse.models import Model, load_image
 from promptfuse.models.images import ImageLike
 
 
-def expect(model: Model, term: str, *kinds: type[Model]) -> Model:
+def expect(model: Any, term: str, *kinds: type[Model]) -> Model:
     """The model, if it is of one of the kinds; else a ``ModelError``."""
+    if not isinstance(model, Model):
+        loaded = f"load_model({model!r})" if isinstance(model, str | PathLike) else "load_model(...)"
+        raise ModelError(f"{term} needs a model that is loaded, not {_shown(model)}; write {loaded}")
     if not isinstance(model, kinds):
         names = " or ".join(kind.kind for kind in kinds)
         raise ModelError(f"{term} needs a model of kind {names}; {model.name} is of kind {model.kind}")
     return model
+
+
+def _shown(value: object) -> str:
+    """A value in a message: short, whatever it is."""
+    return repr(value) if isinstance(value, str | PathLike) else f"an object of {type(value).__name__}"
 
 
 def read_photos(image: ImageLike | Sequence[ImageLike]) -> tuple[list[Image.Image], list[str]]:
@@ -43,10 +52,12 @@ def read_texts(text: str | Sequence[str], what: str) -> list[str]:
         TextError: if one is blank.
         ConfigError: if there are none.
     """
-    texts = [text] if isinstance(text, str) else list(text)
+    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
     if not texts:
         raise ConfigError(f"{what}: none given; give at least one")
     for one in texts:
+        if not isinstance(one, str):
+            raise ConfigError(f"{what}: {one!r:.60} is no text; give a string, or several")
         if not one.strip():
             raise TextError(f"{what} {one!r} is empty; give at least one word")
     return texts

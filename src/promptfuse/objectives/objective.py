@@ -23,25 +23,49 @@ class Evaluation:
     terms: dict[str, float]
 
 
+def _no_term(given: object) -> str:
+    """What to do about something that is no term."""
+    if isinstance(given, Model):
+        return f"the model {given.name} is no term; say what it is to judge, e.g. Fluency(lm)"
+    if isinstance(given, Objective):
+        return (
+            "an objective is no term; put its terms into one objective, Objective(*first.terms.values(), ...)"
+        )
+    name = f"the class {given.__name__}" if isinstance(given, type) else f"{given!r:.60}"
+    return f"{name} is no term; give terms such as Fluency(lm)"
+
+
 class Objective:
     """L(text) = sum over terms of weight x loss; lower is better.
 
     Args:
-        terms: the terms; two with the same name get numbers behind it.
+        terms: the terms, or lists of them; two with the same name get numbers behind it.
 
     Raises:
-        ConfigError: if there are no terms.
+        ConfigError: if there are no terms, or something else is among them.
     """
 
-    def __init__(self, *terms: Term) -> None:
-        if not terms:
+    def __init__(self, *terms: Term | Sequence[Term]) -> None:
+        flat = [one for item in terms for one in (item if isinstance(item, list | tuple) else [item])]
+        if not flat:
             raise ConfigError("an objective needs at least one term, e.g. Fluency(lm)")
         self.terms: dict[str, Term] = {}
-        for term in terms:
+        for term in flat:
+            if not isinstance(term, Term):
+                raise ConfigError(_no_term(term))
             name, number = term.name, 2
             while name in self.terms:
                 name, number = f"{term.name}_{number}", number + 1
             self.terms[name] = term
+
+    @classmethod
+    def of(cls, given: Objective | Term | Sequence[Term]) -> Objective:
+        """An objective as it is, or the one of a term or of a list of terms.
+
+        Raises:
+            ConfigError: for anything else.
+        """
+        return given if isinstance(given, Objective) else cls(given)
 
     @property
     def weights(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from promptfuse.errors import TextError
 from promptfuse.models import Batch, CausalLM, Model
 from promptfuse.objectives.checks import expect, read_texts
+from promptfuse.objectives.continuation import Continuation, GreedyDecoding
 from promptfuse.objectives.endings import EndingsTerm, Rows
 from promptfuse.objectives.fluency import describe_start
 
@@ -85,6 +86,26 @@ class TargetContinuation(EndingsTerm):
         inside = (columns >= ranges[:, :1]) & (columns < ranges[:, 1:])
         total: Tensor = (losses * inside).sum(1)
         return total / inside.sum(1)
+
+    def matched(self, text: str) -> str | None:
+        """The target that the model goes on with behind a text, if it takes the likeliest tokens; or None."""
+        return self._greedy(text).matched()
+
+    def continuation(self, text: str) -> Continuation:
+        """What the model itself says behind a text with the term's prefix and suffix.
+
+        Raises:
+            TextError: if the text with a target is longer than the model takes.
+        """
+        return self._greedy(text).continuation()
+
+    def _greedy(self, text: str) -> GreedyDecoding:
+        rows, content = self.rows([text])
+        targets = [
+            (target, row[start:stop])
+            for target, row, (start, stop) in zip(self.endings, rows, content, strict=True)
+        ]
+        return GreedyDecoding(self.lm, rows[0][: content[0][0]], targets)
 
     def combine(self, outputs: Tensor) -> Tensor:
         """Their mean over the targets, (texts,), from (texts, targets)."""

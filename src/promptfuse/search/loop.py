@@ -9,12 +9,19 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models.prefix import reading_whole
-from promptfuse.objectives import Objective
+from promptfuse.objectives import Objective, Term
 from promptfuse.search.append import SENTENCE_ENDS
+from promptfuse.search.arguments import (
+    check_weights,
+    expect_object,
+    list_of_callbacks,
+    whole_number,
+)
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.hypothesis import Hypothesis, Proposal, Step
 from promptfuse.search.methods import AutoDAN, Chain, Method, describe_method
@@ -22,16 +29,16 @@ from promptfuse.search.pareto import Archive, pareto_front
 from promptfuse.search.proposer import Proposer, Setting
 from promptfuse.search.readback import RoundTrip
 from promptfuse.search.registry import make_proposer
-from promptfuse.search.result import Result, describe_models
+from promptfuse.search.result import Result, continuations, describe_models
 from promptfuse.search.resume import require_resumable
 from promptfuse.search.scoring import hypotheses, known_fluency
 from promptfuse.search.state import RunFolder
-from promptfuse.search.stopping import Stopping, shared_out, stopping_of
+from promptfuse.search.stopping import Stopping, shared_out, stopping_of, wanted_continuations
 from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
 from promptfuse.search.weighing import Scalarisation, Weighing, Weights
 
-Callback = Callable[["Search", Step], None]
-"""Called behind every step."""
+Callback = Callable[["Search", Step], object]
+"""Called behind every step; one that returns True stops the search."""
 
 
 class Search:
@@ -43,7 +50,7 @@ class Search:
         result = search.result()
 
     Args:
-        objective: what a text is judged by.
+        objective: what a text is judged by; a term by itself, or a list of terms, counts as an objective.
         method: how texts are proposed.
         strategy: which texts are gone on from.
         prefix: what every text begins with; part of the text that is judged. Blanks around it are cut
@@ -51,26 +58,30 @@ class Search:
         glue: let the first new token go on with the prefix's last word; otherwise it begins a word.
         steps: the most steps; see ``Stopping``, also for the default.
         patience: stop when the best complete text has not changed for this many steps; see ``Stopping``.
-        stopping: everything that ends a search, in place of ``steps`` and ``patience``.
+        early_stop: stop as soon as language models go on behind the best complete text with what
+            ``TargetContinuation`` terms want; see ``Stopping``.
+        stopping: everything that ends a search, in place of ``steps``, ``patience`` and ``early_stop``.
         constraints: rules that every text obeys.
         weights: ``given``, ``auto`` or importances by term; see ``Weighing``.
         scalarisation: ``weighted`` or ``chebyshev``; see ``Weighing``.
         seed: for methods that draw.
         batch_size: the most rows in one forward pass; None for as many as fit.
         exact: read every text whole, with nothing remembered: the slow reference, with the same result.
-        callbacks: called with the search and the step behind every step.
+        callbacks: functions that are called with the search and the step behind every step; one that returns
+            True stops the search, as ``stop`` does.
         run_dir: a folder that the history and the state are written to behind every step. If there is a
-            state in it already, the search goes on from there.
+            state in it already, the search goes on from there. More steps, and other limits, may be asked for
+            where it would have come as far with them.
 
     Raises:
-        ConfigError: if a setting is out of range, there is no language model among the terms, or the
-            run folder belongs to another search.
+        ConfigError: if a setting is out of range or of a wrong kind, there is no language model among the
+            terms, or the run folder belongs to another search.
         TextError: if no text can begin as asked.
     """
 
     def __init__(
         self,
-        objective: Objective,
+        objective: Objective | Term | Sequence[Term],
         method: Method | None = None,
         strategy: Strategy | None = None,
         *,
@@ -78,6 +89,7 @@ class Search:
         glue: bool = False,
         steps: int | None = None,
         patience: int | None = None,
+        early_stop: bool | None = None,
         stopping: Stopping | None = None,
         constraints: Constraints | None = None,
         weights: Weights = "given",
@@ -88,11 +100,20 @@ class Search:
         callbacks: Sequence[Callback] = (),
         run_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
+        objective = Objective.of(objective)
+        expect_object(method, "method", Method, AutoDAN)
+        expect_object(strategy, "strategy", Strategy, BeamSearch)
+        expect_object(constraints, "constraints", Constraints, Constraints)
+        expect_object(stopping, "stopping", Stopping, Stopping)
+        if not isinstance(prefix, str):
+            raise ConfigError(f"prefix: {prefix!r:.60} is no text; give one")
+        check_weights(weights)
+        seed = whole_number(seed, "seed")
+        if batch_size is not None and whole_number(batch_size, "batch size") < 1:
             raise ConfigError(f"batch size: {batch_size} is too few; give 1 or more")
         if seed < 0:
             raise ConfigError(f"seed: {seed} is negative; give 0 or more")
-        self.stopping = stopping_of(stopping, steps, patience)
+        self.stopping = stopping_of(stopping, steps, patience, early_stop)
         self.weighing = Weighing(objective, weights, scalarisation)
         self.objective = self.weighing.objective
         self.method = method or AutoDAN()
@@ -100,7 +121,10 @@ class Search:
         self.constraints = constraints or Constraints()
         self.prefix, self.glue = prefix.strip(), glue
         self.seed, self.batch_size, self.exact = seed, batch_size, exact
-        self.callbacks = list(callbacks)
+        self.callbacks = list_of_callbacks(callbacks)
+        self._targets = wanted_continuations(self.objective) if self.stopping.early_stop else {}
+        self._stopped = False
+        self._matches: dict[str, bool] = {}
         self.round_trip = RoundTrip(self.objective)
         self._described = objective.describe()
         self.finished = Archive(self.objective.weights)
@@ -154,12 +178,30 @@ class Search:
 
     @property
     def done(self) -> bool:
-        """Whether the search has nothing left to do, or the language model has no room for more."""
+        """Whether the search was stopped or has nothing left to do, or a model has no room for more."""
         best = self.finished.best()
         value = None if best is None else best.value
+        if self._stopped or (best is not None and self._goes_on_as_wanted(best.text)):
+            return True
         if self.stopping.reached(self.seconds, self.exact_evaluations, value):
             return True
         return self.stage == len(self._methods) - 1 and self._stage_done
+
+    def stop(self) -> None:
+        """End the search behind the step that it takes now: loops over it end, and ``run`` returns.
+
+        A search in a run folder goes on where it was stopped when it is begun again.
+        """
+        self._stopped = True
+
+    def _goes_on_as_wanted(self, text: str) -> bool:
+        """Whether a match is to end the search, and there is one behind this text."""
+        if not self._targets:
+            return False
+        if text not in self._matches:
+            found = all(term.matched(text) is not None for term in self._targets.values())
+            self._matches = {text: found}
+        return self._matches[text]
 
     @property
     def _stage_done(self) -> bool:
@@ -234,7 +276,8 @@ class Search:
         if self.run_folder is not None:
             self.run_folder.save(step, self.state_dict())
         for callback in self.callbacks:
-            callback(self, step)
+            if (answer := callback(self, step)) is True or (isinstance(answer, np.bool_) and answer):
+                self.stop()
         return step
 
     def _select(self, last: Sequence[Hypothesis], children: Sequence[Hypothesis]) -> list[Hypothesis]:
@@ -339,6 +382,7 @@ class Search:
             seed=self.seed,
             config=self.config,
             models=describe_models(self.objective),
+            continuations=continuations(self.objective, best.text),
         )
 
     @property

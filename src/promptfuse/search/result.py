@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import transformers
 
-from promptfuse.objectives import Objective
+from promptfuse.objectives import Continuation, Objective, TargetContinuation
 from promptfuse.search.hypothesis import Hypothesis, Step
 from promptfuse.version import __version__
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The best text and how it was found.
 
@@ -34,6 +34,8 @@ class Result:
         models: name, fingerprint (of embedding table and tokenizer) and identity (of all weights and
             settings) of each term's model; of a language model also ``start``, what stands before every text.
         versions: of promptfuse and what computes under it.
+        continuations: for each ``TargetContinuation`` term, what its model itself says behind the text,
+            taking the likeliest tokens, and whether that begins with a target; see ``Continuation``.
     """
 
     text: str
@@ -49,6 +51,29 @@ class Result:
     config: dict[str, Any]
     models: dict[str, dict[str, str]]
     versions: dict[str, str] = field(default_factory=lambda: versions())
+    continuations: dict[str, Continuation] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """The text with its value and terms, and how it was found, in a few lines."""
+        terms = ", ".join(f"{name} {loss:.3f} x {self.weights[name]:g}" for name, loss in self.terms.items())
+        lines = [
+            f"Result({_shortened(self.text)!r}{'' if self.complete else ', incomplete'})",
+            f"  value {self.value:.3f}: {terms}",
+            *(f"  {line}" for line in self.said()),
+            f"  {len(self.history):,} steps, {self.exact_evaluations:,} texts scored, {self.seconds:.1f} s, "
+            f"seed {self.seed}; {len(self.pareto_front):,} texts in pareto_front",
+        ]
+        return "\n".join(lines)
+
+    def said(self) -> list[str]:
+        """A line for each continuation: what the model says behind the text, and whether it is a target."""
+        lines = []
+        for name, found in self.continuations.items():
+            wanted = " or ".join(map(repr, found.targets))
+            told = "matches" if found.matches else "does not match"
+            said = _shortened(found.text)
+            lines.append(f"{name}: the model goes on with {said!r}, which {told} {_shortened(wanted)}")
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -56,11 +81,26 @@ class Result:
             **self.__dict__,
             "history": [step.to_dict() for step in self.history],
             "pareto_front": [item.to_dict() for item in self.pareto_front],
+            "continuations": {name: found.to_dict() for name, found in self.continuations.items()},
         }
 
     def to_json(self) -> str:
         """One JSON object."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+def _shortened(text: str, most: int = 200) -> str:
+    """A text without its middle, where it is long."""
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
+
+
+def continuations(objective: Objective, text: str) -> dict[str, Continuation]:
+    """What the models of continuation terms themselves say behind a text."""
+    return {
+        name: term.continuation(text)
+        for name, term in objective.terms.items()
+        if isinstance(term, TargetContinuation)
+    }
 
 
 def versions() -> dict[str, str]:

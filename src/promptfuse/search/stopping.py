@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 from promptfuse.errors import ConfigError
+from promptfuse.objectives import Objective, TargetContinuation
+from promptfuse.search.arguments import whole_number
 from promptfuse.search.hypothesis import Proposal
 
 
@@ -22,6 +26,8 @@ class Stopping:
             machine.
         evaluations: texts scored exactly; the last step's proposals are cut so that it is never exceeded.
         value: enough: a complete text with this value or a lower one.
+        early_stop: enough: behind the best complete text, the models of all ``TargetContinuation`` terms with
+            a positive weight go on with one of their targets by themselves, taking the likeliest tokens.
 
     Raises:
         ConfigError: if a number is out of range.
@@ -32,12 +38,17 @@ class Stopping:
     seconds: float | None = None
     evaluations: int | None = None
     value: float | None = None
+    early_stop: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "patience", "evaluations"):
             number = getattr(self, name)
-            if number is not None and number < 1:
+            if number is not None and whole_number(number, name) < 1:
                 raise ConfigError(f"{name}: {number} is too few; give 1 or more")
+        for name in ("seconds", "value"):
+            number = getattr(self, name)
+            if number is not None and (isinstance(number, bool) or not isinstance(number, Real)):
+                raise ConfigError(f"{name}: {number!r:.60} is no number; give one")
         if self.seconds is not None and not self.seconds > 0:
             raise ConfigError(f"seconds: {self.seconds} is too few; give a number above 0")
         if self.value is not None and not math.isfinite(self.value):
@@ -58,15 +69,34 @@ class Stopping:
         )
 
 
-def stopping_of(stopping: Stopping | None, steps: int | None, patience: int | None) -> Stopping:
+def wanted_continuations(objective: Objective) -> dict[str, TargetContinuation]:
+    """The terms that an early stop looks at, by name.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    found = {
+        name: term
+        for name, term in objective.terms.items()
+        if isinstance(term, TargetContinuation) and term.weight > 0
+    }
+    if not found:
+        raise ConfigError(
+            "early_stop: no term wants a continuation; add a TargetContinuation or leave it out"
+        )
+    return found
+
+
+def stopping_of(
+    stopping: Stopping | None, steps: int | None, patience: int | None, early_stop: bool | None = None
+) -> Stopping:
     """The rule given, or the one of these numbers.
 
     Raises:
         ConfigError: if a number is given twice.
     """
-    given = {
-        name: number for name, number in (("steps", steps), ("patience", patience)) if number is not None
-    }
+    named: dict[str, Any] = {"steps": steps, "patience": patience, "early_stop": early_stop}
+    given = {name: value for name, value in named.items() if value is not None}
     if stopping is None:
         return Stopping(**given)
     if given:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from promptfuse.objectives import Objective
+from promptfuse.objectives import Objective, Term
 from promptfuse.search import (
     Callback,
     Constraints,
@@ -20,7 +20,7 @@ from promptfuse.search import (
 
 
 def optimize(
-    objective: Objective,
+    objective: Objective | Term | Sequence[Term],
     method: Method | None = None,
     strategy: Strategy | None = None,
     *,
@@ -28,6 +28,7 @@ def optimize(
     glue: bool = False,
     steps: int | None = None,
     patience: int | None = None,
+    early_stop: bool | None = None,
     stopping: Stopping | None = None,
     constraints: Constraints | None = None,
     weights: Weights = "given",
@@ -46,6 +47,7 @@ def optimize(
         glue=glue,
         steps=steps,
         patience=patience,
+        early_stop=early_stop,
         stopping=stopping,
         constraints=constraints,
         weights=weights,

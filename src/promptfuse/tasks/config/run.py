@@ -22,7 +22,13 @@ from promptfuse.tasks.config.settings import (
     default_method,
     default_strategy,
 )
-from promptfuse.tasks.config.terms import AnyTerm, BlackBoxSettings, ModelSettings, TermSettings
+from promptfuse.tasks.config.terms import (
+    AnyTerm,
+    BlackBoxSettings,
+    ModelSettings,
+    TargetContinuationSettings,
+    TermSettings,
+)
 from promptfuse.yaml_files import change_value, dump_yaml, explain, nearest, read_yaml
 
 
@@ -89,6 +95,12 @@ class RunConfig(Settings):
                 raise ValueError(f"terms.{name}.model: no model {model!r}; {nearest(model, self.models)}")
         if not any(CausalLM in term.kinds for term in self.terms.values()):
             raise ValueError("terms: none has a language model to propose words; add one of the kind Fluency")
+        if getattr(self.stopping, "early_stop", False) and not any(
+            isinstance(term, TargetContinuationSettings) and term.weight > 0 for term in self.terms.values()
+        ):
+            raise ValueError(
+                "stopping.early_stop: no term wants a continuation; add one of the kind TargetContinuation"
+            )
         for name, number in (self.weights if isinstance(self.weights, dict) else {}).items():
             if name not in self.terms:
                 raise ValueError(f"weights: no term {name!r}; {nearest(str(name), self.terms)}")

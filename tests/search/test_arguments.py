@@ -1,0 +1,108 @@
+"""Searches that are stopped by hand, results that are shown, and arguments of a wrong kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import promptfuse as pf
+from tests.search.killing import make_search, summary
+
+
+@pytest.mark.parametrize("answer", [True, np.bool_(True)])
+def test_a_callback_that_returns_true_stops_the_search(puzzle, answer):
+    seen: list[int] = []
+
+    def third(search: pf.Search, step: pf.Step) -> Any:
+        seen.append(step.number)
+        return answer if step.number == 3 else "go on"  # Nothing but a true value stops it.
+
+    search = make_search(puzzle.objective, "gcg", "beam", callbacks=third)
+    result = search.run()
+    assert (seen, len(result.history)) == ([1, 2, 3], 3)
+    assert search.done
+
+
+def test_a_search_that_was_stopped_goes_on_from_its_folder(puzzle, tmp_path):
+    stopped = make_search(puzzle.objective, "gcg", "beam", run_dir=tmp_path)
+    for step in stopped:
+        if step.number == 2:
+            stopped.stop()
+    assert len(stopped.history) == 2
+    resumed = make_search(puzzle.objective, "gcg", "beam", run_dir=tmp_path)
+    resumed.run()
+    whole = make_search(puzzle.objective, "gcg", "beam")
+    whole.run()
+    assert summary(resumed) == summary(whole)
+
+
+def test_a_result_is_shown_in_a_few_lines(puzzle):
+    result = make_search(puzzle.objective, "gcg", "beam").run()
+    shown = repr(result)
+    assert len(shown) < 500
+    assert shown.count("\n") <= 4
+    for part in (repr(result.text), f"value {result.value:.3f}", "fluency", "steps"):
+        assert part in shown
+    assert "history" not in shown
+
+
+def test_terms_count_as_an_objective(puzzle):
+    terms = list(puzzle.objective.terms.values())
+    expected = pf.optimize(puzzle.objective, pf.RandomAppend(4), steps=3)
+    for objective in (terms, tuple(terms), pf.Objective(terms), pf.Objective(*terms)):
+        assert pf.optimize(objective, pf.RandomAppend(4), steps=3).value == expected.value
+    assert pf.optimize(terms[0], pf.RandomAppend(4), steps=2).terms.keys() == {"fluency"}
+
+
+WRONG = [
+    ({"method": "GCG"}, r"method must be an object, not 'GCG'; write method=pf\.GCG\(\)"),
+    ({"method": pf.GCG}, r"not the class GCG; write method=pf\.GCG\(\)"),
+    ({"method": "hill climbing"}, r"method must be an object such as pf\.AutoDAN\(\), not 'hill climbing'"),
+    ({"strategy": "beamsearch"}, r"write strategy=pf\.BeamSearch\(\)"),
+    ({"strategy": 4}, r"strategy must be an object such as pf\.BeamSearch\(\), not 4"),
+    ({"constraints": {"ascii": True}}, r"constraints must be an object such as pf\.Constraints\(\)"),
+    ({"stopping": 16}, r"stopping must be an object such as pf\.Stopping\(\), not 16"),
+    ({"steps": "16"}, "steps: '16' is no whole number"),
+    ({"steps": 2.5}, r"steps: 2\.5 is no whole number"),
+    ({"patience": True}, "patience: True is no whole number"),
+    ({"seed": "a"}, "seed: 'a' is no whole number"),
+    ({"batch_size": 1.5}, "batch size: 1.5 is no whole number"),
+    ({"prefix": 5}, "prefix: 5 is no text"),
+    ({"weights": 3}, "weights: 3 are none"),
+    ({"weights": {"fluency": "much"}}, "weights: 'much' for fluency is no number"),
+    ({"callbacks": 5}, "callbacks must be functions"),
+    ({"callbacks": [print, "x"]}, "callbacks must be functions"),
+]
+
+
+@pytest.mark.parametrize(("settings", "problem"), WRONG, ids=[str(settings)[:40] for settings, _ in WRONG])
+def test_arguments_of_a_wrong_kind_are_named_with_the_remedy(puzzle, settings, problem):
+    with pytest.raises(pf.ConfigError, match=problem) as raised:
+        pf.optimize(puzzle.objective, **settings)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_no_term_is_named(puzzle):
+    model = puzzle.objective.primary
+    for wrong, problem in (
+        ("a dog", "'a dog' is no term"),
+        ([], "needs at least one term"),
+        (None, "None is no term"),
+        (model, r"the model .* is no term; say what it is to judge, e\.g\. Fluency"),
+        (pf.Fluency, "the class Fluency is no term"),
+        ([puzzle.objective], "an objective is no term"),
+    ):
+        with pytest.raises(pf.ConfigError, match=problem):
+            pf.optimize(wrong)
+    with pytest.raises(pf.ModelError, match=r"not 'gpt2'; write load_model\('gpt2'\)"):
+        pf.Fluency("gpt2")
+    with pytest.raises(pf.ModelError, match="not an object of GPT2LMHeadModel; write load_model"):
+        pf.Fluency(model.module)
+    with pytest.raises(pf.ConfigError, match="weight of fluency: 'much' is no number"):
+        pf.Fluency(model, "much")
+    with pytest.raises(pf.ConfigError, match="target: 5 is no text"):
+        pf.TargetContinuation(model, 5)
+    with pytest.raises(pf.ConfigError, match="seconds: 'long' is no number"):
+        pf.Stopping(seconds="long")
