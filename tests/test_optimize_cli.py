@@ -77,7 +77,9 @@ def test_it_runs_what_the_file_says(promptfuse, config, model):
     assert row["weights"] == {"fluency": 1.0, "sentiment": 1.5}
     assert row["exact_evaluations"] == expected.exact_evaluations
     assert "history" not in row
-    assert promptfuse("optimize", config)[1] == expected.text + "\n"
+    text, numbers = promptfuse("optimize", config)[1].splitlines()
+    assert text == expected.text
+    assert numbers.startswith(f"  value {expected.value:.3f}  fluency {expected.terms['fluency']:.3f}  ")
 
 
 def test_the_printed_config_gives_the_same_result(promptfuse, config, checkpoint, tmp_path, monkeypatch):
@@ -152,15 +154,8 @@ def test_a_continuation_is_told_and_ends_the_search(promptfuse, config, tmp_path
     lines = promptfuse("optimize", config)[1].splitlines()
     assert lines[0] == row["text"]
     assert "which does not match ' zz'" in lines[2]
-    # What the model says anyway is there in the first step.
-    lm = pf.load_model(checkpoint("gpt2"))
-    own = pf.TargetContinuation(lm, " zz", prefix="It is ").continuation(row["text"]).text[:1]
-    config.write_text(config.read_text().replace("' zz'", json.dumps(own)).replace("steps: 2", "steps: 30"))
-    told = json.loads(promptfuse("optimize", config, "--json", "--set", "stopping.early_stop=true")[1])
-    if told["continuations"]["target"]["matches"]:
-        assert told["continuations"]["target"]["matched"] == own
-    change(
-        config, "kind: TargetContinuation, model: lm, target: " + json.dumps(own), "kind: Fluency, model: lm"
+    config.write_text(
+        config.read_text().replace("TargetContinuation, model: lm, target: ' zz'", "Fluency, model: lm")
     )
     refused(
         promptfuse("optimize", config, "--early-stop", "--validate"),
