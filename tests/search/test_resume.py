@@ -203,7 +203,7 @@ def test_a_model_that_was_changed_in_memory_is_another(lookup_models, tmp_path):
     objective = pf.Objective(pf.Fluency(models[0]), pf.ClassProbability(models[1], "good", 1.0))
     make_search(objective, "gcg", "beam", run_dir=tmp_path).step()
     models[0].module.lm_head.weight.data.mul_(1.5)
-    models[0].weights.clear()
+    models[0].clear_cache()
     with pytest.raises(pf.ConfigError, match="another model in the term fluency"):
         make_search(objective, "gcg", "beam", run_dir=tmp_path)
 

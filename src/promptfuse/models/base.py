@@ -97,7 +97,7 @@ class Model(ABC):
         """Drop all that was computed of the weights: call it when you have changed them.
 
         Weights are frozen while a model is wrapped. What is made of them is kept: packed weights, what
-        prefixes of texts came to, tables of embeddings, fingerprints, transports of gradients, and the
+        prefixes of texts came to, tables of embeddings, checksums, transports of gradients, and the
         trials that tell which fast path holds. Some changes are noticed, but not all, such as an edit of a
         few rows. Terms and searches keep values of their own, such as the features of photos: make them
         anew.
@@ -106,6 +106,7 @@ class Model(ABC):
             ModelError: if a weight is NaN or infinite now.
         """
         self.forget()
+        self.weights.clear()
         for kind in type(self).__mro__:
             for name, value in vars(kind).items():
                 if isinstance(value, cached_property):
