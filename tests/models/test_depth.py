@@ -12,7 +12,7 @@ from PIL import Image
 
 import promptfuse as pf
 from promptfuse.errors import ImageError
-from promptfuse.models import load_image
+from promptfuse.models import load_image, load_model
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "hot_air_balloon.jpg"
 
@@ -125,6 +125,8 @@ def test_modes_of_eight_bits_and_fewer() -> None:
     shades = np.asarray(photo.convert("L"), dtype=float)
     for mode in ("L", "LA"):
         assert error(photo.convert("L").convert(mode), shades) == 0
+    assert error(photo.convert("LA").convert("La"), shades) == 0
+    assert np.array_equal(np.asarray(load_image(photo.convert("RGBA").convert("RGBa"))), np.asarray(photo))
     two = photo.convert("1")
     assert error(two, np.asarray(two) * 255.0) == 0
 
@@ -148,6 +150,12 @@ def test_arrays_and_tensors() -> None:
     for name, source in given.items():
         found = np.asarray(load_image(source), dtype=float)
         assert np.abs(found - photo).max() <= 1, name
+    clip = load_model("mini-clip")
+    expected = pf.ImageSimilarity(clip, load_image(photo)).features
+    for several in (photo, [photo], np.stack([photo, photo])):
+        assert torch.allclose(pf.ImageSimilarity(clip, several).features, expected, atol=1e-6)
+    with pytest.raises(ImageError, match="5 is no photo"):
+        pf.ImageSimilarity(clip, 5)  # type: ignore[arg-type]
     coarse = np.asarray(load_image((as_tensor / 255).bfloat16()), dtype=float)
     assert np.abs(coarse - photo).max() <= 2
     alike = load_image(photo[..., :1])

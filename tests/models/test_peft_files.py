@@ -111,6 +111,17 @@ def test_files_of_an_adapter_that_are_not_whole(copy: Callable[[str], Path], tmp
     refused(folder, "adapter_model.safetensors is a git-lfs pointer", "git lfs pull")
 
 
+def test_adapters_in_folders_below(copy: Callable[[str], Path], caplog: pytest.LogCaptureFixture) -> None:
+    base = copy("gpt2")
+    below = write_lora(base / "style", base)
+    assert load_model(base).kind == "causal-lm"
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "style is not merged" in message
+    assert str(below) in message
+    (base / "config.json").unlink()
+    refused(base, "no config.json", f"give {below}")
+
+
 @pytest.mark.parametrize("file", ["pytorch_lora_weights.safetensors", "style.safetensors"])
 def test_changes_in_files_of_other_names(file: str, copy: Callable[[str], Path]) -> None:
     base = copy("gpt2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from promptfuse.errors import ModelError
 from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse.models.peft_files import PEFT_CONFIG, PeftFiles, find_peft
 from promptfuse.yaml_files import nearest
+
+LOGGER = logging.getLogger(__name__)
+"""Where notices go."""
 
 EMBEDDED = {
     name: Path(__file__).parent / "mini" / name.removeprefix("mini-")
@@ -96,10 +100,22 @@ def locate(name: str | os.PathLike[str]) -> Checkpoint:
         weights = _base(found, shown)
         if len(adapters) > _MOST_ADAPTERS:
             raise ModelError(f"{shown}: its adapters are each for the other; name the base in {found.folder}")
+    if not adapters and Path(source).is_dir():
+        _tell_of_others(Path(source), shown)
     checkpoint = Checkpoint(shown, source, weights, tuple(adapters))
     if checkpoint.local:
         _check_folder(Path(weights), Path(checkpoint.tokenizer))
     return checkpoint
+
+
+def _tell_of_others(folder: Path, name: str) -> None:
+    """Say that adapters in folders below are not merged; where there is nothing else, give their folders."""
+    found = sorted(file.parent for file in folder.glob(f"*/{PEFT_CONFIG}"))
+    if not found:
+        return
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{name}: no config.json, but an adapter in {found[0].name}; give {found[0]}")
+    LOGGER.warning("%s: the adapter in %s is not merged; give %s to have it", name, found[0].name, found[0])
 
 
 def _base(adapter: PeftFiles, name: str) -> str:

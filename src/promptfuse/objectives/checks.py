@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -37,8 +37,10 @@ def read_photos(image: ImageLike | Sequence[ImageLike]) -> tuple[list[Image.Imag
         ImageError: if a photo cannot be read.
         ConfigError: if there are none.
     """
-    several = [image] if isinstance(image, str | PathLike | Image.Image) else list(image)
-    photos = [load_image(one) for one in several]
+    # An array of pixels is one photo, though it could be taken row by row.
+    one = isinstance(image, str | PathLike | Image.Image | Mapping) or getattr(image, "ndim", 0) in (2, 3)
+    several: list[Any] = [image] if one or not isinstance(image, Iterable) else list(image)
+    photos = [load_image(each) for each in several]
     if not photos:
         raise ConfigError("image: none given; give at least one")
     digests = [hashlib.sha256(repr(photo.size).encode() + photo.tobytes()) for photo in photos]

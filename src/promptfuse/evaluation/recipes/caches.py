@@ -14,7 +14,8 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from promptfuse.models import CausalLM
 from promptfuse.models.base import at_least_float32
-from promptfuse.models.loading import EMBEDDED, quiet
+from promptfuse.models.checkpoint import EMBEDDED
+from promptfuse.models.loading import quiet
 from promptfuse.models.trial import UNREADABLE, trial_row
 
 Layers = tuple[tuple[Tensor, Tensor], ...]
