@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_named(promptfuse, tmp_path: Path, monkeypatch, g
     monkeypatch.chdir(tmp_path)
     Path("empty.txt").write_text(" \n\n")
     Path("latin.txt").write_bytes("Schn\u00e9e".encode("latin-1"))
-    refused(promptfuse("caption", CAT, *QUICK, "--lm-prefix", given), *words)
+    refused(promptfuse("caption", CAT, CAT, *QUICK, "--lm-prefix", given), *words)
 
 
 def test_a_preset_has_it_from_a_file_beside_it(promptfuse, tmp_path: Path, monkeypatch) -> None:

@@ -70,6 +70,7 @@ def chat_model(
         ({"bos": "<|user|>", "eos": "</s>"}, "</s>"),
         ({"bos": None, "eos": "<|im_end|>", "extra": ("<|endoftext|>",)}, "<|endoftext|>"),
         ({"bos": None, "eos": "<|eot_id|>"}, "none"),
+        ({"bos": "<|im_start|>", "eos": "<|im_end|>", "own": True}, "none"),
         # Plain begin-of-text tokens stay, whatever the chat template makes of them.
         ({"bos": "<t>", "eos": "</t>"}, "<t>"),
         ({"bos": "<t>", "eos": "</t>", "template": TURNS, "own": True}, "<t>"),

@@ -18,6 +18,8 @@ METHODS = {
     "random": pf.RandomAppend(6),
     "gcg": pf.GCG(batch=8, top_k=8, init=" dog cat"),
     "polish": pf.Polish(12, init="A dog runs"),
+    "pez": pf.PEZ(length=3, updates=4),
+    "chain": pf.Chain(pf.AutoDAN(4), pf.Polish(8), steps=(2, 1)),
     "ball": pf.RandomSearch(candidates=8, init="A dog runs"),
 }
 
@@ -42,7 +44,7 @@ def test_every_value_of_a_search_behind_a_context_is_exact(model, name, context,
                 assert beam.nll / (len(beam.ids) * 12) ** 0.5 == pytest.approx(
                     exact.terms["fluency"], abs=1e-4
                 )
-            if method in ("autodan", "random"):  # A text behind a context begins as a text does.
+            if method in ("autodan", "random", "chain"):  # A text behind a context begins as a text does.
                 assert beam.text == beam.text.lstrip()
     assert seen
 

@@ -28,6 +28,9 @@ from promptfuse.segments import LastSegmentEncoder
 _ROWS_AT_ONCE = 64
 """Rows whose keys and values are held at the same time."""
 
+_CONTEXTS = 64
+"""Contexts that a model knows at the same time; terms keep theirs."""
+
 
 class CausalLM(Model):
     r"""A causal language model: next-token distributions and the NLL of texts.
@@ -97,7 +100,8 @@ class CausalLM(Model):
                 context asks for one.
 
         Returns:
-            A model that shares everything with this one, and is always the same for a context.
+            A model that shares everything with this one, and is the same for a context as long as few others
+            are asked for.
 
         Raises:
             TextError: if the context leaves no room for a text.
@@ -116,6 +120,8 @@ class CausalLM(Model):
                     f"{plain.name}: the context {shown!r} has {longest} tokens, the model takes "
                     f"{plain.max_length}; shorten it"
                 )
+            if len(plain._behind) >= _CONTEXTS:
+                del plain._behind[next(iter(plain._behind))]
             plain._behind[context, apart] = made
         return plain._behind[context, apart]
 

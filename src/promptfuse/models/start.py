@@ -126,10 +126,10 @@ def named_as_chat(token: str) -> bool:
 def _is_chat(tokenizer: PreTrainedTokenizerFast, index: int, added: dict[str, int]) -> bool:
     """Whether a begin-of-text token is one of a chat's turns: by its name, or by the chat template."""
     token = _spelled(tokenizer, index)
-    if index in _own_front(tokenizer):  # Then plain text stands behind it.
-        return False
     if token in added and named_as_chat(token):
         return True
+    if index in _own_front(tokenizer):  # Then plain text stands behind it.
+        return False
     # What also ends texts stands between documents; a chat may use it between its turns.
     return index != tokenizer.eos_token_id and _in_every_turn(tokenizer, token)
 
