@@ -15,7 +15,7 @@ ROWS = [
     ("b.jpg", "Quality issues are too severe to recognize visual content.", True, True),
 ]
 LINE = (
-    "3 captions left out that the data set does not count (is_rejected 2, is_precanned 2); "
+    "3 captions are marked as rejected (is_rejected 2, is_precanned 2) and left out; "
     "--keep-rejected keeps them"
 )
 
@@ -47,9 +47,7 @@ def test_they_are_left_out_and_counted(write, photo, tmp_path, kind):
     assert [photo.references for photo in kept.photos] == [
         ("A can of soup.", ROWS[1][1]), ("asdf", ROWS[3][1])
     ]  # fmt: skip
-    assert kept.problems == (
-        "3 captions kept that the data set does not count (is_rejected 2, is_precanned 2)",
-    )
+    assert kept.problems == ("3 captions are marked as rejected (is_rejected 2, is_precanned 2) and kept",)
 
 
 def test_marks_within_lists(write):
@@ -60,7 +58,7 @@ def test_marks_within_lists(write):
     ):
         dataset = read_dataset(write(name, content))
         assert dataset.photos[0].references == ("A dog.",)
-        assert "1 caption left out that the data set does not count (is_rejected 1)" in dataset.problems[0]
+        assert "1 caption is marked as rejected (is_rejected 1) and left out" in dataset.problems[0]
         assert read_dataset(dataset.source, keep_rejected=True).photos[0].references == ("A dog.", "asdf")
 
 

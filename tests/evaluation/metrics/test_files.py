@@ -396,6 +396,15 @@ def test_a_link_to_the_same_photo_is_no_second_one(found, tmp_path):
     assert found(["70"], ["70.jpg"]) in ({"70": "70.jpg"}, {"70": "0070.jpg"})
 
 
+def test_ids_without_a_photo_are_told(tmp_path):
+    for name in ("70.jpg", "1001773457_577c3a7d71.jpg"):
+        (tmp_path / name).touch()
+    references = write(tmp_path / "r.jsonl", lines(*({"id": one, "references": ["a"]} for one in (70, 71))))
+    found = read_references(str(references), str(tmp_path))
+    assert list(found.images) == ["70"]
+    assert found.photo_notices == (f"1 of 2 photos are not in {tmp_path}, e.g. '71'",)
+
+
 def test_photos_behind_an_address(tmp_path):
     (tmp_path / "COCO_val2014_000000000070.jpg").touch()
     references = write(tmp_path / "r.jsonl", lines({"id": 70, "references": ["a"]}))

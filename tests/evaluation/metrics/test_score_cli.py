@@ -188,7 +188,7 @@ def test_rejected_captions_are_no_references(promptfuse, vizwiz, name):
                 tokenizer="python")  # fmt: skip
     assert found["metrics"] == own.to_dict()["metrics"]
     assert found["notices"] == [
-        "3 captions left out that the data set does not count (is_rejected 2, is_precanned 2); "
+        "3 captions are marked as rejected (is_rejected 2, is_precanned 2) and left out; "
         "--keep-rejected keeps them"
     ]
     code, out, _ = promptfuse(*arguments, "--keep-rejected")
@@ -196,7 +196,10 @@ def test_rejected_captions_are_no_references(promptfuse, vizwiz, name):
     own = score({"1": "a can of soup", "2": "a floor"}, every, metrics=["bleu", "cider_d", "words"],
                 tokenizer="python")  # fmt: skip
     assert json.loads(out)["metrics"] == own.to_dict()["metrics"]
-    assert "3 captions kept that the data set does not count" in json.loads(out)["notices"][0]
+    assert (
+        "3 captions are marked as rejected (is_rejected 2, is_precanned 2) and kept"
+        in json.loads(out)["notices"][0]
+    )
 
 
 def test_columns_of_references_that_are_not_read_are_told(promptfuse, files, tmp_path, written):

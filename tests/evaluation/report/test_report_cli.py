@@ -156,6 +156,15 @@ def test_references_of_every_kind_that_score_takes(promptfuse, make_run, tmp_pat
         assert json.loads(out)["metrics"]["cider_d"]["value"] == pytest.approx(expected["value"]), name
 
 
+def test_captions_that_a_judge_cut_are_told(promptfuse, make_run):
+    run = make_run("one", lines={3: {"text": "a dog on the beach " * 300}})
+    code, out, _ = promptfuse("report", run, "--json", "--lm", "mini-lm", "--metric", "perplexity")
+    assert code == 0
+    found = json.loads(out)
+    assert found["runs"][0]["metrics"]["perplexity_word"]["cut"] == 1
+    assert any("1 caption was cut to the" in note for note in found["notes"])
+
+
 def test_tables_alone_write_no_page(promptfuse, make_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = promptfuse("report", make_run("one"), "--table", "t.csv", "--metric", "words")
@@ -190,5 +199,6 @@ def test_rejected_references(promptfuse, make_run, tmp_path, photos, how):
     assert code == 0
     said = "left out" if how == "neither" else "kept"
     assert any(
-        f"References: 12 captions {said} that the data set" in note for note in json.loads(out)["notes"]
+        f"References: 12 captions are marked as rejected (is_rejected 12) and {said}" in note
+        for note in json.loads(out)["notes"]
     )

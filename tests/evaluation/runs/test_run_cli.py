@@ -72,7 +72,7 @@ def rejected_data(folder):
 def test_what_is_odd_in_the_data_is_told(promptfuse, tmp_path):
     write_photos(tmp_path / "photos", 2)
     config = rejected_data(tmp_path)
-    said = "warning: 1 caption left out that the data set does not count (is_rejected 1)"
+    said = "warning: 1 caption is marked as rejected (is_rejected 1) and left out"
     code, _, err = promptfuse("run", config, "--validate")
     assert (code, err.startswith(said)) == (0, True)
     code, out, _ = promptfuse("run", config, "--validate", "--json")
@@ -82,7 +82,7 @@ def test_what_is_odd_in_the_data_is_told(promptfuse, tmp_path):
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["keep_rejected"] is False
     # It changes no caption, so that a run that is there goes on.
     code, _, err = promptfuse("run", config, "--out", tmp_path / "out", "--keep-rejected")
-    assert (code, "1 caption kept" in err) == (0, True)
+    assert (code, "1 caption is marked as rejected (is_rejected 1) and kept" in err) == (0, True)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["keep_rejected"] is True
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from promptfuse.errors import ConfigError
@@ -60,14 +61,15 @@ def captions_in(
     Raises:
         ConfigError: if a value is no caption.
     """
-    column = next((name for name in CAPTION_COLUMNS if fields.get(name) not in (None, "", [])), None)
-    if numbered := tuple(name for name in fields if _NUMBERED.fullmatch(name)):
+    columns, numbered = _columns_in(tuple(fields))
+    if numbered:
         rest = {name: value for name, value in fields.items() if name not in numbered}
         _, first, read = captions_in(rest, place, rejected)
         more = [as_caption(fields[name], f"{place}, {name}") for name in numbered]
         return False, [*first, *more], (*read, *numbered)
+    column = next((name for name in columns if fields[name] not in (None, "", [])), None)
     if column is None:
-        empty = tuple(name for name in TEXT_COLUMNS if name in fields)
+        empty = tuple(name for name in columns if name in TEXT_COLUMNS)
         return bool(empty), [""] * bool(empty), empty
     value, where = fields[column], f"{place}, {column}"
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -75,6 +77,13 @@ def captions_in(
     if isinstance(value, list):
         return False, several_captions(value, where, rejected), (column,)
     return True, [as_caption(value, where)], (column,)
+
+
+@lru_cache(maxsize=256)
+def _columns_in(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which of a row's columns have captions, the first of them to be read, and which are numbered."""
+    columns = tuple(name for name in CAPTION_COLUMNS if name in names)
+    return columns, tuple(name for name in names if _NUMBERED.fullmatch(name))
 
 
 def several_captions(values: Any, place: str, rejected: Rejected) -> list[str]:
@@ -135,21 +144,26 @@ class Unread:
         self._texts: dict[str, None] = {}
         self._words: dict[str, None] = {}
         self._read: dict[str, None] = {}
+        self._skipped: dict[tuple[str, ...], frozenset[str]] = {}
 
-    def look(self, fields: Mapping[str, Any], read: Iterable[str], known: Collection[str] = ()) -> None:
+    def look(self, fields: Mapping[str, Any], read: tuple[str, ...], known: tuple[str, ...] = ()) -> None:
         """Look at a row.
 
         Args:
             fields: of the row.
             read: the columns whose captions are taken.
-            known: further columns that have no captions.
+            known: further columns that have no captions, the same for all rows.
         """
-        read = tuple(read)
-        self._read.update(dict.fromkeys(read))
+        skipped = self._skipped.get(read)
+        if skipped is None:
+            also = ("reference_strs",) if "caption_str" in read else ()
+            self._skipped[read] = skipped = frozenset((*_NO_CAPTIONS, *read, *known, *also))
+            self._read.update(dict.fromkeys(read))
+        if fields.keys() <= skipped:
+            return
+        rest = fields.keys() - skipped - self._texts.keys()
         for name, value in fields.items():
-            if name in self._texts or name in read or name in known or name in _NO_CAPTIONS:
-                continue
-            if name == "reference_strs" and "caption_str" in read:
+            if name not in rest:
                 continue
             if _has(value, is_text):
                 self._texts[name] = None
@@ -179,15 +193,17 @@ _NO_CAPTIONS = frozenset((*IMAGE_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS))
 
 def is_text(value: str) -> bool:
     """Whether a value looks like a text that somebody wrote: words in a row, and no path, address or date."""
+    if value.isascii() and len(value.split(maxsplit=1)) < 2:
+        return False  # Most values of most columns.
     value = value[:_READ_LENGTH].strip()
-    words = [word for word in re.split(r"\s+", value) if word]
+    words = value.split()
     if not words or _is_path(value):
         return False
     written = sum(_letters(word) * 2 > len(word) for word in words)
     if len(words) > 1:
         return written > 1 and written * 2 > len(words)
     # Chinese, Japanese and Thai are written without blanks.
-    return not value.isascii() and sum(unicodedata.category(letter) == "Lo" for letter in value) > 3
+    return sum(unicodedata.category(letter) == "Lo" for letter in value) > 3
 
 
 def _is_word(value: str) -> bool:

@@ -24,6 +24,8 @@ class Rejected:
 
     def drops(self, fields: Mapping[str, Any]) -> bool:
         """Whether a caption with these fields is left out."""
+        if fields.keys().isdisjoint(FLAGS):
+            return False
         flags = [name for name in FLAGS if name in fields and _is_set(fields[name])]
         for name in flags:
             self.counts[name] += 1
@@ -35,10 +37,12 @@ class Rejected:
         if not self.total:
             return []
         marks = ", ".join(f"{name} {count:,}" for name, count in self.counts.items() if count)
-        captions = f"{self.total:,} caption{'s' * (self.total > 1)}"
-        if self.keep:
-            return [f"{captions} kept that the data set does not count ({marks})"]
-        return [f"{captions} left out that the data set does not count ({marks}); --keep-rejected keeps them"]
+        captions = (
+            f"{self.total:,} caption{'s are' if self.total > 1 else ' is'} marked as rejected ({marks})"
+        )
+        return [
+            f"{captions} and kept" if self.keep else f"{captions} and left out; --keep-rejected keeps them"
+        ]
 
 
 def _is_set(value: Any) -> bool:

@@ -81,7 +81,8 @@ class ClipScore(Metric):
         features, reasons = photo_features(self.model, images, self.batch_size)
         width = next((len(one) for one in features if one is not None), 1)
         missing = torch.full((width,), float("nan"), dtype=torch.float64)
-        lost = f"{len(reasons)} photos left out, the first: {reasons[0]}" if reasons else ""
+        photos = f"{len(reasons)} photo{'s' * (len(reasons) > 1)}"
+        lost = f"{photos} left out, the first: {reasons[0]}" if reasons else ""
         return torch.stack([missing if one is None else one.double() for one in features]), lost
 
     def _nearest(self, texts: Tensor, references: Sequence[Sequence[str]]) -> tuple[Floats, list[int]]:
@@ -117,7 +118,9 @@ def photo_features(
         for index in wanted[first : first + batch_size]:
             try:
                 if images[index] is None:
-                    raise ImageError("no photo is given for a caption; name their folder (--images DIR)")
+                    raise ImageError(
+                        "no photo is found for the caption; check the folder of the photos (--images DIR)"
+                    )
                 image = images[index]
                 opened.append((index, open_photo(image) if isinstance(image, str) else load_image(image)))
             except ImageError as error:

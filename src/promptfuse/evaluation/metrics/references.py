@@ -86,6 +86,10 @@ def read_references(
             )
     if images is not None:
         own.images = find_photos(images, own.texts)
+        lost = [id_ for id_ in own.texts if id_ not in own.images]
+        if lost:
+            count = f"{len(lost):,} of {len(own.texts):,} photos are not in {images}, e.g. {lost[0]!r}"
+            own.photo_notices = (count,)
     return own
 
 
