@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ from benchmarks.gpu_check import check, make_objective
 from promptfuse.models.products import has_onednn, linear
 
 ROOT = Path(__file__).parents[2]
+needs_timeout = pytest.mark.skipif(
+    None in (shutil.which("bash"), shutil.which("timeout")), reason="needs bash and coreutils' timeout"
+)
 SMALL = (
     "--device cpu --threads 1 --photos 2 --together 2 --steps 2 --beams 2 --candidates 3 --tiny --json"
 ).split()
@@ -57,6 +61,7 @@ def test_a_device_that_is_not_there_is_refused_in_one_line():
     assert done.stderr.splitlines()[-1].endswith("leave --device out to run small on the CPU")
 
 
+@needs_timeout
 def test_the_script_for_a_gpu_runs_dry(tmp_path: Path) -> None:
     """All stages, tiny, on the CPU; results of each, and how each ended."""
     environment = {
@@ -91,6 +96,7 @@ def test_the_script_for_a_gpu_runs_dry(tmp_path: Path) -> None:
     assert "2 passed" in (tmp_path / "tests.txt").read_text()
 
 
+@needs_timeout
 def test_the_script_keeps_what_there_is_when_time_is_up(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHON": sys.executable, "BUDGET": "0"}
     command = ["bash", "benchmarks/gpu.sh", "--device", "cpu", "--tiny", "--out", str(tmp_path)]
