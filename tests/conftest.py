@@ -35,11 +35,10 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _identities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is remembered of checkpoints that are gone tomorrow is not put into the user's cache folder."""
-    folder = tmp_path_factory.mktemp("identities")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("promptfuse.models.identity.cache_root", lambda: folder)
+        patch.setenv("PROMPTFUSE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -39,6 +39,30 @@ def workers():
     return [process for process in found if ours(process)]
 
 
+def test_a_long_path_for_temporary_files_is_no_obstacle(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    long = tmp_path / ("a-folder-of-a-job-on-a-cluster" * 3)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    write_photos(tmp_path / "photos", 2)
+    changes = {"engine.kind": "ray", "engine.workers": 1, "engine.cpus_per_worker": 0.5}
+    config = load_run_config(write_config(tmp_path / "run.yaml"), changes)
+    before = set(Path("/tmp").glob("ray-*"))
+    assert run_dataset(config, tmp_path / "run").done == 2
+    assert set(Path("/tmp").glob("ray-*")) == before
+    # A folder that was asked for is not replaced by another one.
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    with pytest.raises(
+        pf.ConfigError, match=r"bytes and may have \d+; set RAY_TMPDIR to a folder with a short"
+    ):
+        run_dataset(config, tmp_path / "other")
+    monkeypatch.setattr("promptfuse.evaluation.runs.ray_engine.SHORT_FOLDERS", (str(tmp_path / "gone"),))
+    monkeypatch.delenv("RAY_TMPDIR")
+    with pytest.raises(pf.ConfigError, match="set RAY_TMPDIR"):
+        run_dataset(config, tmp_path / "third")
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="workers are found through /proc")
 def test_two_workers_give_the_local_lines_though_both_are_killed(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

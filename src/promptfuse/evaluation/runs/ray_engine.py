@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from promptfuse.errors import ConfigError
@@ -25,6 +26,13 @@ MOST_BLOCKS = 10_000
 
 STORE_BYTES = 256 * 2**20
 """For Ray's object store, where there is no cluster yet: it holds only JSON."""
+
+
+LONGEST_FOLDER = 34
+"""Bytes of the path of the folder below which Ray has its sockets: theirs, some 70 longer, may have 107."""
+
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where there may be room for Ray's files instead."""
 
 
 class RayEngine:
@@ -93,6 +101,37 @@ class RayEngine:
                 raise ConfigError(f"engine ray: {said}; see Ray's logs, the same command goes on") from None
 
 
+@contextmanager
+def _short_folder() -> Iterator[str | None]:
+    """A folder for Ray's files where the usual one's path is too long for its sockets; None where it is not.
+
+    The folder is Ray's alone, and gone afterwards.
+
+    Raises:
+        ConfigError: if ``RAY_TMPDIR`` is too long itself, or there is no short folder to write to.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    length = len(os.fsencode(usual))
+    if length <= LONGEST_FOLDER:
+        yield None
+        return
+    told = (
+        f"engine ray: its sockets cannot be in {usual}, whose path has {length} bytes and may have "
+        f"{LONGEST_FOLDER}; set RAY_TMPDIR to a folder with a shorter path"
+    )
+    if os.environ.get("RAY_TMPDIR"):
+        raise ConfigError(told)
+    for place in SHORT_FOLDERS:
+        try:
+            folder = TemporaryDirectory(prefix="ray-", dir=place, ignore_cleanup_errors=True)
+        except OSError:
+            continue
+        with folder as path:
+            yield path
+        return
+    raise ConfigError(told)
+
+
 def _can_be_placed(settings: EngineSettings) -> None:
     """Raise ``ConfigError`` if this machine lacks what a worker reserves: Ray would wait without a word."""
     import ray
@@ -108,6 +147,19 @@ def _can_be_placed(settings: EngineSettings) -> None:
 
 @contextmanager
 def _cluster(settings: EngineSettings) -> Iterator[None]:
+    """See `_connected`; with a folder for Ray's files where one is needed."""
+    import ray
+
+    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
+        with _connected(settings, None):
+            yield
+        return
+    with _short_folder() as folder, _connected(settings, folder):
+        yield
+
+
+@contextmanager
+def _connected(settings: EngineSettings, folder: str | None) -> Iterator[None]:
     """A connection to Ray: that of the caller's, to ``RAY_ADDRESS``, or to processes started for it."""
     import ray
 
@@ -129,7 +181,16 @@ def _cluster(settings: EngineSettings) -> Iterator[None]:
         else:
             # Ray Data needs CPUs beside those that the workers reserve, or it starves.
             needed = math.ceil(settings.workers * settings.cpus_per_worker) + 2
-            ray.init(num_cpus=needed, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+            if folder is not None:
+                quiet["_temp_dir"] = folder
+            try:
+                ray.init(num_cpus=needed, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+            except (OSError, RuntimeError, ValueError) as error:
+                said = " ".join(str(error).split())[:200]
+                raise ConfigError(
+                    f"engine ray: it cannot be started here: {said}; check RAY_TMPDIR and the machine's "
+                    "limits, or take --engine local"
+                ) from None
             _can_be_placed(settings)
     logger = logging.getLogger("ray.data")
     level = logger.level
