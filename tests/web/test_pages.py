@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pytest
 
+from promptfuse.objectives.continuation import Continuation
 from promptfuse.search import Hypothesis, Result
 from promptfuse.web.changes import around, changed, compared
 from promptfuse.web.lettering import text_width
@@ -136,6 +139,18 @@ def test_texts_cannot_write_html(tmp_path: Path):
     assert "<i>:" not in html
     assert "&lt;b&gt;: 1" in html
     assert list(tmp_path.iterdir()) == [page]
+
+
+def test_the_page_says_how_the_model_goes_on(tmp_path: Path):
+    found = replace(
+        result([text("a", 5)], best=[text("a", 5)]),
+        continuations={"target": Continuation(" <on> the sea", (" on the beach.",), None)},
+    )
+    page = tmp_path / "page.html"
+    write_search_page(page, "short", found)
+    html = page.read_text(encoding="utf-8")
+    said = "target: the model goes on with ' <on> the sea', which does not match ' on the beach.'"
+    assert escape(said) in html
 
 
 def test_a_search_without_complete_texts_still_has_a_page(tmp_path: Path):

@@ -83,10 +83,11 @@ def _result(result: Result, photos: Sequence[str | Path], colours: dict[str, str
     )
     weighted = result.config["scalarisation"] == "weighted"
     value = f"value {result.value:.3f}" + (" = " if weighted else f" ({result.config['scalarisation']}); ")
+    said = "".join(f'<p class="legend">{escape(line)}</p>' for line in result.said())
     text = (
         f'<section class="captions"><div class="caption"><span class="label">{kind}</span>'
         f"<q>{escape(result.text)}</q>{bar(result.terms, result.weights, colours)}"
-        f"<small>{value}{losses}</small></div></section>"
+        f"<small>{value}{losses}</small>{said}</div></section>"
     )
     photos_part = f'<div class="photos">{figures}</div>' if figures else ""
     return f'<article class="{"" if figures else "plain"}">{photos_part}{text}</article>'
