@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,7 +13,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from promptfuse.models import CausalLM
 from promptfuse.models.base import at_least_float32
-from promptfuse.models.checkpoint import EMBEDDED
+from promptfuse.models.checkpoint import locate
 from promptfuse.models.loading import quiet
 from promptfuse.models.trial import UNREADABLE, trial_row
 
@@ -109,9 +108,8 @@ def config_keeps_cache(name: str) -> bool:
     Args:
         name: as ``load_model`` takes it.
     """
-    source = str(EMBEDDED.get(name, name)) if not Path(name).is_dir() else name
     with quiet(downloads=False):
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(locate(name).weights)
         return module_keeps_cache(config)
 
 
