@@ -155,6 +155,26 @@ def test_every_recipe_describes_behind_examples(recipe):
     assert len(texts) == 2  # What the language model reads first is heard in every recipe.
 
 
+def test_recipes_glue_if_they_are_asked_to():
+    kinds = [
+        {"kind": "search", "steps": 2, "beams": 1, "candidates": 2},
+        {"kind": "samples", "count": 4, "steps": 2},
+        {"kind": "guided-decoding", "steps": 2, "top_k": 4},
+        {"kind": "cache-gradient", "steps": 2, "top_k": 4, "iterations": 1},
+        {"kind": "gibbs", "length": 3, "sweeps": 1, "top_k": 4},
+    ]
+    # "m" alone is hardly a word: what the language model wants to do with it is to go on.
+    for settings in kinds:
+        texts = []
+        for glue in (False, True):
+            describer = load_recipe({**settings, "prefix": "A m", "glue": glue}).build()
+            describer.load()
+            texts.append(describer(PHOTO, 0).text)
+        assert texts[0].startswith("A m ")
+        assert texts[1].startswith("A m")
+        assert texts[1][3].isalpha(), settings
+
+
 def test_a_saved_search_behind_a_context_goes_on(model, tmp_path):
     def search(**settings):
         term = pf.Fluency(model("gpt2"), **settings)

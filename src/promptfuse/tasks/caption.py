@@ -91,9 +91,9 @@ class Captioner:
         """Load now what captions will need, so that errors come before any work."""
         self.check_sentiment(sentiment)
         steers = read_steers(steer)
-        self.model("image_text")
-        # Whether the language model has room for what it is to read first.
+        # Here it is told that the language model has no room for what it is to read first.
         Fluency(self.model("lm"), context=self.preset.lm_prefix or "")
+        self.model("image_text")
         if sentiment is not None:
             self.model("sentiment")
         for one in steers.values():

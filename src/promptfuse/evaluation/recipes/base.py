@@ -37,6 +37,7 @@ class Recipe(BaseModel, ABC):
         steer: labels of any classifiers, each as ``MODEL:LABEL=WEIGHT``; other spellings, such as
             ``{"MODEL:LABEL": WEIGHT}``, are turned into this one.
         prefix: what every caption begins with; replaces the preset's.
+        glue: whether the first new token may go on with the prefix's last word.
         lm: replaces the preset's language model.
         lm_prefix: what the language model alone reads before every caption; replaces the preset's.
     """
@@ -51,6 +52,7 @@ class Recipe(BaseModel, ABC):
     sentiment: Literal["positive", "negative"] | None = None
     steer: list[str] | None = None
     prefix: str | None = None
+    glue: bool | None = None
     lm: str | None = None
     lm_prefix: str | None = None
 

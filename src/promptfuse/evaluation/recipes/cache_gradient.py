@@ -153,7 +153,7 @@ class CacheGradientDecoder:
     """
 
     def __init__(self, objective: Objective, prefix: str, recipe: CacheGradientRecipe) -> None:
-        self.language = Language(objective, prefix)
+        self.language = Language(objective, prefix, bool(recipe.glue))
         self.matcher = Matcher(objective, recipe.scale)
         self.recipe = recipe
 

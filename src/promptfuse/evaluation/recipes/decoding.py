@@ -128,11 +128,12 @@ class Language:
     Args:
         objective: the objective. What its fluency reads before a text stands before all that is decoded.
         prefix: what every caption begins with.
+        glue: whether the first new token may go on with the prefix's last word.
     """
 
-    def __init__(self, objective: Objective, prefix: str) -> None:
+    def __init__(self, objective: Objective, prefix: str, glue: bool = False) -> None:
         self.lm = objective.primary
-        self.setting = Setting(objective, Constraints(), prefix.strip(), 1, 0)
+        self.setting = Setting(objective, Constraints(), prefix.strip(), 1, 0, glue=glue)
 
     @property
     def start(self) -> list[int]:

@@ -121,7 +121,7 @@ class GibbsSampler:
     """
 
     def __init__(self, objective: Objective, prefix: str, recipe: GibbsRecipe) -> None:
-        self.language = Language(objective, prefix)
+        self.language = Language(objective, prefix, bool(recipe.glue))
         self.matcher = Matcher(objective, recipe.scale)
         self.fluency = cast(Fluency, objective.terms["fluency"])
         self.recipe = recipe

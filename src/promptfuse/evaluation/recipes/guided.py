@@ -70,7 +70,7 @@ class GuidedDecodingDescriber(Describer):
         del seed
         recipe, preset = self.recipe, self.captioner.preset
         objective = self.objective(image)
-        language = Language(objective, preset.prefix)
+        language = Language(objective, preset.prefix, bool(recipe.glue))
         matcher = Matcher(objective, recipe.scale)
         reading = read(language.lm, torch.tensor([language.start], device=language.lm.device))
         # The penalty is on repeating the text, not what the language model reads before it.

@@ -65,7 +65,7 @@ class SamplesDescriber(Describer):
         """See ``Describer``."""
         recipe, preset = self.recipe, self.captioner.preset
         objective = self.objective(image)
-        language = Language(objective, preset.prefix)
+        language = Language(objective, preset.prefix, bool(recipe.glue))
         # Drawing fills whole batches by itself; in line with other photos, so that one pass runs at a time.
         rows = together(("samples", id(language.lm)), (self, language, seed), _draw_each)
         found = self._readable(language, rows)

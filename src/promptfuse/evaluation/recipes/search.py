@@ -98,6 +98,7 @@ class SearchDescriber(Describer):
             image,
             sentiment=recipe.sentiment,
             steer=recipe.steer or (),
+            glue=bool(recipe.glue),
             steps=recipe.steps,
             beams=recipe.beams,
             seed=seed,
