@@ -175,6 +175,17 @@ def test_large_weights_are_no_infinite_ones() -> None:
     check_finite(layer, "large")
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float16])
+def test_narrow_types(dtype: torch.dtype) -> None:
+    layer = torch.nn.Linear(8, 8)
+    layer.weight = torch.nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
+    check_finite(layer, "narrow")
+    spoilt = torch.full((8, 8), torch.nan).to(dtype)
+    layer.weight = torch.nn.Parameter(spoilt, requires_grad=False)
+    with pytest.raises(ModelError, match="weight hold NaN"):
+        check_finite(layer, "narrow")
+
+
 def test_looking_at_the_weights_takes_next_to_no_time() -> None:
     layer = torch.nn.Linear(4096, 4096)
     product = torch.randn(64, 4096)

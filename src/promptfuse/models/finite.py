@@ -41,7 +41,7 @@ def _finite(weight: Tensor) -> bool:
         return False
     if not weight.is_floating_point() or _quick(weight):
         return True
-    return bool(weight.isfinite().all())
+    return bool((weight.float() if weight.element_size() == 1 else weight).isfinite().all())
 
 
 def _has_nan(buffer: Tensor) -> bool:
@@ -55,4 +55,5 @@ def _has_nan(buffer: Tensor) -> bool:
 
 def _quick(tensor: Tensor) -> bool:
     """Whether the sum is finite, for which one pass without a copy is enough; large numbers may overflow."""
+    tensor = tensor.float() if tensor.element_size() == 1 else tensor  # PyTorch adds up no numbers of 8 bits.
     return bool(tensor.sum(dtype=torch.float32).isfinite())
