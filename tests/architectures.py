@@ -8,8 +8,14 @@ from typing import Any
 import torch
 import transformers
 
-from promptfuse.models import CausalLM, SequenceClassifier
-from tests.checkpoint_tokenizers import bert_tokenizer, gpt2_tokenizer
+from promptfuse.models import CausalLM, ImageTextModel, SentenceEncoder, SequenceClassifier
+from tests.checkpoint_tokenizers import (
+    bert_tokenizer,
+    clip_tokenizer,
+    gpt2_tokenizer,
+    roberta_tokenizer,
+    siglip_tokenizer,
+)
 from tests.checkpoints import excite
 
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -34,6 +40,7 @@ MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_gro
 SHIFTED = {"bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3}
 SHIFTED_T5 = {"eos_token_id": 3, "decoder_start_token_id": 0}
 LONGROPE = {
+    "original_max_position_embeddings": 16,
     "rope_parameters": {
         "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [3.0] * 4,
         "original_max_position_embeddings": 16,
@@ -128,6 +135,29 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+TOWER = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 40, "projection_dim": 12, "project_dim": 12,
+}  # fmt: skip
+VISION = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "image_size": 32, "patch_size": 16, "projection_dim": 12,
+}  # fmt: skip
+TOKENIZERS: dict[str, Any] = {
+    "AltCLIP": roberta_tokenizer, "ChineseCLIP": bert_tokenizer, "CLIP": clip_tokenizer,
+    "CLIPSeg": clip_tokenizer, "MetaClip2": clip_tokenizer, "Siglip": siglip_tokenizer,
+}  # fmt: skip
+"""Of image-text models, which are named by their keys."""
+ENCODERS: dict[str, dict[str, Any]] = {
+    "Bert": {},
+    "ConvBert": {},
+    "FNet": {},
+    "MPNet": {},
+    "ModernBert": {},
+    "T5Encoder": {},
+}
+
+
 def _configured(kind: str, options: dict[str, Any]) -> Any:
     made = {name: value for name, value in options.items() if value is not ...}
     return getattr(transformers, CONFIG.get(kind, f"{kind}Config"))(**made)
@@ -153,3 +183,32 @@ def classifier(kind: str) -> SequenceClassifier:
     config = _configured(kind, {**DIMENSIONS, **ids, **CLASSIFIERS[kind]})
     module = getattr(transformers, f"{kind}ForSequenceClassification")(config)
     return SequenceClassifier(excite(module), tokenizer, kind)
+
+
+def _known(tokenizer: Any) -> dict[str, Any]:
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {"vocab_size": len(tokenizer), **{name: getattr(tokenizer, name) for name in names}}
+
+
+@cache
+def image_text_model(kind: str) -> ImageTextModel:
+    """A random image-text model, without the processor of its photos."""
+    tokenizer = TOKENIZERS[kind]()
+    tokenizer.model_max_length = 40
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        text_config={**TOWER, **_known(tokenizer)}, vision_config=VISION, projection_dim=12
+    )
+    module = getattr(transformers, f"{kind}Model")(config)
+    return ImageTextModel(excite(module), tokenizer, None, kind)
+
+
+@cache
+def sentence_encoder(kind: str) -> SentenceEncoder:
+    """A random sentence encoder, whose features are the mean of its hidden states."""
+    tokenizer = bert_tokenizer()
+    torch.manual_seed(0)
+    ids = {**_known(tokenizer), "bos_token_id": None, "eos_token_id": None}
+    config = _configured(kind.removesuffix("Encoder"), {**DIMENSIONS, **ids, **ENCODERS[kind]})
+    module = getattr(transformers, f"{kind}Model")(config)
+    return SentenceEncoder(excite(module), tokenizer, kind)

@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +22,18 @@ from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.recipes.caches import keeps_cache, module_keeps_cache
 from promptfuse.evaluation.recipes.decoding import read
 from promptfuse.models import SequenceClassifier
+from promptfuse.models.trial import Verdict, changing_length
 from promptfuse.search.gradients import text_gradient
-from tests.architectures import CLASSIFIERS, LANGUAGE_MODELS, classifier, language_model
+from tests.architectures import (
+    CLASSIFIERS,
+    ENCODERS,
+    LANGUAGE_MODELS,
+    TOKENIZERS,
+    classifier,
+    image_text_model,
+    language_model,
+    sentence_encoder,
+)
 from tests.conftest import quiet
 
 PARENTS = ("A brown dog runs through the", "Two children", "A", "A man in a red shirt rides a bicycle")
@@ -106,7 +117,58 @@ def test_classifiers(kind: str) -> None:
         assert_gradients(term)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_text_towers(kind: str) -> None:
+    term = pf.TextSimilarity(image_text_model(kind), "A film with children.")
+    assert_exact(term)
+    assert_gradients(term)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_sentence_encoders(kind: str) -> None:
+    encoder = sentence_encoder(kind)
+    assert encoder.verdict.padded == (kind not in PADDING_MATTERS)
+    term = pf.TextSimilarity(encoder, "A film with children.")
+    assert_exact(term)
+    assert_gradients(term)
+
+
+def test_rows_longer_than_a_border_stand_with_rows_of_their_length_only() -> None:
+    """The angles of longrope depend on the longest row, and so does what is kept of the rows' beginnings."""
+    lm = language_model("Phi3")
+    assert lm.verdict.border == 16
+    assert lm.reader is None or lm.reader.longest <= 16
+    mixed = Verdict(border=16)
+    assert mixed.groups([3, 16, 5]) == [[0, 1, 2]]
+    assert mixed.groups([3, 17, 5, 20, 17]) == [[0, 2], [1, 4], [3]]
+    assert Verdict(padded=False).groups([3, 4, 3]) == [[0, 2], [1]]
+    assert Verdict(together=False).groups([3, 3]) == [[0], [1]]
+    for kind, border in (("longrope", 16), ("dynamic", 64), ("yarn", 2**31), ("default", 2**31)):
+        settings = {"rope_type": kind, "original_max_position_embeddings": 16}
+        if kind == "dynamic":
+            settings.pop("original_max_position_embeddings")
+        config = SimpleNamespace(rope_parameters={"full": settings}, max_position_embeddings=64)
+        assert changing_length(config) == border
+
+
+def test_the_command_line_says_it_in_one_line(promptfuse: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "reformer"
+    classifier("Reformer").module.save_pretrained(folder)
+    classifier("Reformer").tokenizer.save_pretrained(folder)
+    preset = tmp_path / "preset.yaml"
+    preset.write_text(yaml.safe_dump({"base": "mini", "steps": 2, "candidates": 2, "beams": 1}))
+    photo = sorted((Path(__file__).parents[1] / "examples" / "photos").glob("*.jpg"))[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        code, _, err = promptfuse("caption", photo, "--models", preset, "--steer", f"{folder}:LABEL_1=1")
+    assert code == 0, err
+    (line,) = [line for line in err.splitlines() if "gradient" in line]
+    assert line == (
+        f"warning: {folder}: the gradient of ReformerForSequenceClassification at the text is zero, so its "
+        "terms only rank texts"
+    )
+
+
 def test_a_model_without_a_gradient_only_ranks_and_says_so_once() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from promptfuse.adapter_cli import adapter_app
 from promptfuse.cli_options import LmOption, LmPrefix, whole
 from promptfuse.datasets_cli import datasets_app
-from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
+from promptfuse.errors import ConfigError, ImageError, PromptfuseError, PromptfuseWarning, TextError
 from promptfuse.memory import reuse_memory
 from promptfuse.optimize_cli import optimize
 from promptfuse.report_cli import report
@@ -319,6 +320,24 @@ def _complain(error: Exception) -> None:
     typer.echo(f"promptfuse: {line}", err=True)
 
 
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print our warnings in one line, and others as ever."""
+    if issubclass(category, PromptfuseWarning):
+        typer.echo(f"warning: {message}", err=True)
+    else:
+        _SHOW(message, category, filename, lineno, file, line)
+
+
+_SHOW = warnings.showwarning
+
+
 # In the order that --help lists them.
 app.command()(caption)
 app.command()(optimize)
@@ -339,7 +358,9 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # Typer carries its own copy of click in some versions, so its exceptions are met by their shape.
     try:
-        code = app(standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = app(standalone_mode=False)
     except PromptfuseError as error:
         _complain(error)
         code = 2

@@ -29,3 +29,7 @@ class TextError(PromptfuseError):
 
 class AdapterError(PromptfuseError):
     """An adapter file that is damaged or does not belong to the models at hand."""
+
+
+class PromptfuseWarning(UserWarning):
+    """What goes on otherwise than one might expect, in one line; the command line prints it so."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from promptfuse.errors import ModelError, TextError
+from promptfuse.errors import ModelError, PromptfuseWarning, TextError
 from promptfuse.models.batch import Batch
 from promptfuse.models.batching import bytes_per_token
 from promptfuse.models.finite import check_finite
@@ -130,7 +130,11 @@ class Model(ABC):
     @property
     def embedding(self) -> nn.Module:
         """The module that turns token ids into input embeddings."""
-        module: nn.Module = self.text_module.get_input_embeddings()  # type: ignore[operator]
+        try:
+            module: nn.Module = self.text_module.get_input_embeddings()  # type: ignore[operator]
+        except NotImplementedError:  # GroupViT's tower does not say.
+            found = [part for part in self.text_module.modules() if isinstance(part, nn.Embedding)]
+            module = max(found, key=lambda part: part.num_embeddings)
         return module
 
     @property
@@ -189,6 +193,7 @@ class Model(ABC):
         warnings.warn(
             f"{self.name}: the gradient of {type(self.module).__name__} at the text is zero, so its terms "
             "only rank texts",
+            PromptfuseWarning,
             stacklevel=3,
         )
 
