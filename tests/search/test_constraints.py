@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import promptfuse as pf
-from promptfuse.search.constraints import words_of
+from promptfuse.search.words import words_of
 from promptfuse.search.readback import RoundTrip, reads_back
 from tests.search.conftest import FREE
 
@@ -203,3 +203,87 @@ def test_rules_of_a_text_are_those_of_its_words(words, blank, size, echo):
     echoes = any(found[index] == found[index - 1] for index in range(1, len(found)))
     rules = pf.Constraints(no_repeat_ngram=size, no_echo=echo, max_words=6)
     assert rules.allows(text) == (not repeats and not (echo and echoes) and len(found) <= 6)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (
+            {"required": ("Zürich",), "ascii": True},
+            "'Zürich' has 'ü', which is not ASCII.*set ascii to false",
+        ),
+        ({"required": ("Zürich",)}, "set ascii to false"),
+        ({"required": ("a\u200bb",), "ascii": False}, r"control or format character \(zero width space\)"),
+        ({"required": ("a\nb",)}, "a line break"),
+        ({"required": ("dog",), "banned_patterns": ("[Dd]og|DOG",)}, "matches the banned pattern"),
+        ({"required": ("dog",), "banned_patterns": ("(?i)d.g",)}, "matches the banned pattern"),
+        ({"required": ("the the",)}, "'the' behind itself; set no_echo"),
+        ({"required": ("a dog, a dog",)}, "'a dog' twice"),
+        ({"required": ("a red fox", "dog"), "max_words": 3}, "4 words do not fit into max_words 3"),
+        ({"required": ("a red fox",), "max_tokens": 2}, "do not fit into max_tokens 2"),
+        ({"vocabulary": ()}, "has no word"),
+        ({"vocabulary": ("dog", "cat"), "banned": ("Dog", "cat")}, "all its words are banned"),
+        ({"vocabulary": ("Zürich", "a"), "ascii": True}, "set ascii to false"),
+        ({"vocabulary": ("dog",), "min_words": 2}, "echo"),
+        ({"min_words": 5, "max_tokens": 4}, "leave no text"),
+        ({"banned": (5,)}, "5 is no string"),
+        ({"banned": 5}, "is no list"),
+        ({"max_words": "3"}, "'3' is no whole number"),
+        ({"max_words": True}, "True is no whole number"),
+        ({"ascii": "no"}, "neither true nor false"),
+        ({"no_repeat_ngram": -1}, "negative"),
+    ],
+)
+def test_rules_that_contradict_each_other_are_refused(rules, message):
+    with pytest.raises(pf.ConfigError, match=message):
+        pf.Constraints(**rules)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"required": ("Zürich",), "ascii": False},
+        {"required": ("dog",), "banned_patterns": ("^dog", "dog$", r"\ba\b", "^(?!The )")},
+        {"required": ("red fox", "fox red"), "max_words": 3},
+        {"required": ("the the",), "no_echo": False},
+        {"required": ("a b a b",), "no_repeat_ngram": 3},
+        {"vocabulary": ("dog",), "min_words": 2, "no_echo": False},
+        {"vocabulary": ("dog", "cat"), "banned": ("cat",)},
+        {"banned": {"cat", "dog"}},
+    ],
+)
+def test_rules_that_a_text_can_keep_are_taken(rules):
+    assert hash(pf.Constraints(**rules))
+
+
+@pytest.mark.parametrize(
+    ("rules", "text", "reason"),
+    [
+        ({"ascii": True}, "Café", "it has 'é', which is not ASCII"),
+        ({}, "a\tb", "it has a tab"),
+        ({"ascii": False}, "a\u202eb", "control or format character"),
+        ({"ascii": False}, "a\u2028b", "control or format character"),
+        ({"no_repeat_ngram": 0}, "x x x", "it has 'x' behind itself (no_echo)"),
+        ({"no_echo": False}, "x x x", "it has 'x x' twice (no_repeat_ngram 2)"),
+        ({"banned": ("dog", "red fox")}, "A Dog", "the banned word 'dog'"),
+        ({"banned": ("dog", "red fox")}, "A Red fox", "the banned phrase 'red fox'"),
+        ({"banned_patterns": (r"\d",)}, "4", "the banned pattern"),
+        ({"max_words": 1}, "a dog", "it has 2 words (max_words 1)"),
+        ({"vocabulary": ("a",)}, "a dog", "'dog' is not in the vocabulary"),
+    ],
+)
+def test_the_rule_that_a_text_breaks_is_named(rules, text, reason):
+    constraints = pf.Constraints(**rules)
+    assert reason in (constraints.broken(text) or "")
+    assert not constraints.allows(text)
+
+
+def test_other_characters_are_kept_where_they_are_allowed():
+    for rules in (pf.Constraints(), pf.Constraints(ascii=False)):
+        assert rules.broken("Un café à Zürich, 一只狗\u3000\u00a0!") is None
+    assert pf.Constraints(ascii=False).allows_token("é")
+    assert not pf.Constraints().allows_token("é")
+    for letter in "\x00\n\r\t\x7f\x85\u200b\u200e\u2028\ufeff\ue000\U000e0001":
+        for ascii_only in (None, True, False):
+            assert not pf.Constraints(ascii=ascii_only).allows(f"a{letter}b")
+            assert not pf.Constraints(ascii=ascii_only).allows_token(letter)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from promptfuse.errors import ConfigError
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text, without case and punctuation."""
-    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.casefold())
+from promptfuse.search.characters import bad_character, show_character
+from promptfuse.search.contradictions import check_rules
+from promptfuse.search.words import find_echo, find_repeat, runs_of, words_of
 
 
 class _Beginning(NamedTuple):
@@ -29,15 +26,9 @@ class _Beginning(NamedTuple):
 @lru_cache(maxsize=1024)
 def _beginning(text: str, size: int) -> _Beginning:
     words = words_of(text)
-    runs = _runs(words, size) if size else []
+    runs = runs_of(words, size) if size else []
     known = frozenset(runs)
-    echoes = any(first == second for first, second in pairwise(words))
-    return _Beginning(tuple(words), known, len(known) < len(runs), echoes)
-
-
-def _runs(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    """All runs of so many words."""
-    return list(zip(*(words[offset:] for offset in range(size)), strict=False))
+    return _Beginning(tuple(words), known, len(known) < len(runs), find_echo(words) is not None)
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,10 @@ class Constraints:
     are compared without their case.
 
     Attributes:
-        ascii: only printable ASCII characters.
+        ascii: only printable ASCII characters. True: in the whole text, so that a prefix, a text to begin with
+            or a required phrase with others is refused. None: in all that a search adds to a prefix or a text
+            to begin with, which may have others. False: any characters. Control and format characters (line
+            breaks among them) never stand in a text.
         no_repeat_ngram: no run of this many words twice in one text; 0 allows repeats.
         no_echo: no word directly behind itself.
         banned: words and phrases that must not occur.
@@ -62,12 +56,13 @@ class Constraints:
         max_tokens: the most tokens of any text under the primary, None for no limit.
         round_trip: every model's tokenizer must read a text back from its own ids, without unknown
             tokens; a text that a model cannot spell is not kept.
+        ellipsis: whether a text that trails off ("Once upon a time...") may be complete.
 
     Raises:
         ConfigError: if rules are malformed or contradict each other.
     """
 
-    ascii: bool = True
+    ascii: bool | None = None
     no_repeat_ngram: int = 2
     no_echo: bool = True
     banned: tuple[str, ...] = ()
@@ -79,33 +74,17 @@ class Constraints:
     min_tokens: int = 0
     max_tokens: int | None = None
     round_trip: bool = True
+    ellipsis: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, str):
-                raise ConfigError(f"{field.name}: {value!r} is one string; give a list, e.g. [{value!r}]")
-            if isinstance(value, list):  # From YAML and JSON; a frozen object holds tuples.
-                object.__setattr__(self, field.name, tuple(value))
+            object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name)))
         for pattern in self.banned_patterns:
             try:
                 re.compile(pattern)
             except re.error as error:
                 raise ConfigError(f"banned_patterns: {pattern!r} is no regular expression: {error}") from None
-        for kind in ("words", "tokens"):
-            low, high = getattr(self, f"min_{kind}"), getattr(self, f"max_{kind}")
-            if low < 0 or (high is not None and high < max(low, 1)):
-                raise ConfigError(f"min_{kind} {low} and max_{kind} {high} leave no text; change either")
-        for phrase in self.banned:
-            if not words_of(phrase):
-                raise ConfigError(f"banned: {phrase!r} has no word; give words, or banned_patterns")
-        for phrase, words in zip(self.required, self._required_words, strict=True):
-            if not words:
-                raise ConfigError(f"required: {phrase!r} has no word; give words")
-            if set(words) & self._banned_words or self._has_banned_run(words):
-                raise ConfigError(f"required: {phrase!r} is banned too; drop it from either")
-            if self.vocabulary is not None and not set(words) <= self._vocabulary_words:
-                raise ConfigError(f"required: {phrase!r} is not in the vocabulary; add it there")
+        check_rules(self)
 
     @cached_property
     def _banned_words(self) -> frozenset[str]:
@@ -115,9 +94,6 @@ class Constraints:
     def _banned_runs(self) -> tuple[tuple[str, ...], ...]:
         """Banned entries of several words, such as those with a hyphen."""
         return tuple(tuple(words) for words in map(words_of, self.banned) if len(words) > 1)
-
-    def _has_banned_run(self, words: Sequence[str]) -> bool:
-        return any(run in _runs(words, len(run)) for run in self._banned_runs)
 
     @cached_property
     def _banned_expressions(self) -> tuple[re.Pattern[str], ...]:
@@ -141,9 +117,7 @@ class Constraints:
 
     def allows_token(self, text: str) -> bool:
         """Whether a token's text can be part of an allowed text."""
-        if "\n" in text or "\r" in text or "\t" in text:
-            return False
-        if self.ascii and not (text.isascii() and text.isprintable()):
+        if bad_character(text, ascii_only=self.ascii is not False) is not None:
             return False
         if self.vocabulary is None:
             return True
@@ -156,31 +130,47 @@ class Constraints:
             text: the whole text.
             tokens: how many it has under the primary, where ``max_tokens`` is to be checked.
         """
+        return self.broken(text, tokens) is None
+
+    def broken(self, text: str, tokens: int | None = None) -> str | None:
+        """The first rule for every text that a text breaks, in words; None if it keeps them all.
+
+        Args:
+            text: the whole text.
+            tokens: how many it has under the primary, where ``max_tokens`` is to be checked.
+        """
+        if (letter := bad_character(text, ascii_only=self.ascii is True)) is not None:
+            return f"it has {show_character(letter)}"
         # Texts grow at the end, so that what stands before the last blank has mostly been looked at.
         border = max(text.rfind(" "), 0)
         size = self.no_repeat_ngram
         head, new = _beginning(text[:border], size), words_of(text[border:])
-        if self.no_echo and (head.echoes or any(a == b for a, b in pairwise([*head.words[-1:], *new]))):
-            return False
-        if size:
-            runs = _runs([*head.words[max(len(head.words) - size + 1, 0) :], *new], size)
-            if head.repeats or len(set(runs)) < len(runs) or not head.runs.isdisjoint(runs):
-                return False
         words = [*head.words, *new]
+        if self.no_echo and (head.echoes or find_echo([*head.words[-1:], *new]) is not None):
+            return f"it has {find_echo(words)!r} behind itself (no_echo)"
+        if size:
+            runs = runs_of([*head.words[max(len(head.words) - size + 1, 0) :], *new], size)
+            if head.repeats or len(set(runs)) < len(runs) or not head.runs.isdisjoint(runs):
+                return f"it has {' '.join(find_repeat(words, size) or ())!r} twice (no_repeat_ngram {size})"
         if self._banned_words and not self._banned_words.isdisjoint(words):
-            return False
-        if self._has_banned_run(words):
-            return False
-        if any(pattern.search(text) for pattern in self._banned_expressions):
-            return False
+            return f"it has the banned word {next(word for word in words if word in self._banned_words)!r}"
+        for run in self._banned_runs:
+            if run in runs_of(words, len(run)):
+                return f"it has the banned phrase {' '.join(run)!r}"
+        for pattern in self._banned_expressions:
+            if pattern.search(text):
+                return f"it matches the banned pattern {pattern.pattern!r}"
         if self.max_words is not None and len(words) > self.max_words:
-            return False
+            return f"it has {len(words)} words (max_words {self.max_words})"
         if self.max_tokens is not None and tokens is not None and tokens > self.max_tokens:
-            return False
+            return f"it has {tokens} tokens (max_tokens {self.max_tokens})"
         if self.vocabulary is None or not words:
-            return True
-        inner = self._vocabulary_words.issuperset(words[:-1])
-        return inner and (words[-1] in self._vocabulary_beginnings)
+            return None
+        for place, word in enumerate(words, start=1):
+            known = self._vocabulary_words if place < len(words) else self._vocabulary_beginnings
+            if word not in known:
+                return f"{word!r} is not in the vocabulary"
+        return None
 
     def completes(self, text: str, tokens: int) -> bool:
         """Whether an allowed text has all that a complete text needs besides."""
@@ -209,6 +199,39 @@ class Constraints:
         words = words_of(text)
         growing = bool(words) and text[-1:].isalnum()
         return sum(_progress(words, wanted, growing) for wanted in self._required_words)
+
+
+_LISTS = ("banned", "banned_patterns", "required", "vocabulary")
+_SWITCHES = ("ascii", "no_echo", "round_trip", "ellipsis")
+_MAY_BE_NONE = ("ascii", "vocabulary", "max_words", "max_tokens")
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A field's value, lists as tuples, since a frozen object is to be hashable.
+
+    Raises:
+        ConfigError: if it is of another type.
+    """
+    if value is None and name in _MAY_BE_NONE:
+        return None
+    if name in _LISTS:
+        if isinstance(value, str):
+            raise ConfigError(f"{name}: {value!r} is one string; give a list, e.g. [{value!r}]")
+        if not isinstance(value, Iterable):
+            raise ConfigError(f"{name}: {value!r} is no list; give a list of strings")
+        entries = sorted(value) if isinstance(value, Set) else list(value)
+        for entry in entries:
+            if not isinstance(entry, str):
+                raise ConfigError(f"{name}: {entry!r} is no string; give strings")
+        return tuple(entries)
+    if name in _SWITCHES:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name}: {value!r} is neither true nor false; give one")
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name}: {value!r} is no whole number; give one")
+    elif value < 0 and name == "no_repeat_ngram":
+        raise ConfigError(f"{name}: {value} is negative; give 0 or more")
+    return value
 
 
 def _progress(words: Sequence[str], wanted: Sequence[str], growing: bool) -> int:
