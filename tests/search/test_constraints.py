@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import promptfuse as pf
-from promptfuse.search.words import words_of
 from promptfuse.search.readback import RoundTrip, reads_back
+from promptfuse.search.words import words_of
 from tests.search.conftest import FREE
 
 

@@ -14,8 +14,7 @@ from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.search.methods import AutoDAN, RandomAppend
 from promptfuse.search.proposer import Proposed, Proposer, Setting, with_nll
 from promptfuse.search.readback import appended
-
-SENTENCE_ENDS = (".", "!", "?")
+from promptfuse.search.sentences import SENTENCE_ENDS
 
 
 class AppendProposer(Proposer):

@@ -8,9 +8,9 @@ import unicodedata
 def bad_character(text: str, ascii_only: bool) -> str | None:
     """The first character of a text that may not stand there; None if there is none.
 
-    Control and format characters (line breaks, zero-width joiners, marks of writing direction), unassigned and
-    private ones, surrogates, and line and paragraph separators never may. Blanks of other widths may, unless
-    all is to be ASCII.
+    Control and format characters (line breaks, zero-width joiners, marks of writing direction), private and
+    unassigned ones, surrogates, and line and paragraph separators never may. Blanks of other widths may,
+    unless all is to be ASCII.
 
     Args:
         text: any text.

@@ -39,10 +39,10 @@ class Constraints:
     are compared without their case.
 
     Attributes:
-        ascii: only printable ASCII characters. True: in the whole text, so that a prefix, a text to begin with
-            or a required phrase with others is refused. None: in all that a search adds to a prefix or a text
-            to begin with, which may have others. False: any characters. Control and format characters (line
-            breaks among them) never stand in a text.
+        ascii: only printable ASCII characters. True: in the whole text, so that a prefix or a text to begin
+            with that has others is refused. None: in all that a search adds to a prefix or a text to begin
+            with, which may have others. False: any characters. Control and format characters, line breaks
+            among them, never stand in a text.
         no_repeat_ngram: no run of this many words twice in one text; 0 allows repeats.
         no_echo: no word directly behind itself.
         banned: words and phrases that must not occur.

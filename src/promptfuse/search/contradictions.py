@@ -42,7 +42,7 @@ def check_rules(rules: Constraints) -> None:
         most = getattr(rules, f"max_{kind}")
         if most is not None and needed.total() > most:
             raise ConfigError(
-                f"required: its {needed.total()} words do not fit into max_{kind} {most}; raise it or drop some"
+                f"required: {needed.total()} words do not fit into max_{kind} {most}; raise it or drop some"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,6 @@ import torch
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models.prefix import reading_whole
 from promptfuse.objectives import Objective, Term
-from promptfuse.search.append import SENTENCE_ENDS
 from promptfuse.search.arguments import (
     check_weights,
     expect_object,
@@ -23,6 +23,7 @@ from promptfuse.search.arguments import (
     whole_number,
 )
 from promptfuse.search.constraints import Constraints
+from promptfuse.search.feasible import check_beginning, check_required
 from promptfuse.search.hypothesis import Hypothesis, Proposal, Step
 from promptfuse.search.methods import AutoDAN, Chain, Method, describe_method
 from promptfuse.search.pareto import Archive, pareto_front
@@ -32,10 +33,14 @@ from promptfuse.search.registry import make_proposer
 from promptfuse.search.result import Result, continuations, describe_models
 from promptfuse.search.resume import require_resumable
 from promptfuse.search.scoring import hypotheses, known_fluency
+from promptfuse.search.sentences import Ending, sentence_ending
 from promptfuse.search.state import RunFolder
 from promptfuse.search.stopping import Stopping, shared_out, stopping_of, wanted_continuations
 from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
 from promptfuse.search.weighing import Scalarisation, Weighing, Weights
+
+LOGGER = logging.getLogger(__name__)
+"""Where the warnings go."""
 
 Callback = Callable[["Search", Step], object]
 """Called behind every step; one that returns True stops the search."""
@@ -62,6 +67,9 @@ class Search:
             ``TargetContinuation`` terms want; see ``Stopping``.
         stopping: everything that ends a search, in place of ``steps``, ``patience`` and ``early_stop``.
         constraints: rules that every text obeys.
+        complete: whether a text that grows has to come to an end before it may be returned: by a sentence's
+            end, or by the language model's. If not, every text may be returned, as suits prompts, which need
+            not be sentences.
         weights: ``given``, ``auto`` or importances by term; see ``Weighing``.
         scalarisation: ``weighted`` or ``chebyshev``; see ``Weighing``.
         seed: for methods that draw.
@@ -92,6 +100,7 @@ class Search:
         early_stop: bool | None = None,
         stopping: Stopping | None = None,
         constraints: Constraints | None = None,
+        complete: bool = True,
         weights: Weights = "given",
         scalarisation: Scalarisation = "weighted",
         seed: int = 0,
@@ -119,6 +128,9 @@ class Search:
         self.method = method or AutoDAN()
         self.strategy = strategy or BeamSearch()
         self.constraints = constraints or Constraints()
+        self.complete = complete
+        if not isinstance(prefix, str):
+            raise ConfigError(f"prefix: {prefix!r} is no text; give a string")
         self.prefix, self.glue = prefix.strip(), glue
         self.seed, self.batch_size, self.exact = seed, batch_size, exact
         self.callbacks = list_of_callbacks(callbacks)
@@ -136,9 +148,13 @@ class Search:
         self.quiet_steps = 0
         self.proposer, self.selector = self._begin_stage()
         # What a chain begins by appending may be cut off; editing it does not make it whole.
-        self._sentences = self.proposer.grows
+        self._sentences = complete and self.proposer.grows
+        check_required(self.constraints, self.objective.primary, self.round_trip)
         self.beams = self.proposer.start([])
+        for beam in self.beams:
+            check_beginning(self.constraints, beam.text, self.round_trip)
         self._fallback: Hypothesis | None = None
+        self._incomplete: Hypothesis | None = None
         self.run_folder = RunFolder(run_dir) if run_dir is not None else None
         if self.run_folder is not None and (saved := self.run_folder.load()) is not None:
             try:
@@ -219,7 +235,12 @@ class Search:
             return found
         if self._fallback is not None:
             return self._fallback
-        return min(self.beams or [self.history[-1].best], key=lambda item: item.value)
+        held = self.beams or [self.history[-1].best]
+        return min(held, key=lambda item: (not self._satisfies(item), item.value))
+
+    def _satisfies(self, item: Hypothesis) -> bool:
+        """Whether a text has all that the constraints ask of a complete one."""
+        return self.constraints.completes(item.text, len(item.ids))
 
     def __iter__(self) -> Iterator[Step]:
         """Take steps until the search is done."""
@@ -244,18 +265,20 @@ class Search:
         best_before = self.finished.best()
         proposals, ended = self.proposer.propose(self.beams)
         for number in ended:
-            self._finish(self.beams[number])
+            # Whatever the language model holds for likely: nothing ends with "Mr.".
+            if not self._sentences or self._ending(self.beams[number]) != "going":
+                self._finish(self.beams[number])
         before = self.exact_evaluations
         children = self._score(proposals)
-        grown = self.proposer.grows
-        # What is complete and grows no more leaves the beams.
-        children = [item for item in children if not (self._finish_if_complete(item) and grown)]
+        # A sentence that is complete and grows no more leaves the beams.
+        leaves = self._sentences and self.proposer.grows
+        children = [item for item in children if not (self._finish_if_complete(item) and leaves)]
         last = self.beams
         self.beams = self._select(last, children)
         if not self.beams and not self.finished:
             self._fall_back(last)
         best_after = self.finished.best()
-        changed = best_after is not None and (best_before is None or best_after.value != best_before.value)
+        changed = best_after is not None and (best_before is None or best_after.text != best_before.text)
         self.quiet_steps = 0 if changed or best_after is None else self.quiet_steps + 1
         self.stage_steps += 1
         stage, gains = self.stage + 1, self.proposer.gains
@@ -293,12 +316,26 @@ class Search:
 
     def _finish_if_complete(self, item: Hypothesis) -> bool:
         """Keep a text that may be returned; whether it is one."""
-        ends = item.text.rstrip().endswith(SENTENCE_ENDS)
-        return (ends or not self._sentences) and self._finish(item)
+        ending = self._ending(item) if self._sentences else "sure"
+        # Whether "45." has come to an end tells the language model, where it could go on.
+        if ending == "sure" or (ending == "open" and not self.proposer.grows):
+            return self._finish(item)
+        # Some texts are better as long as they have not come to an end; the result tells of the best.
+        better = self._incomplete is None or item.value < self._incomplete.value
+        if better and self._satisfies(item) and self._keep(item.text):
+            self._incomplete = item
+        return False
+
+    def _ending(self, item: Hypothesis) -> Ending:
+        """What the end of a text is, by the constraints' choice of ellipses."""
+        found = sentence_ending(item.text)
+        if found == "ellipsis":
+            return "sure" if self.constraints.ellipsis else "going"
+        return found
 
     def _finish(self, item: Hypothesis) -> bool:
         """Keep a text as a complete one, if the constraints and all tokenizers agree."""
-        if not item.terms or not self.constraints.completes(item.text, len(item.ids)):
+        if not item.terms or not self._satisfies(item):
             return False
         if self.finished.would_take(item) and self._keep(item.text):
             self.finished.add(replace(item, complete=True))
@@ -356,8 +393,21 @@ class Search:
         self.exact_evaluations += len(proposals)
         if not self.weighing.ready:
             self.weighing.fit(losses)
+        if self.weighing.see(losses):
+            self._revalue()
         self.proposer.observe(proposals, losses)
         return hypotheses(proposals, parents, self.weighing.values(losses), losses)
+
+    def _revalue(self) -> None:
+        """Give all texts that are held the values that they have now."""
+        revalued = self.weighing.revalued
+        self.beams = revalued(self.beams)
+        self.finished.restore(revalued(self.finished.values()))
+        self.selector.revalue(revalued)
+        if self._fallback is not None:
+            (self._fallback,) = revalued([self._fallback])
+        if self._incomplete is not None:
+            (self._incomplete,) = revalued([self._incomplete])
 
     def run(self) -> Result:
         """Take all steps and return the result."""
@@ -366,12 +416,22 @@ class Search:
         return self.result()
 
     def result(self) -> Result:
-        """The result so far; its value is scored from scratch."""
+        """The result so far; its value is scored from scratch.
+
+        What is not as it was asked for, such as a required phrase that is missing, is logged as a warning.
+
+        Raises:
+            ConfigError: if there is no text yet.
+        """
         best = self.best
+        if not best.text.strip():
+            raise ConfigError("the search has no text yet; take a step first, or give a prefix")
         terms = self.objective.exact(best.text).terms
-        return Result(
+        value = self.weighing.value(terms)
+        better = self._incomplete if best.complete else None
+        result = Result(
             text=best.text,
-            value=self.weighing.value(terms),
+            value=value,
             terms=terms,
             weights=self.objective.weights,
             complete=best.complete,
@@ -383,7 +443,14 @@ class Search:
             config=self.config,
             models=describe_models(self.objective),
             continuations=continuations(self.objective, best.text),
+            satisfied=self._satisfies(best),
+            missing=tuple(self.constraints.missing(best.text)),
+            incomplete=better if better is not None and better.value < value else None,
+            ideal=self.weighing.ideal,
         )
+        for note in result.notes:
+            LOGGER.warning(note)
+        return result
 
     @property
     def config(self) -> dict[str, Any]:
@@ -393,6 +460,7 @@ class Search:
             "strategy": {"name": type(self.strategy).__name__, **asdict(self.strategy)},
             "constraints": asdict(self.constraints),
             "stopping": asdict(self.stopping),
+            **({} if self.complete else {"complete": False}),
             **self.weighing.describe(),
             "prefix": self.prefix,
             **({"glue": True} if self.glue else {}),
@@ -408,6 +476,7 @@ class Search:
             "beams": [item.to_dict() for item in self.beams],
             "finished": [item.to_dict() for item in self.finished.values()],
             "fallback": None if self._fallback is None else self._fallback.to_dict(),
+            "incomplete": None if self._incomplete is None else self._incomplete.to_dict(),
             "history": [step.to_dict() for step in self.history],
             "exact_evaluations": self.exact_evaluations,
             "seconds": self.seconds,
@@ -438,6 +507,8 @@ class Search:
         self.beams = [Hypothesis.from_dict(item) for item in state["beams"]]
         self.finished.restore(Hypothesis.from_dict(item) for item in state["finished"])
         self._fallback = None if state["fallback"] is None else Hypothesis.from_dict(state["fallback"])
+        unfinished = state.get("incomplete")
+        self._incomplete = None if unfinished is None else Hypothesis.from_dict(unfinished)
         self.history = [Step.from_dict(step) for step in state["history"]]
         self.exact_evaluations = state["exact_evaluations"]
         self.seconds = state["seconds"]

@@ -18,6 +18,7 @@ from promptfuse.borders import glues, needs_blank, starts_word
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import CausalLM
 from promptfuse.objectives import Objective
+from promptfuse.search.characters import bad_character
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.segments import encode_words
@@ -50,13 +51,9 @@ def prefix_tokens(primary: CausalLM, prefix: str, constraints: Constraints) -> t
     """
     if not prefix:
         return ()
-    if not prefix.isprintable():
-        raise TextError(f"prefix {prefix!r}: has a line break or control character; use one line")
-    if not constraints.allows(prefix):
-        raise TextError(
-            f"prefix {prefix!r}: breaks the constraints (repeated or banned words); change either"
-        )
     (ids,) = primary.plain_ids([prefix])
+    if (reason := constraints.broken(prefix, len(ids))) is not None:
+        raise TextError(f"prefix {prefix!r} breaks the constraints: {reason}; {remedy_for(prefix)}")
     if special := set(ids) & set(primary.tokenizer.all_special_ids):
         shown = primary.tokenizer.decode([min(special)])
         raise TextError(f"prefix {prefix!r}: {shown} is a special token of {primary.name}; leave it out")
@@ -66,6 +63,17 @@ def prefix_tokens(primary: CausalLM, prefix: str, constraints: Constraints) -> t
             f"prefix {prefix!r}: {primary.name} reads it as {text!r}; use characters that it knows"
         )
     return tuple(ids)
+
+
+def remedy_for(text: str) -> str:
+    """What to do about a text that the user gave and the constraints refuse."""
+    letter = bad_character(text, ascii_only=False)
+    if letter is not None and letter in "\n\r\t":
+        return (
+            "the text found has none and begins with it, so use one line; lines that only the language "
+            "model is to read are the prefix of its Fluency term"
+        )
+    return "use other characters" if letter is not None else "use another text or other rules"
 
 
 @dataclass(frozen=True)
@@ -264,14 +272,28 @@ class EditProposer(Proposer):
         Raises:
             TextError: if it cannot be read back, breaks the constraints, or runs into the prefix.
         """
+        (row,) = self.primary.plain_ids([text])
+        if (reason := self.constraints.broken(text, len(row))) is not None:
+            raise TextError(
+                f"text to begin with {text!r} breaks the constraints: {reason}; {remedy_for(text)}"
+            )
+        if special := set(row) & set(self.primary.tokenizer.all_special_ids):
+            shown = self.primary.tokenizer.decode([min(special)])
+            raise TextError(
+                f"text to begin with {text!r}: {shown} is a special token of {self.primary.name}; "
+                "leave it out"
+            )
         (ids,) = self.setting.encode([text])
         if ids is None:
+            (again,) = self.primary.decode([row])
             raise TextError(
-                f"text {text!r}: {self.primary.name} does not read it back, or it breaks the constraints; "
-                "begin with another text"
+                f"text to begin with {text!r}: {self.primary.name} reads it as {again!r}; begin with that, "
+                "or with characters that it knows"
             )
         if self.fixed(ids) is None:
-            raise TextError(f"text {text!r}: runs into the prefix {self.setting.prefix!r}; leave a blank")
+            raise TextError(
+                f"text to begin with {text!r}: runs into the prefix {self.setting.prefix!r}; leave a blank"
+            )
         return Hypothesis(text, ids, None)
 
     def fixed(self, ids: Sequence[int]) -> int | None:

@@ -38,6 +38,14 @@ class RoundTrip:
             self._known[text] = all(reads_back(model, text) for model in self.models)
         return self._known[text]
 
+    def refusal(self, text: str) -> str | None:
+        """Which model reads a text as what, in words; None if every model reads it back."""
+        for model in self.models:
+            if not reads_back(model, text):
+                (again,) = model.decode(_own_ids(model, [text]))
+                return f"{model.name} reads it as {again!r}"
+        return None
+
 
 def reads_back(model: Model, text: str) -> bool:
     """Whether a model's tokenizer gives the same ids for what it decodes from them."""

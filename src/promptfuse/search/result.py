@@ -14,6 +14,9 @@ from promptfuse.objectives import Continuation, Objective, TargetContinuation
 from promptfuse.search.hypothesis import Hypothesis, Step
 from promptfuse.version import __version__
 
+FAR = 0.25
+"""How much better a text that has not come to an end must be to be told of, as a share of the value."""
+
 
 @dataclass(frozen=True, repr=False)
 class Result:
@@ -24,7 +27,8 @@ class Result:
         value: its objective, scored from scratch.
         terms: its unweighted losses by term.
         weights: the weights of the terms.
-        complete: whether the language model ended the text.
+        complete: whether the text has come to an end, by a sentence's end or the language model's; where the
+            search does not ask for that, or edits whole texts, whether it may be returned as it is.
         history: the steps of the search.
         pareto_front: the complete texts seen that no other one beats in every term.
         exact_evaluations: how many texts were scored exactly.
@@ -36,6 +40,13 @@ class Result:
         versions: of promptfuse and what computes under it.
         continuations: for each ``TargetContinuation`` term, what its model itself says behind the text,
             taking the likeliest tokens, and whether that begins with a target; see ``Continuation``.
+        satisfied: whether the text has all that the constraints ask of a complete one, such as the required
+            phrases; if not, none was found that has.
+        missing: the required phrases that it does not have.
+        incomplete: the best text seen that had not come to an end, if it has a lower value than this complete
+            one; None otherwise. See ``Search`` for how to have it returned instead.
+        ideal: the best loss of each term that was seen, which Chebyshev values are measured from; None for
+            weighted sums.
     """
 
     text: str
@@ -52,6 +63,10 @@ class Result:
     models: dict[str, dict[str, str]]
     versions: dict[str, str] = field(default_factory=lambda: versions())
     continuations: dict[str, Continuation] = field(default_factory=dict)
+    satisfied: bool = True
+    missing: tuple[str, ...] = ()
+    incomplete: Hypothesis | None = None
+    ideal: dict[str, float] | None = None
 
     def __repr__(self) -> str:
         """The text with its value and terms, and how it was found, in a few lines."""
@@ -75,6 +90,30 @@ class Result:
             lines.append(f"{name}: the model goes on with {said!r}, which {told} {_shortened(wanted)}")
         return lines
 
+    @property
+    def notes(self) -> list[str]:
+        """What is not as it was asked for, each in a line; empty where all is well.
+
+        A required phrase or another rule for complete texts that was not met, and a text that had not come to
+        an end and is far better: by more than a quarter of the returned text's value, without its sign.
+        """
+        found = []
+        if self.missing:
+            phrases = ", ".join(repr(phrase) for phrase in self.missing)
+            found.append(f"no text was found that has the required {phrases}; take more steps or other words")
+        elif not self.satisfied:
+            found.append(
+                f"no text was found that keeps the rules for complete texts, {self.text!r} does not; take "
+                "more steps or loosen them"
+            )
+        better = self.incomplete
+        if better is not None and self.value - better.value > FAR * abs(self.value):
+            found.append(
+                f"{better.text!r} has not come to an end and is far better: value {better.value:.3f}, "
+                f"returned {self.value:.3f}; take more steps, or set complete to false to have it returned"
+            )
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
@@ -82,6 +121,8 @@ class Result:
             "history": [step.to_dict() for step in self.history],
             "pareto_front": [item.to_dict() for item in self.pareto_front],
             "continuations": {name: found.to_dict() for name, found in self.continuations.items()},
+            "incomplete": None if self.incomplete is None else self.incomplete.to_dict(),
+            "notes": self.notes,
         }
 
     def to_json(self) -> str:

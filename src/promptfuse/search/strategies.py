@@ -99,6 +99,10 @@ class Selector(ABC):
         """Whether there are texts to go on from besides those that were selected last."""
         return False
 
+    def revalue(self, revalued: Callable[[Iterable[Hypothesis]], list[Hypothesis]]) -> None:
+        """Take the values anew of texts that wait; see ``Weighing.revalued``."""
+        del revalued
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed search needs; JSON values."""
         return {}
@@ -174,6 +178,10 @@ class QueueSelector(Selector):
     def waiting(self) -> bool:
         """See ``Selector.waiting``."""
         return bool(self.queue)
+
+    def revalue(self, revalued: Callable[[Iterable[Hypothesis]], list[Hypothesis]]) -> None:
+        """See ``Selector.revalue``."""
+        self.queue = revalued(self.queue)
 
     def state_dict(self) -> dict[str, Any]:
         """The queue and the texts that left it."""

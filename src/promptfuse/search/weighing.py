@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from promptfuse.errors import ConfigError
 from promptfuse.objectives import Objective
+from promptfuse.search.hypothesis import Hypothesis
 
 Weights = Literal["given", "auto"] | Mapping[str, float]
 """``given``: the terms' own. ``auto``: each term counts alike in units of its spread. A mapping: as auto,
 times these numbers (1 for a term that is not named)."""
 
 Scalarisation = Literal["weighted", "chebyshev"]
-"""``weighted``: the sum of weight x loss. ``chebyshev``: the worst of the terms; see ``Weighing``."""
+"""``weighted``: the sum of weight x loss. ``chebyshev``: the term that is farthest, times its weight, from
+the best loss of it that was seen; see ``Weighing``."""
 
 AUGMENTATION = 0.05
 """Share of the sum in the Chebyshev value: without it a term that is not the worst would not matter."""
@@ -30,9 +33,11 @@ class Weighing:
     With ``auto``, each term is divided by the standard deviation of its loss over the first candidates,
     so that a weight means the same for every model; the sign of a term's own weight stays. The Chebyshev
     value is ``max_j w_j (L_j - z_j) + 0.05 sum_j w_j (L_j - z_j)``, the augmented Chebyshev function
-    (Knowles, 2006, "ParEGO", equation 2), with the best loss of each term over the first candidates for
-    z: it finds compromises that no weighted sum prefers. Both are fixed once the first candidates are
-    scored, so that values of different steps compare.
+    (Knowles, 2006, "ParEGO", equation 2): it finds compromises that no weighted sum prefers. The ideal
+    point z is the best loss of each term over all texts scored so far, so no loss is ever below it and
+    stops counting. When it moves, the values of all texts that a search holds are made anew; those of
+    earlier steps in the history are by the ideal point of their time. The spreads are fixed once the first
+    candidates are scored.
 
     Args:
         objective: the terms; it is not changed.
@@ -41,7 +46,8 @@ class Weighing:
 
     Attributes:
         objective: the objective to score with; a copy with the weights in use where they are not given.
-        ready: whether values can be computed; if not, ``fit`` comes first.
+        ready: whether the weights are fixed; if not, ``fit`` comes first.
+        ideal: the ideal point by term; None while no text has been seen, or where it is not needed.
 
     Raises:
         ConfigError: if an option or a term's name is unknown, or a weight is not positive.
@@ -70,35 +76,60 @@ class Weighing:
             self.objective = copy.copy(objective)
             self.objective.terms = {name: copy.copy(term) for name, term in objective.terms.items()}
         self.ideal: dict[str, float] | None = None
-        self.ready = self.weights == "given" and scalarisation == "weighted"
+        self.ready = self.weights == "given"
 
     def fit(self, losses: Mapping[str, Tensor]) -> None:
-        """Fix weights and the ideal point from the losses of the first candidates, (candidates,) by term."""
-        terms = self.objective.terms
+        """Fix the weights from the losses of the first candidates, (candidates,) by term."""
         if self.weights != "given":
-            for name, term in terms.items():
+            for name, term in self.objective.terms.items():
                 spread = float(losses[name].double().std(correction=0))
                 # A term that is the same for all candidates tells nothing about its scale.
                 scale = spread if spread > 1e-6 else 1.0
                 term.weight = math.copysign(self.importance[name] / scale, term.weight)
-        self.ideal = {
-            name: float(losses[name].min() if term.weight > 0 else losses[name].max())
-            for name, term in terms.items()
-        }
         self.ready = True
 
+    def see(self, losses: Mapping[str, Tensor]) -> bool:
+        """Move the ideal point to the best losses of texts that have just been scored.
+
+        Args:
+            losses: (texts,) by term.
+
+        Returns:
+            Whether it moved, so that values from before no longer compare.
+        """
+        if self.scalarisation == "weighted":
+            return False
+        before = self.ideal
+        self.ideal = self._ideal_of(losses)
+        if before is not None:
+            for name, term in self.objective.terms.items():
+                better = min if term.weight > 0 else max
+                self.ideal[name] = better(self.ideal[name], before[name])
+        return self.ideal != before
+
+    def _ideal_of(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """The best loss of each term."""
+        return {
+            name: float(losses[name].min() if term.weight > 0 else losses[name].max())
+            for name, term in self.objective.terms.items()
+        }
+
     def values(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Values of many texts, from their losses by term."""
+        """Values of many texts, from their losses by term; before any was seen, they are all there is."""
         if self.scalarisation == "weighted":
             return self.objective.totals(losses)
-        assert self.ideal is not None
+        ideal = self._ideal_of(losses) if self.ideal is None else self.ideal
         apart = torch.stack(
             [
-                term.weight * (losses[name].float() - self.ideal[name])
+                term.weight * (losses[name].float() - ideal[name])
                 for name, term in self.objective.terms.items()
             ]
         )
         return apart.amax(0) + AUGMENTATION * apart.sum(0)
+
+    def revalued(self, items: Iterable[Hypothesis]) -> list[Hypothesis]:
+        """Texts with their values by the ideal point as it is now; those not scored stay as they are."""
+        return [replace(item, value=self.value(item.terms)) if item.terms else item for item in items]
 
     def value(self, losses: Mapping[str, float]) -> float:
         """The value of one text."""

@@ -18,8 +18,8 @@ from promptfuse.models.products import fast_products
 from promptfuse.models.together import together
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
-from promptfuse.search.append import SENTENCE_ENDS
 from promptfuse.search.proposer import Setting
+from promptfuse.search.sentences import SENTENCE_ENDS
 
 LONG = 512
 """More tokens than a text has that is decoded here."""
