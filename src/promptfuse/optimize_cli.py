@@ -67,6 +67,15 @@ def optimize(
         ),
     ] = None,
     lm_prefix: LmPrefix = None,
+    complete: Annotated[
+        bool | None,
+        typer.Option(
+            "--complete/--no-complete",
+            help="Whether only texts that have come to an end may be the result; prompts need not "
+            "(replaces complete).",
+            show_default="the file's, or complete",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(
@@ -103,13 +112,17 @@ def optimize(
         bool, typer.Option("--allow-code", help="Let BlackBox terms run functions of your modules.")
     ] = False,
 ) -> None:
-    """Search for the text that minimises a YAML file's objective."""
+    """Search for the text that minimises a YAML file's objective.
+
+    The exit code is 1 if no text was found that has what the constraints ask for.
+    """
     changes = _changes(
         change or [],
         steps=steps,
         early_stop=early_stop or None,
         seed=seed,
         prefix=prefix,
+        complete=complete,
         device=device,
         out=out,
     )
@@ -142,6 +155,8 @@ def optimize(
     else:
         result = _run(config, settings, trace, allow_code)
         _show(config, result, as_json)
+        if not result.satisfied:
+            raise typer.Exit(1)
 
 
 def _contexts(names: list[str], lm_prefix: str) -> dict[str, Any]:

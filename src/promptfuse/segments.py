@@ -14,6 +14,7 @@ Source: Williams and Kolter, arXiv 2408.04816, section 3.1, where segments are t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +29,7 @@ __all__ = [
     "Segmentation",
     "encode_words",
     "segment_text",
+    "special_ids",
     "spell_bytes",
 ]
 
@@ -81,6 +83,25 @@ def segment_text(text: str, tokenizers: Sequence[FastTokenizer]) -> Segmentation
         inner = [index for k in common if (index := cut[k]) is not None]
         token_spans.append(tuple(pairwise([encoding.start, *inner, encoding.stop])) if text else ())
     return Segmentation(text, segments, tuple(encoding.ids for encoding in encodings), tuple(token_spans))
+
+
+def special_ids(tokenizer: FastTokenizer) -> frozenset[int]:
+    """The ids that stand for no text: special tokens, and added ones that are written like marks.
+
+    Not every special token has a role (begin, end, padding) by which a tokenizer lists it: marks of chats
+    and images such as ``<|im_start|>`` or ``<start_of_image>`` are added tokens.
+    """
+    found = set(getattr(tokenizer, "all_special_ids", ()))
+    if tokenizer.unk_token_id is not None:
+        found.add(tokenizer.unk_token_id)
+    for index, token in tokenizer.backend_tokenizer.get_added_tokens_decoder().items():
+        if token.special or _MARK.fullmatch(token.content.strip()):
+            found.add(index)
+    return frozenset(found)
+
+
+_MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
+"""How marks are written."""
 
 
 def encode_words(

@@ -80,7 +80,7 @@ def search_for(captioner: pf.Captioner, wanted: str, prefix: str, **settings) ->
 
 @pytest.mark.parametrize(
     ("prefix", "wanted"),
-    [("A man named", "A man named Mr."), ("Once upon a", "Once upon a time..."), ("It is 4", "It is 45.2")],
+    [("A man named", "A man named Mr."), ("Once upon a", "Once upon a time..."), ("It is", "It is 45.2")],
 )
 def test_a_text_that_is_cut_within_its_sentence_is_not_complete(captioner, prefix, wanted):
     search = search_for(captioner, wanted, prefix, steps=len(wanted) - len(prefix))

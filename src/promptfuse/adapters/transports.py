@@ -22,7 +22,7 @@ from torch.nn import functional
 from promptfuse.adapters.adapter import Adapter
 from promptfuse.adapters.protocols import EmbeddingModel
 from promptfuse.adapters.words import word_starts
-from promptfuse.segments import encode_words
+from promptfuse.segments import encode_words, special_ids
 
 Product = Callable[[Tensor, Tensor], Tensor]
 """Rows (..., d) times the transpose of a table (rows, d)."""
@@ -76,10 +76,12 @@ class _Candidates:
         every = sorted(word_starts(model_a.tokenizer).items())
         starts = {index: word for index, word in every if index < rows_a}
         spellings = encode_words(model_b.tokenizer, list(starts.values()))
+        # A special token, the unknown one among them, stands for another text than the word.
+        special = special_ids(model_b.tokenizer)
         known = [
             (index, ids)
             for index, ids in zip(starts, spellings, strict=True)
-            if ids is not None and max(ids) < rows_b
+            if ids is not None and max(ids) < rows_b and special.isdisjoint(ids)
         ]
         tokens = torch.tensor([index for index, _ in known], dtype=torch.long)
         return cls(rows_a, tokens, tuple(ids for _, ids in known))

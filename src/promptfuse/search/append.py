@@ -15,6 +15,7 @@ from promptfuse.search.methods import AutoDAN, RandomAppend
 from promptfuse.search.proposer import Proposed, Proposer, Setting, with_nll
 from promptfuse.search.readback import appended
 from promptfuse.search.sentences import SENTENCE_ENDS
+from promptfuse.segments import special_ids
 
 
 class AppendProposer(Proposer):
@@ -114,6 +115,7 @@ class GuidedProposer(AppendProposer):
         super().__init__(setting)
         self.method = method
         self.guidance = Guidance(setting.objective, self.primary, method)
+        self._special = sorted(special_ids(self.primary.tokenizer))
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
         """See ``Proposer.propose``."""
@@ -145,7 +147,10 @@ class GuidedProposer(AppendProposer):
     def _ends(self, log_probabilities: Tensor, count: int) -> bool:
         """Whether an end of text is among the ``count`` most likely next tokens."""
         best = max((float(log_probabilities[index]) for index in self.primary.end_ids), default=float("-inf"))
-        return int((log_probabilities > best).sum()) < min(count, 4)
+        likelier = log_probabilities > best
+        # Marks of chats and images are never proposed, so nothing comes before the end with them.
+        likelier[[index for index in self._special if index < len(likelier)]] = False
+        return int(likelier.sum()) < min(count, 4)
 
     def observe(self, proposals: Sequence[Proposal], losses: dict[str, Tensor]) -> None:
         """See ``Proposer.observe``."""

@@ -21,7 +21,7 @@ from promptfuse.objectives import Objective
 from promptfuse.search.characters import bad_character
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.hypothesis import Hypothesis, Proposal
-from promptfuse.segments import encode_words
+from promptfuse.segments import encode_words, special_ids
 
 _ALLOWED: WeakKeyDictionary[CausalLM, dict[Constraints, Tensor]] = WeakKeyDictionary()
 """Made once for all searches with a model: looking at each token takes longer than a step."""
@@ -33,7 +33,7 @@ _FIRST: WeakKeyDictionary[CausalLM, dict[tuple[str, Constraints], Tensor]] = Wea
 def _allowed_tokens(primary: CausalLM, constraints: Constraints) -> Tensor:
     """See `Setting.allowed`."""
     tokenizer, rows = primary.tokenizer, len(primary.embedding_table)
-    special = set(tokenizer.all_special_ids)
+    special = special_ids(tokenizer)
     count = min(len(tokenizer), rows)
     texts = tokenizer.batch_decode([[index] for index in range(count)])
     allowed = [
@@ -54,7 +54,7 @@ def prefix_tokens(primary: CausalLM, prefix: str, constraints: Constraints) -> t
     (ids,) = primary.plain_ids([prefix])
     if (reason := constraints.broken(prefix, len(ids))) is not None:
         raise TextError(f"prefix {prefix!r} breaks the constraints: {reason}; {remedy_for(prefix)}")
-    if special := set(ids) & set(primary.tokenizer.all_special_ids):
+    if special := set(ids) & special_ids(primary.tokenizer):
         shown = primary.tokenizer.decode([min(special)])
         raise TextError(f"prefix {prefix!r}: {shown} is a special token of {primary.name}; leave it out")
     (text,) = primary.decode([ids])
@@ -70,8 +70,8 @@ def remedy_for(text: str) -> str:
     letter = bad_character(text, ascii_only=False)
     if letter is not None and letter in "\n\r\t":
         return (
-            "the text found has none and begins with it, so use one line; lines that only the language "
-            "model is to read are the prefix of its Fluency term"
+            "texts that are found have none and begin with it, so use one line; lines that only the "
+            "language model is to read are the context of its Fluency term"
         )
     return "use other characters" if letter is not None else "use another text or other rules"
 
@@ -277,7 +277,7 @@ class EditProposer(Proposer):
             raise TextError(
                 f"text to begin with {text!r} breaks the constraints: {reason}; {remedy_for(text)}"
             )
-        if special := set(row) & set(self.primary.tokenizer.all_special_ids):
+        if special := set(row) & special_ids(self.primary.tokenizer):
             shown = self.primary.tokenizer.decode([min(special)])
             raise TextError(
                 f"text to begin with {text!r}: {shown} is a special token of {self.primary.name}; "

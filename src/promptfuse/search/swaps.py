@@ -16,7 +16,7 @@ from promptfuse.search.gradients import TextGradient, common_segments, text_grad
 from promptfuse.search.guidance import transport
 from promptfuse.search.methods import Transports
 from promptfuse.search.proposer import Setting
-from promptfuse.segments import encode_words
+from promptfuse.segments import encode_words, special_ids
 
 
 class SwapEstimator:
@@ -151,10 +151,11 @@ class Lexicon:
         self.model = model
         rows = len(model.embedding_table)
         spelled = encode_words(model.tokenizer, list(words.values()))
+        special = special_ids(model.tokenizer)
         known = [
             (token, ids)
             for token, ids in zip(words, spelled, strict=True)
-            if ids is not None and max(ids) < rows
+            if ids is not None and max(ids) < rows and special.isdisjoint(ids)
         ]
         self.tokens = torch.tensor([token for token, _ in known], dtype=torch.long)
         entries = [

@@ -76,10 +76,10 @@ class Weighing:
             self.objective = copy.copy(objective)
             self.objective.terms = {name: copy.copy(term) for name, term in objective.terms.items()}
         self.ideal: dict[str, float] | None = None
-        self.ready = self.weights == "given"
+        self.ready = self.weights == "given" and scalarisation == "weighted"
 
     def fit(self, losses: Mapping[str, Tensor]) -> None:
-        """Fix the weights from the losses of the first candidates, (candidates,) by term."""
+        """Fix the weights, and begin the ideal point, by the losses of the first candidates, (candidates,)."""
         if self.weights != "given":
             for name, term in self.objective.terms.items():
                 spread = float(losses[name].double().std(correction=0))
@@ -87,6 +87,7 @@ class Weighing:
                 scale = spread if spread > 1e-6 else 1.0
                 term.weight = math.copysign(self.importance[name] / scale, term.weight)
         self.ready = True
+        self.see(losses)
 
     def see(self, losses: Mapping[str, Tensor]) -> bool:
         """Move the ideal point to the best losses of texts that have just been scored.

@@ -48,6 +48,7 @@ class RunConfig(Settings):
         stopping: when the search ends.
         prefix: what every text begins with.
         glue: whether the first new token may go on with the prefix's last word.
+        complete: whether a text that grows has to come to an end before it may be returned; see ``Search``.
         weights: ``given``, ``auto``, or importances by term; see ``Weighing``.
         scalarisation: ``weighted`` or ``chebyshev``.
         seed: of whatever is drawn.
@@ -64,6 +65,7 @@ class RunConfig(Settings):
     stopping: StoppingSettings = Field(default_factory=lambda: _no_settings("stopping"))
     prefix: str = ""
     glue: bool = False
+    complete: bool = True
     weights: Any = "given"
     scalarisation: Literal["weighted", "chebyshev"] = "weighted"
     seed: Annotated[int, Field(ge=0)] = 0
@@ -173,6 +175,7 @@ class RunConfig(Settings):
             self.strategy.build(),
             prefix=self.prefix,
             glue=self.glue,
+            complete=self.complete,
             stopping=self.stopping.build(),
             constraints=self.constraints.build(),
             weights=self.weights,
