@@ -79,7 +79,7 @@ class Weighing:
         self.ready = self.weights == "given" and scalarisation == "weighted"
 
     def fit(self, losses: Mapping[str, Tensor]) -> None:
-        """Fix the weights, and begin the ideal point, by the losses of the first candidates, (candidates,)."""
+        """Fix the weights, and begin the ideal point, by the losses of the first candidates."""
         if self.weights != "given":
             for name, term in self.objective.terms.items():
                 spread = float(losses[name].double().std(correction=0))
