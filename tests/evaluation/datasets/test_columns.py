@@ -89,6 +89,21 @@ def test_a_second_column_of_captions_is_named(write):
     assert "the column 'text' looks like text and is not read" in problems(path)[0]
 
 
+@pytest.mark.parametrize("value", [True, 3, None, {"x": 1}, 0.5, float("nan")])
+def test_columns_that_only_share_a_name_with_captions(write, value):
+    path = write("d.json", [{"image": "a.jpg", "text": value, "sentence": "A dog."}])
+    assert references(path) == {"a.jpg": ("A dog.",)}
+    path = write("d.json", [{"image": "a.jpg", "text": value}])
+    assert references(path) == {"a.jpg": ()}
+
+
+def test_nothing_as_pandas_writes_it(write):
+    path = write(
+        "d.json", '[{"image": "a.jpg", "caption": NaN}, {"image": "b.jpg", "captions": ["A cat.", NaN]}]'
+    )
+    assert references(path) == {"a.jpg": (), "b.jpg": ("A cat.",)}
+
+
 def test_words_are_named_where_there_are_no_captions(write):
     path = write(
         "d.json", [{"image": "a.jpg", "schlagwort": "Hund", "width": 640, "sha": "a1b2c3", "ok": True}]

@@ -112,6 +112,14 @@ def test_a_word_that_is_longer_than_the_model_reads(lm):
     assert np.isfinite(per_word.value)
 
 
+def test_a_caption_of_which_nothing_is_predicted_has_no_value(checkpoint):
+    model = started(checkpoint("llama"), "none")
+    token = next(text for text in ("a", "dog", "the") if len(model.plain_ids([text])[0]) == 1)
+    found = Perplexity(model).measure(captions([token, "a dog runs"]))
+    assert all(np.isnan(column.values[0]) for column in found)
+    assert all(np.isfinite(column.values[1]) for column in found)
+
+
 def started(folder, start):
     plain = load_model(folder)
     return CausalLM(plain.module, plain.tokenizer, plain.name, start=start)

@@ -31,6 +31,9 @@ CAPTION_COLUMNS = (*LIST_COLUMNS[:-1], *TEXT_COLUMNS, LIST_COLUMNS[-1])
 """Columns of captions, of which a row's first with a value is read. TextCaps has each caption in a row of its
 own (``caption_str``) and all of the photo in each (``reference_strs``)."""
 
+_CAPTIONS_ONLY = frozenset(("captions", "references", "caption", "reference", "comment", "raw"))
+"""Columns in which anything but captions is an error."""
+
 SPLIT_COLUMNS = ("split", "set_name")
 
 _NUMBERED = re.compile(rf"({'|'.join(TEXT_COLUMNS)})[ _-]?\d+")
@@ -67,9 +70,9 @@ def captions_in(
         _, first, read = captions_in(rest, place, rejected)
         more = [as_caption(fields[name], f"{place}, {name}") for name in numbered]
         return False, [*first, *more], (*read, *numbered)
-    column = next((name for name in columns if fields[name] not in (None, "", [])), None)
+    column = next((name for name in columns if _may_be_read(name, fields[name])), None)
     if column is None:
-        empty = tuple(name for name in columns if name in TEXT_COLUMNS)
+        empty = tuple(name for name in columns if name in TEXT_COLUMNS and fields[name] in (None, "", []))
         return bool(empty), [""] * bool(empty), empty
     value, where = fields[column], f"{place}, {column}"
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -77,6 +80,13 @@ def captions_in(
     if isinstance(value, list):
         return False, several_captions(value, where, rejected), (column,)
     return True, [as_caption(value, where)], (column,)
+
+
+def _may_be_read(name: str, value: Any) -> bool:
+    """Whether a column is to be read; what ``text`` and the like hold may be something else, such as a flag."""
+    if value in (None, "", []):
+        return False
+    return name in _CAPTIONS_ONLY or isinstance(value, str | list)
 
 
 @lru_cache(maxsize=256)

@@ -24,12 +24,12 @@ def as_text(value: Any, place: str) -> str:
 
 
 def as_caption(value: Any, place: str) -> str:
-    """A caption as it stands; nothing is empty.
+    """A caption as it stands; nothing is empty, as pandas writes it too: NaN.
 
     Raises:
         ConfigError: if it is no text.
     """
-    if value is None:
+    if value is None or value != value:
         return ""
     if not isinstance(value, str):
         raise ConfigError(f"{place}: expected a caption in quotes, found {shown(value)}")

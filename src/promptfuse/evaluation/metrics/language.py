@@ -61,6 +61,7 @@ class Perplexity(Metric):
             )
             of_words[given] -= firsts.numpy()[:, 0]
             words[given] -= 1
+        words[tokens == 0] = 0  # Nothing is predicted of a character that the tokenizer leaves out.
         cut = [given[index] for index in long]
         note = cut_note(cut, self.model)
         parts = {"perplexity_word": (of_words, words), "perplexity_token": (nll, tokens)}

@@ -42,12 +42,17 @@ def find_photos(folder: str, ids: Iterable[str]) -> dict[str, str]:
         raise ConfigError(f"{folder}: no such folder of photos; check the path")
     root = folder if remote else str(at_home(folder))
     depths = _by_depth(files_of(root))
-    tables = [_table(part, key) for key in (_plain, _folded) for part in depths]
+    plain, folded = ([_table(part, key) for part in depths] for key in (_plain, _folded))
+    tables, direct = [*plain, *folded], [plain[0], folded[0]]
     found: dict[str, str] = {}
     first = ""
     for id_ in ids:
         first = first or id_
-        matches = _matches(id_, tables)
+        name = id_.replace("\\", "/").removeprefix("./").strip("/")
+        matches = _matches(name, tables)
+        if not matches and "/" in name:
+            # The folder may be the one that the id names, on this machine: a.jpg for val2014/a.jpg.
+            matches = _matches(name.rpartition("/")[2], direct)
         if len(matches) > 1 and not (not remote and _one_file(root, matches)):
             shown = ", ".join(matches[:3]) + (", ..." if len(matches) > 3 else "")
             raise ConfigError(
@@ -87,9 +92,8 @@ def _table(paths: Iterable[str], key: _Key) -> tuple[_Key, dict[str, list[str]],
     return key, whole, parts
 
 
-def _matches(id_: str, tables: list[tuple[_Key, dict[str, list[str]], dict[str, list[str]]]]) -> list[str]:
-    """Photos that an id may mean, of the first kind of match that there is."""
-    name = id_.replace("\\", "/").removeprefix("./").strip("/")
+def _matches(name: str, tables: list[tuple[_Key, dict[str, list[str]], dict[str, list[str]]]]) -> list[str]:
+    """Photos that a name may mean, of the first kind of match that there is."""
     wanted = {name, _number(name)} if name.isascii() and name.isdigit() else {name}
     for key, whole, parts in tables:
         if key(name) in whole:
@@ -97,8 +101,7 @@ def _matches(id_: str, tables: list[tuple[_Key, dict[str, list[str]], dict[str, 
         found = dict.fromkeys(path for one in sorted(wanted) for path in parts.get(key(one), ()))
         if found:
             return list(found)
-    # A folder that is not there may stand before the name: val2014/a.jpg, as it was on another machine.
-    return _matches(name.rpartition("/")[2], tables) if "/" in name else []
+    return []
 
 
 def _number(digits: str) -> str:
