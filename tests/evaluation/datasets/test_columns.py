@@ -61,6 +61,7 @@ STRANGE = [
     ("translations", {"de": "Ein Hund läuft", "fr": "Un chien court"}),
     ("标题", "一只狗在沙滩上跑"),
     ("answers", [{"answer": "a small dog"}]),
+    ("description", {"en": "A dog runs"}),
 ]
 
 

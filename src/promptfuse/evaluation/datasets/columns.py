@@ -83,7 +83,7 @@ def captions_in(
 
 
 def _may_be_read(name: str, value: Any) -> bool:
-    """Whether a column is to be read; what ``text`` and the like hold may be something else, such as a flag."""
+    """Whether a column is to be read; ``text`` and the like may hold something else, such as a flag."""
     if value in (None, "", []):
         return False
     return name in _CAPTIONS_ONLY or isinstance(value, str | list)
