@@ -72,8 +72,8 @@ def captions_in(
         return False, [*first, *more], (*read, *numbered)
     column = next((name for name in columns if _may_be_read(name, fields[name])), None)
     if column is None:
-        empty = tuple(name for name in columns if name in TEXT_COLUMNS and fields[name] in (None, "", []))
-        return bool(empty), [""] * bool(empty), empty
+        empty = any(name in TEXT_COLUMNS and fields[name] in (None, "", []) for name in columns)
+        return empty, [""] * empty, ()
     value, where = fields[column], f"{place}, {column}"
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _list_in_a_cell(value, where, must=column in LIST_COLUMNS)
