@@ -35,6 +35,7 @@ _OWN = re.compile(
     rb"<!doctype html>(?=.*<(meta name=\"generator\" content=\"|footer>)promptfuse\b)"  # A page.
     rb"|run,metric,title,"  # Tables, as CSV, Markdown and LaTeX.
     rb"|(% )?[\d,]+ photos\. "
+    rb"|(\x89PNG|%PDF-|<\?xml)(?=.*[Cc]reator.{0,80}promptfuse)"  # A plot.
     # Values of captions, but neither captions alone nor a run's lines.
     rb'|\{"id": (?=[^\n]*"text": ")(?![^\n]*"image": )[^\n]*": (null|-?\d[\d.e+-]*)[,}]',
     re.DOTALL,

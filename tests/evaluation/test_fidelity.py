@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from promptfuse.adapters import Adapter, LexicalTransport
 from promptfuse.errors import ConfigError
@@ -125,6 +126,16 @@ def test_probes_by_hand(model):
 
 def test_a_plot_is_written_and_bad_names_are_refused(report, tmp_path, monkeypatch):
     plot_fidelity(report, tmp_path / "table.png")
+    for name in ("photo.png", "drawing.svg", "paper.pdf", "table.png"):
+        if name != "table.png":  # Somebody else's, then one of ours.
+            Image.new("RGB", (4, 4)).save(tmp_path / name, "PNG")
+            before = (tmp_path / name).read_bytes()
+            with pytest.raises(ConfigError, match="promptfuse did not write it"):
+                plot_fidelity(report, tmp_path / name)
+            assert (tmp_path / name).read_bytes() == before
+            (tmp_path / name).unlink()
+        plot_fidelity(report, tmp_path / name)
+        plot_fidelity(report, tmp_path / name)
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"give such a name"):
         plot_fidelity(report, tmp_path / "table.txt")

@@ -7,18 +7,19 @@ from typing import Any
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.fidelity import FidelityReport
+from promptfuse.whole_files import check_target
 
 
 def check_plot(path: Path) -> None:
     """Make sure, before the work is done, that a plot can be written.
 
     Raises:
-        ConfigError: if matplotlib is missing, the folder does not exist or the name is not that of an image.
+        ConfigError: if matplotlib is missing, the folder does not exist, the name is not that of an image, or
+            there is a file already that is no such plot.
     """
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigError(f"{path}: a plot is written as .png, .svg or .pdf; give such a name")
-    if not path.resolve().parent.is_dir():
-        raise ConfigError(f"{path}: its folder does not exist; create it first")
+    check_target(path)
     _figure()
 
 
@@ -48,7 +49,7 @@ def plot_fidelity(report: FidelityReport, path: Path) -> None:
     figure.suptitle(
         f"{report.model_a} to {report.model_b}: {report.texts} texts, {report.candidates} candidates each"
     )
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, metadata={"Creator": "promptfuse"})
 
 
 def _figure() -> Any:

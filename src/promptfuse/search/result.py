@@ -75,6 +75,7 @@ class Result:
             f"Result({_shortened(self.text)!r}{'' if self.complete else ', incomplete'})",
             f"  value {self.value:.3f}: {terms}",
             *(f"  {line}" for line in self.said()),
+            *(f"  {_shortened(line)}" for line in self.notes),
             f"  {len(self.history):,} steps, {self.exact_evaluations:,} texts scored, {self.seconds:.1f} s, "
             f"seed {self.seed}; {len(self.pareto_front):,} texts in pareto_front",
         ]
