@@ -54,6 +54,7 @@ def test_a_worker_whose_model_differs_beyond_its_embeddings_is_found_out(group):
 
 
 def test_a_worker_with_other_models_is_found_out(group):
-    worker = GroupWorker(QUICK, "cpu", 1, {"lm": {"name": "mini-lm", "fingerprint": "0"}})
+    models = {**models_of(load_recipe(QUICK)), "lm": {"name": "mini-lm", "fingerprint": "0"}}
+    worker = GroupWorker(QUICK, "cpu", 1, models)
     with pytest.raises(pf.ModelError, match="mini-lm: the worker's files are not those of the process that"):
         take(worker({"group": group_to_json(group)}), [].append, [].append)
