@@ -149,3 +149,53 @@ def test_chebyshev_finds_a_compromise_that_no_weighted_sum_finds(puzzle):
 def test_settings_that_are_not_known_are_refused(puzzle, settings, message):
     with pytest.raises(pf.ConfigError, match=message):
         search_of(puzzle.objective, **settings)
+
+
+LEFT = {"dog": 0.9, "fox": 0.5, "a": 0.1, "the": 0.3}
+RIGHT = {"dog": 0.9, "fox": 0.5, "a": 0.8, "the": 0.3}
+
+
+def test_the_ideal_point_follows_what_was_seen(puzzle):
+    """Losses far below those of the first candidates go on counting: the front is known, its knee is found."""
+
+    def loss(table: dict[str, float]):
+        # Each further word that is liked lowers the loss, so that the first candidates have seen little of it.
+        return lambda text: sum(table.get(word, 1.0) for word in text.split()) / 4
+
+    lm = puzzle.objective.terms["fluency"].model
+    objective = pf.Objective(
+        pf.Fluency(lm, 1e-3), pf.BlackBox(loss(LEFT), name="left"), pf.BlackBox(loss(RIGHT), name="right")
+    )
+    method = pf.Polish(init="dog dog dog dog", moves=("replace",))
+    search = pf.Search(
+        objective, method, pf.Greedy(), steps=8, patience=8, constraints=FREE, scalarisation="chebyshev"
+    )
+    result = search.run()
+    # By hand: four times "the" has 0.3 in both, next to the ideal of 0.1 and 0.3; "a" would have 0.8 right.
+    assert result.text == "the the the the"
+    front = {name: min(item.terms[name] for item in result.pareto_front) for name in ("left", "right")}
+    assert result.ideal["left"] <= front["left"] + 1e-6
+    assert result.ideal["right"] == pytest.approx(0.3)
+    # Nothing is below the ideal point, and what is held has been valued by it.
+    for item in search.finished.values():
+        apart = [
+            term.weight * (item.terms[name] - result.ideal[name]) for name, term in objective.terms.items()
+        ]
+        assert min(apart) >= -1e-6
+        assert item.value == pytest.approx(max(apart) + AUGMENTATION * sum(apart), abs=1e-5)
+    assert result.value == pytest.approx(min(item.value for item in search.finished.values()), abs=1e-4)
+
+
+def test_the_ideal_point_moves_to_better_losses_only(puzzle):
+    away = pf.Objective(
+        puzzle.objective.terms["fluency"],
+        pf.ClassProbability(puzzle.objective.terms["class"].model, "good", -2.0),
+    )
+    weighing = Weighing(away, "given", "chebyshev")
+    assert weighing.value({"fluency": 3.0, "class": 1.0}) == 0.0  # All that there is.
+    seen = [([3.0, 4.0], [1.0, 2.0], True), ([3.5], [1.5], False), ([2.0], [0.5], True), ([9.0], [7.0], True)]
+    for fluency, label, moved in seen:
+        losses = {"fluency": torch.tensor(fluency), "class": torch.tensor(label)}
+        assert weighing.see(losses) is moved
+    assert weighing.ideal == {"fluency": 2.0, "class": 7.0}
+    assert weighing.value({"fluency": 3.0, "class": 6.0}) == pytest.approx(2.0 + AUGMENTATION * 3.0)
