@@ -6,6 +6,7 @@ It parses, shows and reports; the work is done by the tasks.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -155,6 +156,8 @@ def optimize(
     else:
         result = _run(config, settings, trace, allow_code)
         _show(config, result, as_json)
+        for note in result.notes:
+            typer.echo(f"promptfuse: {note}", err=True)
         if not result.satisfied:
             raise typer.Exit(1)
 
@@ -206,7 +209,8 @@ def _run(config: Path, settings: RunConfig, trace: Path | None, allow_code: bool
             claim_folder(Path(settings.run_dir), settings, write=True)
         for _ in search:
             display.step(search)
-        result = search.result()
+        with _unlogged():
+            result = search.result()
     if settings.run_dir is not None:
         write_result(Path(settings.run_dir), result)
     if trace is not None:
@@ -269,6 +273,17 @@ def _display(title: str) -> Iterator[_Silent]:
 
     with Live(Text(f"{title}: reading"), console=Console(stderr=True), transient=True) as live:
         yield _OnTerminal(title, live.update)
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """A result's notes are shown behind it, so they are not logged as well."""
+    logger = logging.getLogger("promptfuse.search.loop")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _show(config: Path, result: Result, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Prefixes, texts to begin with and required words that rules or models refuse; what is returned keeps the rules."""
+"""Prefixes, texts to begin with and required words that rules or models refuse."""
 
 import json
 from pathlib import Path

@@ -156,10 +156,10 @@ RIGHT = {"dog": 0.9, "fox": 0.5, "a": 0.8, "the": 0.3}
 
 
 def test_the_ideal_point_follows_what_was_seen(puzzle):
-    """Losses far below those of the first candidates go on counting: the front is known, its knee is found."""
+    """Losses far below those of the first candidates go on counting, so the knee of the front is found."""
 
     def loss(table: dict[str, float]):
-        # Each further word that is liked lowers the loss, so that the first candidates have seen little of it.
+        # Each further word that is liked lowers the loss: the first candidates have seen little of it.
         return lambda text: sum(table.get(word, 1.0) for word in text.split()) / 4
 
     lm = puzzle.objective.terms["fluency"].model
