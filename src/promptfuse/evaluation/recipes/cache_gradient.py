@@ -241,8 +241,9 @@ class CacheGradientDecoder:
             here = scores[number]
             tokens, texts = self._likeliest(here, beam, self.recipe.beams)
             for token, text, chance in zip(tokens, texts, here[tokens].tolist(), strict=True):
-                complete = bool(self.language.stops[token])
-                more = _Beam((*beam.row, token), text, beam.total + chance, beam.chosen + 1, complete, number)
+                row = (*beam.row, token)
+                complete = self.language.ends(row[len(self.language.setting.prefix_ids) :])
+                more = _Beam(row, text, beam.total + chance, beam.chosen + 1, complete, number)
                 grown.append(more)
             ending = max((float(here[token]) for token in self.language.lm.end_ids), default=-torch.inf)
             if begun and ending > -torch.inf:

@@ -19,7 +19,7 @@ from promptfuse.models.together import together
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
 from promptfuse.search.proposer import Setting
-from promptfuse.search.sentences import SENTENCE_ENDS
+from promptfuse.search.sentences import SENTENCE_ENDS, sentence_ending
 
 LONG = 512
 """More tokens than a text has that is decoded here."""
@@ -179,9 +179,16 @@ class Language:
             for text in setting.decode(rows)
         ]
 
+    def ends(self, row: Sequence[int]) -> bool:
+        """Whether the last token of a row behind the prefix ends its text, which "." does not behind "Mr"."""
+        if row[-1] in self.lm.end_ids or not bool(_marks(self.lm)[0][row[-1]]):
+            return row[-1] in self.lm.end_ids
+        (text,) = self.lm.decode([[*self.setting.prefix_ids, *row]])
+        return sentence_ending(text) not in ("going", "ellipsis")
+
     def closed(self, row: Sequence[int]) -> tuple[list[int], bool]:
         """A row without the end-of-text token, and whether it is complete."""
-        complete = bool(row) and bool(self.stops[row[-1]])
+        complete = bool(row) and self.ends(row)
         return [token for token in row if token not in self.lm.end_ids], complete
 
 

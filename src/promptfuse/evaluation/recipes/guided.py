@@ -104,7 +104,7 @@ class GuidedDecodingDescriber(Describer):
             row, text = [*row, tokens[best]], texts[best]
             known = torch.cat([known, following.hidden[best]])
             reading = following.of(column.new_tensor([best]))
-            if complete := bool(language.stops[tokens[best]]):
+            if complete := language.ends(row[len(language.setting.prefix_ids) :]):
                 break
         return self.finish(objective, text, complete, matcher.scored)
 

@@ -156,7 +156,9 @@ def sample(
         tokens = _choose((scores / temperature).softmax(-1), top_p, generator)
         for number, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             rows[number].append(token)
-        going = (~stops[tokens]).nonzero()[:, 0]
+        marked = zip(alive.tolist(), stops[tokens].tolist(), strict=True)
+        going = stops.new_tensor([not (mark and language.ends(rows[number])) for number, mark in marked])
+        going = going.nonzero()[:, 0]
         if not len(going) or step == steps - 1:
             break
         alive = alive[going.cpu()]
