@@ -34,10 +34,12 @@ def write_whole(path: Path, text: str) -> None:
 _OWN = re.compile(
     rb"<!doctype html>(?=.*<(meta name=\"generator\" content=\"|footer>)promptfuse\b)"  # A page.
     rb"|run,metric,title,"  # Tables, as CSV, Markdown and LaTeX.
-    rb"|(% )?[\d,]+ photos\. "
+    rb"|(% )?[\d,]+ photos\. 95% bootstrap "
     rb"|(\x89PNG|%PDF-|<\?xml)(?=.*[Cc]reator.{0,80}promptfuse)"  # A plot.
-    # Values of captions, but neither captions alone nor a run's lines.
-    rb'|\{"id": (?=[^\n]*"text": ")(?![^\n]*"image": )[^\n]*": (null|-?\d[\d.e+-]*)[,}]',
+    # Values of captions, which begin with a metric's: neither captions alone nor a run's lines.
+    rb'|\{"id": "([^"\\\n]|\\.)*", "(bleu_\d|rouge_l|meteor|cider_d|spice|(ref)?clipscore|perplexity_\w+'
+    rb"|sentiment_accuracy|distinct_\d|self_cider|pairwise_cider|vocabulary|unique|words|seconds"
+    rb'|exact_evaluations)": (null|-?\d)',
     re.DOTALL,
 )
 """How the files begin that the commands write."""

@@ -55,6 +55,9 @@ class Lead:
         own = next((index for index, (_, end) in enumerate(spans) if end > len(bare)), len(ids))
         if own and spans[own - 1][1] == len(bare):
             return ids[:own]
+        # Where line breaks are read as blanks, the first word brings those along as well.
+        if own < len(ids) and own and spans[own - 1][1] >= len(bare.rstrip()):
+            return ids[:own]
         return self._encoded(bare)[0]
 
     @cached_property

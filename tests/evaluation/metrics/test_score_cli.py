@@ -10,7 +10,9 @@ import pytest
 
 from promptfuse import load_model
 from promptfuse.evaluation.metrics import score
+from promptfuse.evaluation.metrics.selection import METRICS
 from promptfuse.evaluation.predictions import Prediction
+from promptfuse.whole_files import is_own
 from tests.refusals import refused
 
 PHOTOS = sorted((Path(__file__).parents[3] / "examples" / "photos").glob("*.jpg"))[:6]
@@ -68,6 +70,8 @@ def test_values_of_captions_are_written(promptfuse, files, tmp_path, system):
     [
         '{"id": 7, "text": "A dog."}\n',
         '{"id": "7", "image": "7.jpg", "text": "A dog.", "error": null, "value": 2.5}\n',
+        '{"id": 7, "text": "A dog.", "stars": 4}\n',
+        '{"id": "7", "text": "A dog.", "label": 1, "split": "test"}\n',
         "mine",
     ],
 )
@@ -80,6 +84,13 @@ def test_values_of_captions_replace_no_other_file(promptfuse, files, tmp_path, t
     target.unlink()
     for _ in range(2):
         assert promptfuse(*files, *QUICK, "--per-caption", target)[0] == 0
+
+
+@pytest.mark.parametrize("name", [column for columns in METRICS.values() for column in columns])
+def test_values_of_every_metric_are_known_again(tmp_path, name):
+    path = tmp_path / "each.jsonl"
+    path.write_text(json.dumps({"id": 'a "b"', name: 1.5, "text": "A dog."}) + "\n")
+    assert is_own(path)
 
 
 def test_models_judge(promptfuse, files):

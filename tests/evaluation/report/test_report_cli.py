@@ -98,6 +98,8 @@ def test_what_is_read_is_not_replaced(promptfuse, make_run, references, tmp_path
         ("--out", "page.html", "<!doctype html><html>My thesis about promptfuse</html>"),
         ("--table", "table.csv", "run,distance\nMonday,12 km\n"),
         ("--table", "table.md", "# Notes\n\n12 photos. I like them.\n"),
+        ("--table", "table.md", "12 photos. I like them.\n"),
+        ("--table", "table.tex", "% 3 photos. Taken in May.\n"),
         ("--table", "table.tex", "\\documentclass{article}\n"),
     ],
 )
