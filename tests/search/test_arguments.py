@@ -72,6 +72,7 @@ WRONG = [
     ({"prefix": 5}, "prefix: 5 is no text"),
     ({"weights": 3}, "weights: 3 are none"),
     ({"weights": {"fluency": "much"}}, "weights: 'much' for fluency is no number"),
+    ({"run_dir": 5}, "run folder 5 is no path"),
     ({"callbacks": 5}, "callbacks must be functions"),
     ({"callbacks": [print, "x"]}, "callbacks must be functions"),
 ]
@@ -106,3 +107,25 @@ def test_what_is_no_term_is_named(puzzle):
         pf.TargetContinuation(model, 5)
     with pytest.raises(pf.ConfigError, match="seconds: 'long' is no number"):
         pf.Stopping(seconds="long")
+
+
+def test_one_text_is_no_list_of_its_letters(puzzle):
+    objective, term = puzzle.objective, next(iter(puzzle.objective.terms.values()))
+    for score in (objective.score, term.score):
+        with pytest.raises(pf.TextError, match="'a dog' is one text; give a list of texts"):
+            score("a dog")
+    with pytest.raises(pf.TextError, match="5 is no text; give a list of strings"):
+        objective.score(["a dog", 5])
+    for wrong in (["a dog"], 5, None):
+        with pytest.raises(pf.TextError, match="is no text; give a string"):
+            objective.exact(wrong)
+    for part in ("prefix", "suffix", "context"):
+        with pytest.raises(pf.ConfigError, match=f"{part}.*: 5 is not a text"):
+            pf.Fluency(objective.primary, **{part: 5})
+
+
+def test_a_long_text_in_a_message_is_cut_short(puzzle):
+    for settings in ({"method": pf.GCG(init="dog " * 300)}, {"prefix": "dog " * 300}):
+        with pytest.raises(pf.TextError, match=r"dog\.\.\.'|\.\.\.'") as raised:
+            pf.optimize(puzzle.objective, **settings, steps=1)
+        assert len(str(raised.value)) < 400

@@ -13,7 +13,7 @@ PHOTOS = Path(__file__).parent.parent.parent / "examples" / "photos"
 SURE = [
     "A dog.", "A dog!", "Is it a dog?", "What?!", 'He said "Hi."', "(A dog.)", "A dog.)", "the dogs'.",
     "A dog .",
-    "It is 45.2.", "So do I.", "He said no.", "He sat.", "under the sun.", "a rep.", "A dog.  ",
+    "It is 45.2.", "So do I.", "He said no.", "He sat.", "in a sec.", "a fig.", "under the sun.", "a rep.", "A dog.  ",
     "\u4e00\u53ea\u72d7\u3002", "\u72ac\uff01", "\u662f\u5417\uff1f",
     "\u0915\u0941\u0924\u094d\u0924\u093e\u0964",
     "\u0643\u0644\u0628\u061f", "\u300c\u72ac\u3002\u300d", "\u00abUn chien.\u00bb",
@@ -22,12 +22,13 @@ GOING = [
     "A man named Mr.", "Mrs.", "a woman with Ms.", "I saw Dr.", "a church of St.", "fruit, e.g.",
     "that is, i.e.",
     "cats vs.", "A man named John F.", "J.", "the Gen.", "dr.", '"Dr.', "45.", "Herr Prof.", "Dr. A.",
+    "Pres.", "tools incl.", "Hunde bzw.",
 ]  # fmt: skip
 OPEN = [
     "It costs 45.", "It costs $45.", "at 10:45.", "in the U.S.", "at 5 p.m.", "cats, dogs, etc.",
     "on Main St.",
     "vitamin C.", "King Jr.", "a Ph.D.", "on Sat.", "Washington D.C.", 'He said "Hi.', "(A dog.",
-    "a board of 3 ft.",
+    "a board of 3 ft.", "as in Fig.", "Zimmer Nr.", "see Sec.",
 ]  # fmt: skip
 ELLIPSIS = ["Once upon a time...", "Once upon a time\u2026", "Wait. . .", "dog..", 'He said "well..."']
 BARE = ["A dog", "A dog,", "45.2", "", " ", ".", "!", "A dog:"]

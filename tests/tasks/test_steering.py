@@ -35,6 +35,7 @@ def captioner() -> pf.Captioner:
         ("org/model:very happy=-2e-1", ("org/model", "very happy", -0.2)),
         (r"C:\models\a=b:joy=3", (r"C:\models\a=b", "joy", 3.0)),
         ("./tone:x=y=1", ("./tone", "x=y", 1.0)),
+        ("mini-tone : positive = 8", ("mini-tone", "positive", 8.0)),
     ],
 )
 def test_a_steer_is_read_from_the_right(text: str, parts: tuple[str, str, float | None]) -> None:

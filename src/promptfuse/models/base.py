@@ -367,6 +367,8 @@ class Model(ABC):
 
     def check(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
         """Raise where a text does not fit the model; see ``token_rows``."""
+        if isinstance(texts, str):  # Else its letters would be read one by one.
+            raise TextError(f"{texts!r:.60} is one text; give a list of texts")
         limit, table_rows = self.max_length, len(self.embedding_table)
         if (
             max(map(len, rows), default=0) <= limit

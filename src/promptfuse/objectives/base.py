@@ -20,6 +20,8 @@ from promptfuse.models.base import at_least_float32
 from promptfuse.models.batching import cut, cut_branches, run_halving, token_budget
 from promptfuse.models.products import fast_products
 from promptfuse.models.together import together
+from promptfuse.objectives.checks import check_texts
+from promptfuse.values import some_text
 
 MAX_WEIGHT = 1e6
 """Beyond it the other terms are lost in float32's rounding."""
@@ -52,6 +54,8 @@ class Term(ABC):
 
     def __init__(self, model: Model | None, weight: float, prefix: str, suffix: str, name: str) -> None:
         check_weight(weight, name)
+        for value, what in ((prefix, "prefix"), (suffix, "suffix"), (name, "name")):
+            some_text(value, f"{what} of {name}")
         self._model = model
         self.weight = float(weight)
         self.prefix = prefix
@@ -152,6 +156,7 @@ class Term(ABC):
             parents: for each text the text that it grew from. What they have in common is then read once
                 where the model is causal. None to read every text whole.
         """
+        check_texts(texts)
         if not texts:
             return torch.empty(0, device=self.model.device)
         key = ("score", self.reading, batch_size, parents is None)

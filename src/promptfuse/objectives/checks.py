@@ -47,6 +47,15 @@ def read_photos(image: ImageLike | Sequence[ImageLike]) -> tuple[list[Image.Imag
     return photos, [digest.hexdigest()[:16] for digest in digests]
 
 
+def check_texts(texts: Sequence[str]) -> None:
+    """Raise a ``TextError`` for what is no list of texts, such as one text, which is a list of letters."""
+    if isinstance(texts, str):
+        raise TextError(f"{texts!r:.60} is one text; give a list of texts")
+    for text in texts:
+        if not isinstance(text, str):
+            raise TextError(f"{text!r:.60} is no text; give a list of strings")
+
+
 def read_texts(text: str | Sequence[str], what: str) -> list[str]:
     """One text or several as a list.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import CausalLM, Model
 from promptfuse.objectives.base import Term
+from promptfuse.objectives.checks import check_texts
 from promptfuse.objectives.terms import Fluency
 
 
@@ -94,8 +95,10 @@ class Objective:
         """Score one string from scratch: a fresh encode, batch of one, no cache in every model.
 
         Raises:
-            TextError: if the text is empty or does not fit a model.
+            TextError: if it is no text, is empty or does not fit a model.
         """
+        if not isinstance(text, str):
+            raise TextError(f"{text!r:.60} is no text; give a string, or score(texts) several")
         if not text.strip():
             raise TextError("the text is empty; give at least one word")
         losses = {name: term.exact(text) for name, term in self.terms.items()}
@@ -127,7 +130,11 @@ class Objective:
                 losses beyond rounding.
             parents: for each text the text that it grew from, so that what they share is read once; None
                 to read every text whole.
+
+        Raises:
+            TextError: if they are no texts, or one does not fit a model.
         """
+        check_texts(texts)
         known = known or {}
         return {
             name: known[name] if name in known else term.score(texts, batch_size, parents).cpu()

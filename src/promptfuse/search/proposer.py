@@ -53,16 +53,23 @@ def prefix_tokens(primary: CausalLM, prefix: str, constraints: Constraints) -> t
         return ()
     (ids,) = primary.plain_ids([prefix])
     if (reason := constraints.broken(prefix, len(ids))) is not None:
-        raise TextError(f"prefix {prefix!r} breaks the constraints: {reason}; {remedy_for(prefix)}")
+        raise TextError(f"prefix {shortened(prefix)} breaks the constraints: {reason}; {remedy_for(prefix)}")
     if special := set(ids) & special_ids(primary.tokenizer):
         shown = primary.tokenizer.decode([min(special)])
-        raise TextError(f"prefix {prefix!r}: {shown} is a special token of {primary.name}; leave it out")
+        raise TextError(
+            f"prefix {shortened(prefix)}: {shown} is a special token of {primary.name}; leave it out"
+        )
     (text,) = primary.decode([ids])
     if text != prefix:
         raise TextError(
-            f"prefix {prefix!r}: {primary.name} reads it as {text!r}; use characters that it knows"
+            f"prefix {shortened(prefix)}: {primary.name} reads it as {shortened(text)}; use characters that it knows"
         )
     return tuple(ids)
+
+
+def shortened(text: str, most: int = 100) -> str:
+    """A text in a message, in quotes; of a long one the beginning."""
+    return repr(text if len(text) <= most else f"{text[: most - 3]}...")
 
 
 def remedy_for(text: str) -> str:
@@ -275,24 +282,24 @@ class EditProposer(Proposer):
         (row,) = self.primary.plain_ids([text])
         if (reason := self.constraints.broken(text, len(row))) is not None:
             raise TextError(
-                f"text to begin with {text!r} breaks the constraints: {reason}; {remedy_for(text)}"
+                f"text to begin with {shortened(text)} breaks the constraints: {reason}; {remedy_for(text)}"
             )
         if special := set(row) & special_ids(self.primary.tokenizer):
             shown = self.primary.tokenizer.decode([min(special)])
             raise TextError(
-                f"text to begin with {text!r}: {shown} is a special token of {self.primary.name}; "
+                f"text to begin with {shortened(text)}: {shown} is a special token of {self.primary.name}; "
                 "leave it out"
             )
         (ids,) = self.setting.encode([text])
         if ids is None:
             (again,) = self.primary.decode([row])
             raise TextError(
-                f"text to begin with {text!r}: {self.primary.name} reads it as {again!r}; begin with that, "
-                "or with characters that it knows"
+                f"text to begin with {shortened(text)}: {self.primary.name} reads it as {shortened(again)}; "
+                "begin with that, or with characters that it knows"
             )
         if self.fixed(ids) is None:
             raise TextError(
-                f"text to begin with {text!r}: runs into the prefix {self.setting.prefix!r}; leave a blank"
+                f"text to begin with {shortened(text)}: runs into the prefix {self.setting.prefix!r}; leave a blank"
             )
         return Hypothesis(text, ids, None)
 

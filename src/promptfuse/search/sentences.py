@@ -36,21 +36,22 @@ _NUMBER = re.compile(r"[^\w\s]*\d[\d,.:]*")
 _LETTERS = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
 """Single letters with stops between them, as in "e.g." and "U.S."."""
 
-_FOLLOWED = frozenset("mr mrs ms mx messrs mme mlle dr drs prof st vs viz approx".split())
+_FOLLOWED = frozenset("mr mrs ms mx messrs mme mlle dr drs prof st vs viz approx incl bzw bspw".split())
 """Abbreviations that something has to follow, in any case; in German, French and English texts."""
 
 _TITLES = frozenset(
-    "Rev Hon Gen Brig Col Maj Capt Cpt Cmdr Lt Sgt Cpl Pvt Adm Gov Sen Rep Supt Msgr Sr Sra Mt".split()
+    "Rev Hon Gen Brig Col Maj Capt Cpt Cmdr Lt Sgt Cpl Pvt Adm Gov Sen Rep Supt Msgr Sr Sra Mt Pres Fr Hr".split()
 )
 """Those that are words of their own where they have no capital."""
 
 _MAY_END = frozenset(
-    "jr etc inc ltd co corp bros ave blvd rd ft hwy no nos vol fig p pp al dept est ca cf ed eds max min "
+    "jr etc inc ltd co corp bros ave blvd rd ft hwy no nos nr vol vols fig figs eq sec ch tel univ assoc "
+    "p pp al dept est ca cf ed eds max min "
     "jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri sat sun".split()
 )
 """Abbreviations that may end a sentence, or stand within it."""
 
-_WORDS = frozenset("no p al ed co min max mar sat sun wed fig est rd ft inc".split())
+_WORDS = frozenset("no p al ed co min max mar sat sun wed fig figs sec ch tel est rd ft inc".split())
 """Those that are words of their own, and count only with a capital or behind a number."""
 
 

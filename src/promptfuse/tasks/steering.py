@@ -55,6 +55,7 @@ class Steer:
         label, equals, number = rest.rpartition("=") if "=" in rest else (rest, "", "")
         if not model.strip() or not label.strip():
             raise ConfigError(f"steer {text!r} names no model and label; {_EXAMPLE}")
+        model, label = model.strip(), label.strip()
         if not equals:
             return cls(model, label)
         try:
