@@ -101,6 +101,13 @@ def test_other_files_with_captions_are_named(write, photo, tmp_path):
     assert beside.startswith("1 text beside the photos, e.g. a.txt, is not read")
 
 
+def test_json_beside_each_photo_is_named(write, photo, tmp_path):
+    photo(tmp_path / "a.png")
+    write("a.json", {"caption": "A dog."})
+    (beside,) = read_dataset(tmp_path).problems
+    assert beside.startswith("1 text beside the photos, e.g. a.json, is not read")
+
+
 def test_a_table_of_something_else(write, photo, tmp_path):
     photo(tmp_path / "a.png")
     write("metadata.csv", "camera,place\nX100,On the beach\n")

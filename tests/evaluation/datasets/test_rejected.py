@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import read_dataset
 
 ROWS = [
@@ -84,3 +85,37 @@ def test_the_check_says_how_many(write, photo, tmp_path, promptfuse):
     assert "captions          1; 0 to 1 a photo" in out
     code, out, _ = promptfuse("datasets", "check", path, "--keep-rejected", "--json")
     assert json.loads(out)["captions"]["total"] == 4
+
+
+@pytest.mark.parametrize("value", [True, 1, 1.0, "1.0", "TRUE", "t", " yes "])
+def test_a_mark_that_is_set(write, value):
+    rows = [{"image": "a.jpg", "caption": "asdf", "is_rejected": value}, {"image": "a.jpg", "caption": "A dog."}]
+    assert read_dataset(write("d.json", rows)).photos[0].references == ("A dog.",)
+
+
+def test_data_frames_leave_marks_without_a_value(write):
+    text = '{"image": "a.jpg", "caption": "A dog.", "is_rejected": NaN}\n'
+    assert read_dataset(write("d.jsonl", text)).photos[0].references == ("A dog.",)
+
+
+@pytest.mark.parametrize("kind", ["lists", "columns", "csv"])
+def test_lists_of_marks_beside_lists_of_captions(write, kind):
+    texts, marks = ["A dog.", "asdf", "A brown dog."], [False, True, False]
+    if kind == "csv":
+        cells = [json.dumps(texts).replace('"', '""'), str(marks)]
+        path = write("d.csv", f'image,captions,is_rejected\na.jpg,"{cells[0]}","{cells[1]}"\n')
+    else:
+        row = {"captions": texts, "is_rejected": marks}
+        if kind == "columns":
+            row = {"captions": {"text": texts, "is_rejected": marks}}
+        path = write("d.jsonl", json.dumps({"image": "a.jpg", **row}))
+    dataset = read_dataset(path)
+    assert dataset.photos[0].references == ("A dog.", "A brown dog.")
+    assert "1 caption is marked as rejected (is_rejected 1) and left out" in dataset.problems[0]
+    assert read_dataset(path, keep_rejected=True).photos[0].references == tuple(texts)
+
+
+def test_marks_that_are_none_of_the_captions(write):
+    row = {"image": "a.jpg", "captions": ["A dog.", "A cat."], "is_rejected": [True]}
+    with pytest.raises(ConfigError, match="1 marks for 2 captions; give one a caption"):
+        read_dataset(write("d.jsonl", json.dumps(row)))

@@ -77,8 +77,10 @@ def captions_in(
     value, where = fields[column], f"{place}, {column}"
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _list_in_a_cell(value, where, must=column in LIST_COLUMNS)
+    elif isinstance(value, dict):
+        value = _in_columns(value)
     if isinstance(value, list):
-        return False, several_captions(value, where, rejected), (column,)
+        return False, several_captions(rejected.without(value, fields, place), where, rejected), (column,)
     return True, [as_caption(value, where)], (column,)
 
 
@@ -135,6 +137,14 @@ def _list_in_a_cell(text: str, where: str, must: bool) -> list[Any] | str:
             raise ConfigError(f"{where}: {shown(text)} is no list in JSON; correct it") from None
         return text
     return found if must or all(isinstance(one, str) for one in found) else text
+
+
+def _in_columns(value: dict[str, Any]) -> Any:
+    """Fields that are lists of one length as a list of fields, as Hugging Face's sequences are the former."""
+    columns = list(value.values())
+    if not columns or not all(isinstance(one, list) and len(one) == len(columns[0]) for one in columns):
+        return value
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 class NoImageColumnError(ConfigError):

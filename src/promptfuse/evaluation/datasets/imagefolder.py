@@ -18,7 +18,7 @@ SPLITS = frozenset(("train", "training", "val", "valid", "validation", "dev", "t
 """Names of folders that are splits, where a table of their photos is in them or above."""
 
 _TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
-_SIDECARS = (".txt", ".caption")
+_SIDECARS = (".txt", ".caption", ".json")
 """Endings of files with the caption of the photo of the same name."""
 
 
@@ -104,6 +104,8 @@ def _not_read(photos: Contents, files: Sequence[str], read: Sequence[str]) -> li
         more = f" and {len(tables) - 1:,} more tables are" if len(tables) > 1 else " is"
         problems.append(f"{tables[0]}{more} not read; give the file to have its captions")
     if beside:
+        # img2dataset writes each caption into a .txt and, with more, into a .json.
+        beside = [file for file in beside if not file.lower().endswith(".json")] or beside
         texts = f"{len(beside):,} text{'s' * (len(beside) > 1)} beside the photos, e.g. {beside[0]},"
         problems.append(
             f"{texts} {'are' if len(beside) > 1 else 'is'} not read; write captions into metadata.jsonl"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from typing import Any
+
+from promptfuse.errors import ConfigError
 
 FLAGS = ("is_rejected", "is_precanned")
 """VizWiz-Captions: spam, and the offered text for photos on which nothing can be seen. Its own evaluation
@@ -32,6 +36,30 @@ class Rejected:
         self.total += bool(flags)
         return bool(flags) and not self.keep
 
+    def without(self, captions: list[Any], fields: Mapping[str, Any], place: str) -> list[Any]:
+        """The captions of a list that stay, where its row has lists of marks beside it, one a caption.
+
+        Args:
+            captions: the list.
+            fields: of the row; a mark that is no list is of the row, not of one caption.
+            place: of the row, for messages.
+
+        Raises:
+            ConfigError: if there are more or fewer marks than captions.
+        """
+        marks = {name: _several(fields[name], f"{place}, {name}") for name in FLAGS if name in fields}
+        marks = {name: several for name, several in marks.items() if several is not None}
+        for name, several in marks.items():
+            if len(several) != len(captions):
+                raise ConfigError(
+                    f"{place}, {name}: {len(several)} marks for {len(captions)} captions; give one a caption"
+                )
+        return [
+            caption
+            for index, caption in enumerate(captions)
+            if not (marks and self.drops({name: several[index] for name, several in marks.items()}))
+        ]
+
     def problems(self) -> list[str]:
         """A line that says how many there are; none if there are none."""
         if not self.total:
@@ -45,6 +73,26 @@ class Rejected:
         ]
 
 
+def _several(value: Any, place: str) -> list[Any] | None:
+    """The marks of several captions, which a CSV file has as JSON; None where there is one for the row."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value.lower())
+        except (ValueError, RecursionError):
+            raise ConfigError(f"{place}: {value!r:.60} is no list in JSON; correct it") from None
+    return value if isinstance(value, list) else None
+
+
 def _is_set(value: Any) -> bool:
-    """Whether a mark is set; a CSV file has it as a word."""
-    return value.strip().lower() in ("1", "true", "yes") if isinstance(value, str) else bool(value)
+    """Whether a mark is set; a CSV file has it as a word, and data frames as a fraction or NaN."""
+    if isinstance(value, list):
+        return False  # Of several captions; see ``without``.
+    if isinstance(value, str):
+        value = value.strip().lower()
+        if value in ("true", "yes", "t", "y"):
+            return True
+        try:
+            value = float(value)
+        except ValueError:
+            return False
+    return bool(value) and not (isinstance(value, float) and math.isnan(value))

@@ -55,7 +55,7 @@ def read_behind(module: nn.Module, ids: Tensor, past: Layers) -> tuple[Layers, A
         past: keys and values of the tokens before; empty for none.
 
     Raises:
-        ValueError: if the module has no such cache.
+        ValueError: if the module has no such cache, or no single hidden state of each token.
     """
     cache = DynamicCache(past) if past else DynamicCache()
     length = (past[0][0].shape[2] if past else 0) + ids.shape[1]
@@ -67,6 +67,9 @@ def read_behind(module: nn.Module, ids: Tensor, past: Layers) -> tuple[Layers, A
         use_cache=True,
         output_hidden_states=True,
     )
+    if found.hidden_states[-1].shape[:-1] != ids.shape:
+        # Gemma 3n carries several states of each token from layer to layer.
+        raise ValueError("no single hidden state of each token")
     return layers_of(found.past_key_values, length), found
 
 
@@ -86,8 +89,6 @@ def _agrees(lm: CausalLM) -> bool:
     ids = torch.tensor([row, [row[0], *reversed(row[1:])]], device=lm.device)
     try:
         whole, found = read_behind(lm.module, ids, ())
-        if len(found.hidden_states[-1]) != 2 or found.hidden_states[-1].shape[1] != ids.shape[1]:
-            return False
         before = tuple((keys[:, :, :-2], values[:, :, :-2]) for keys, values in whole)
         some, _ = read_behind(lm.module, ids[:, -2:-1], before)
         _, behind = read_behind(lm.module, ids[:, -1:], some)
