@@ -63,6 +63,11 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "Gemma": HEADS,
     "Gemma2": {**HEADS, "sliding_window": 6},
     "Gemma3": {**HEADS, "sliding_window": 6},
+    "Gemma3n": {
+        **HEADS, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"],
+        "hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": 200, "laurel_rank": 4,
+        "num_kv_shared_layers": 0, "activation_sparsity_pattern": [0.0, 0.0],
+    },
     "Granite": {},
     "Jamba": {
         "attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
@@ -95,7 +100,7 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "XGLM": {},
 }  # fmt: skip
 HEAD = {"CTRL": "CTRLLMHeadModel", "GPT2": "GPT2LMHeadModel", "OpenAIGPT": "OpenAIGPTLMHeadModel"}
-CONFIG = {"Gemma3": "Gemma3TextConfig"}
+CONFIG = {"Gemma3": "Gemma3TextConfig", "Gemma3n": "Gemma3nTextConfig"}
 
 CLASSIFIERS: dict[str, dict[str, Any]] = {
     "Albert": {},
@@ -120,6 +125,10 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
     "MobileBert": {"normalization_type": "layer_norm", "true_hidden_size": 16, "intra_bottleneck_size": 16},
     "ModernBert": {},
     "Nystromformer": {},
+    "Perceiver": {
+        "num_latents": 4, "d_latents": 16, "num_self_attends_per_block": 1, "num_self_attention_heads": 2,
+        "num_cross_attention_heads": 2,
+    },
     "RemBert": {},
     "Reformer": {
         "attention_head_size": 8, "axial_pos_embds": False, "attn_layers": ["local"], "is_decoder": False,

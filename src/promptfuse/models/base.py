@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -129,13 +129,25 @@ class Model(ABC):
 
     @property
     def embedding(self) -> nn.Module:
-        """The module that turns token ids into input embeddings."""
+        """The module that turns token ids into input embeddings.
+
+        Raises:
+            ModelError: if there is none, as in a model that reads characters by their hashes.
+        """
         try:
-            module: nn.Module = self.text_module.get_input_embeddings()  # type: ignore[operator]
-        except NotImplementedError:  # GroupViT's tower does not say.
-            found = [part for part in self.text_module.modules() if isinstance(part, nn.Embedding)]
-            module = max(found, key=lambda part: part.num_embeddings)
-        return module
+            module = self.text_module.get_input_embeddings()  # type: ignore[operator]
+        except (NotImplementedError, AttributeError):  # GroupViT's tower does not say.
+            module = None
+        if isinstance(getattr(module, "weight", None), Tensor):
+            return cast(nn.Module, module)
+        # Perceiver names a tensor that is of no text.
+        found = [part for part in self.text_module.modules() if isinstance(part, nn.Embedding)]
+        if not found:
+            raise ModelError(
+                f"{self.name}: {type(self.module).__name__} has no table of token embeddings; "
+                "use another model"
+            )
+        return max(found, key=lambda part: part.num_embeddings)
 
     @property
     def embedding_table(self) -> Tensor:

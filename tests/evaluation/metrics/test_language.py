@@ -104,12 +104,18 @@ def test_a_cut_caption_does_not_lower_the_corpus(lm):
     assert words[1] <= lm.max_length
 
 
-def test_a_word_that_is_longer_than_the_model_reads(lm):
-    per_word, per_token = Perplexity(lm).measure(captions(["xq" * 3000, "a cat"]))
+@pytest.mark.parametrize("text", ["xq" * 3000, "狗在公园里跑。" * 300])
+def test_a_word_that_is_longer_than_the_model_reads(lm, text):
+    """No whole word is read, so that there is none whose sum could be told."""
+    both, alone = (Perplexity(lm).measure(captions(some)) for some in ([text, "a cat"], ["a cat"]))
+    (per_word, per_token) = both
     assert per_token.cut == {0}
-    assert per_word.parts[0, 1] == 1
+    assert per_word.parts[0].tolist() == [0, 0]
+    assert per_word.value == pytest.approx(alone[0].value)
     assert np.isfinite(per_token.values).all()
-    assert np.isfinite(per_word.value)
+    (nothing, _) = Perplexity(lm).measure(captions([text]))
+    assert not np.isfinite(nothing.value)
+    assert "1 caption was cut" in nothing.note
 
 
 def test_a_caption_of_which_nothing_is_predicted_has_no_value(checkpoint):

@@ -22,7 +22,7 @@ class Perplexity(Metric):
     compared between models with other tokenizers; words are what blanks part. The end of a caption is not
     predicted, and the first token only by models with a begin-of-text token; without one the first word
     counts neither in the sum nor among the words. Of a caption that is longer than the model reads, both are
-    of the words up to there. A text that ends early or repeats itself has a low perplexity, so this is no
+    of the words up to there; one whose first word is too long counts by its tokens alone. A text that ends early or repeats itself has a low perplexity, so this is no
     measure of good captions.
 
     Args:
@@ -48,7 +48,7 @@ class Perplexity(Metric):
         if not given:
             return self.unavailable("all captions are empty")
         texts, long = fitting(self.model, [captions.texts[index].strip() for index in given])
-        read, _ = read_in_batches(self.model, texts, self._read, self.batch_size)
+        read, parted = read_in_batches(self.model, texts, self._read, self.batch_size)
         nll, tokens = np.zeros(len(captions.texts)), np.zeros(len(captions.texts))
         nll[given], tokens[given] = read.numpy().T
         words = np.zeros(len(captions.texts))
@@ -62,6 +62,9 @@ class Perplexity(Metric):
             of_words[given] -= firsts.numpy()[:, 0]
             words[given] -= 1
         words[tokens == 0] = 0  # Nothing is predicted of a character that the tokenizer leaves out.
+        for index in parted:
+            # Not even the first word is read to its end: there is no word that the sum is of.
+            of_words[given[index]] = words[given[index]] = 0
         cut = [given[index] for index in long]
         note = cut_note(cut, self.model)
         parts = {"perplexity_word": (of_words, words), "perplexity_token": (nll, tokens)}

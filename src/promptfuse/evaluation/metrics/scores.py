@@ -148,8 +148,8 @@ class Scores:
             if isinstance(found, Score):
                 digits = _digits(found)
                 ends = [end for end in (found.low, found.high) if end is not None]
-                interval = " .. ".join(f"{end:.{digits}f}" for end in ends) if ends else "-"
-                value = f"{found.value:.{digits}f}"
+                interval = " .. ".join(_shown(end, digits) for end in ends) if ends else "-"
+                value = _shown(found.value, digits)
                 better = "" if found.better == "neither" else found.better
                 rows.append((found.title, value, interval, str(found.n), better))
         widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
@@ -179,3 +179,8 @@ def _digits(score: Score) -> int:
     if float(score.value).is_integer() and score.low is None and score.value > 1:
         return 0
     return 3 if abs(score.value) < 10 else 2 if abs(score.value) < 100 else 1
+
+
+def _shown(value: float, digits: int) -> str:
+    """A number with its digits; one that is huge, as perplexities of noise are, by its size."""
+    return f"{value:.3g}" if abs(value) >= 1e9 else f"{value:.{digits}f}"

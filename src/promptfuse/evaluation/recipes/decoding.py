@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from promptfuse.errors import TextError
 from promptfuse.evaluation.recipes.caches import Layers, keeps_cache, read_behind
-from promptfuse.models import CausalLM
+from promptfuse.models import Batch, CausalLM
 from promptfuse.models.base import at_least_float32
 from promptfuse.models.products import fast_products
 from promptfuse.models.together import together
@@ -111,12 +113,32 @@ def forward(lm: CausalLM, ids: Tensor, past: Layers) -> Reading:
     if _is_plain(past):
         whole = torch.cat([past[0][0][:, 0, :, 0], ids], 1)
         rows = whole.tolist()
-        found = lm.call(lm.collate(rows, [(0, len(row)) for row in rows]), output_hidden_states=True)
+        logits, hidden = _read_plain(lm, lm.collate(rows, [(0, len(row)) for row in rows]))
         layers = _as_layers(whole)
     else:
         layers, found = read_behind(lm.module, ids, past)
-    scores = at_least_float32(found.logits[:, -1]).log_softmax(-1)
-    return Reading(layers, scores, at_least_float32(found.hidden_states[-1][:, -ids.shape[1] :]))
+        logits, hidden = found.logits, found.hidden_states[-1]
+    scores = at_least_float32(logits[:, -1]).log_softmax(-1)
+    return Reading(layers, scores, at_least_float32(hidden[:, -ids.shape[1] :]))
+
+
+def _read_plain(lm: CausalLM, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The logits, and the last hidden states, (rows, length, d): what the output embeddings are given.
+
+    Not every model gives its states of that shape or at all: Gemma 3n carries several of each token.
+    """
+    given: list[Tensor] = []
+
+    def look(module: object, args: tuple[Any, ...]) -> None:
+        given.append(args[0])
+
+    head = lm.module.get_output_embeddings()
+    with head.register_forward_pre_hook(look) if head is not None else nullcontext():
+        found = lm.call(batch, output_hidden_states=True)
+    states = getattr(found, "hidden_states", None)
+    if states is not None and states[-1].shape[:-1] == batch.ids.shape:
+        return found.logits, states[-1]
+    return found.logits, given[-1]
 
 
 class Language:
