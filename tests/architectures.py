@@ -98,8 +98,14 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "StableLm": {},
     "Starcoder2": {},
     "XGLM": {},
+    "XLM": {"causal": True, "pad_index": 1},
 }  # fmt: skip
-HEAD = {"CTRL": "CTRLLMHeadModel", "GPT2": "GPT2LMHeadModel", "OpenAIGPT": "OpenAIGPTLMHeadModel"}
+HEAD = {
+    "CTRL": "CTRLLMHeadModel",
+    "GPT2": "GPT2LMHeadModel",
+    "OpenAIGPT": "OpenAIGPTLMHeadModel",
+    "XLM": "XLMWithLMHeadModel",
+}
 CONFIG = {"Gemma3": "Gemma3TextConfig", "Gemma3n": "Gemma3nTextConfig"}
 
 CLASSIFIERS: dict[str, dict[str, Any]] = {

@@ -41,6 +41,7 @@ TEXTS = [f"{parent}{word}" for parent in PARENTS for word in (" grass", " xyzzy 
 FROM = [parent for parent in PARENTS for _ in range(2)]
 WITHOUT_CACHE = {
     "FalconMamba", "Gemma3n", "Jamba", "Lfm2", "Mamba", "Mamba2", "OpenAIGPT", "RecurrentGemma", "Rwkv",
+    "XLM",
 }  # fmt: skip
 """Language models that keep something else than keys and values of every token, or nothing, or that carry
 several hidden states of each token."""

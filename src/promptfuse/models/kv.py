@@ -35,7 +35,10 @@ Mode = Literal["tree", "rows"]
 _TRIED = (20, 48)
 """Lengths of rows in a trial whether something is out of sight that a shared prefix does not know."""
 
-_REFUSALS = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
+_REFUSALS = (
+    AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, TypeError, UnboundLocalError,
+    ValueError,
+)  # fmt: skip
 """What a model says that does not take a mask, a cache or bare token ids."""
 
 

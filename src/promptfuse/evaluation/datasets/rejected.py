@@ -47,8 +47,8 @@ class Rejected:
         Raises:
             ConfigError: if there are more or fewer marks than captions.
         """
-        marks = {name: _several(fields[name], f"{place}, {name}") for name in FLAGS if name in fields}
-        marks = {name: several for name, several in marks.items() if several is not None}
+        given = {name: _several(fields[name], f"{place}, {name}") for name in FLAGS if name in fields}
+        marks = {name: several for name, several in given.items() if several is not None}
         for name, several in marks.items():
             if len(several) != len(captions):
                 raise ConfigError(

@@ -22,8 +22,8 @@ class Perplexity(Metric):
     compared between models with other tokenizers; words are what blanks part. The end of a caption is not
     predicted, and the first token only by models with a begin-of-text token; without one the first word
     counts neither in the sum nor among the words. Of a caption that is longer than the model reads, both are
-    of the words up to there; one whose first word is too long counts by its tokens alone. A text that ends early or repeats itself has a low perplexity, so this is no
-    measure of good captions.
+    of the words up to there; one whose first word is too long counts by its tokens alone. A text that ends
+    early or repeats itself has a low perplexity, so this is no measure of good captions.
 
     Args:
         model: a causal language model.
