@@ -13,7 +13,8 @@ PHOTOS = Path(__file__).parent.parent.parent / "examples" / "photos"
 SURE = [
     "A dog.", "A dog!", "Is it a dog?", "What?!", 'He said "Hi."', "(A dog.)", "A dog.)", "the dogs'.",
     "A dog .",
-    "It is 45.2.", "So do I.", "He said no.", "He sat.", "in a sec.", "a fig.", "under the sun.", "a rep.", "A dog.  ",
+    "It is 45.2.", "So do I.", "He said no.", "He sat.", "in a sec.", "a fig.",
+    "under the sun.", "a rep.", "A dog.  ",
     "\u4e00\u53ea\u72d7\u3002", "\u72ac\uff01", "\u662f\u5417\uff1f",
     "\u0915\u0941\u0924\u094d\u0924\u093e\u0964",
     "\u0643\u0644\u0628\u061f", "\u300c\u72ac\u3002\u300d", "\u00abUn chien.\u00bb",

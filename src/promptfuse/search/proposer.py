@@ -62,7 +62,8 @@ def prefix_tokens(primary: CausalLM, prefix: str, constraints: Constraints) -> t
     (text,) = primary.decode([ids])
     if text != prefix:
         raise TextError(
-            f"prefix {shortened(prefix)}: {primary.name} reads it as {shortened(text)}; use characters that it knows"
+            f"prefix {shortened(prefix)}: {primary.name} reads it as {shortened(text)}; "
+            "use characters that it knows"
         )
     return tuple(ids)
 
@@ -299,7 +300,8 @@ class EditProposer(Proposer):
             )
         if self.fixed(ids) is None:
             raise TextError(
-                f"text to begin with {shortened(text)}: runs into the prefix {self.setting.prefix!r}; leave a blank"
+                f"text to begin with {shortened(text)}: runs into the prefix {self.setting.prefix!r}; "
+                "leave a blank"
             )
         return Hypothesis(text, ids, None)
 

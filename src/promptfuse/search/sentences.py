@@ -40,7 +40,8 @@ _FOLLOWED = frozenset("mr mrs ms mx messrs mme mlle dr drs prof st vs viz approx
 """Abbreviations that something has to follow, in any case; in German, French and English texts."""
 
 _TITLES = frozenset(
-    "Rev Hon Gen Brig Col Maj Capt Cpt Cmdr Lt Sgt Cpl Pvt Adm Gov Sen Rep Supt Msgr Sr Sra Mt Pres Fr Hr".split()
+    "Rev Hon Gen Brig Col Maj Capt Cpt Cmdr Lt Sgt Cpl Pvt Adm Gov Sen Rep Supt Msgr Sr Sra Mt Pres Fr "
+    "Hr".split()
 )
 """Those that are words of their own where they have no capital."""
 
