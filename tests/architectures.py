@@ -80,6 +80,7 @@ LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
     "Mistral": {**HEADS, "sliding_window": 6},
     "Mixtral": HEADS,
     "Mpt": {},
+    "Moshi": {},
     "OPT": {},
     "Olmo": {},
     "Olmo2": {},

@@ -106,9 +106,21 @@ def test_reading_token_by_token(kind: str) -> None:
     reading = read(lm, ids[:, :11])
     for column in range(11, ids.shape[1]):
         reading = read(lm, ids[:, column : column + 1], reading.layers)
-    expected = whole.logits[:, -1].log_softmax(-1)
+    expected = lm.of_all_ids(whole.logits[:, -1].log_softmax(-1))
     torch.testing.assert_close(reading.log_probabilities, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(reading.hidden, states[-1][:, -1:], rtol=1e-4, atol=1e-4)
+
+
+def test_more_ids_are_read_than_predicted() -> None:
+    lm = language_model("Moshi")
+    unknown = len(lm.embedding_table) - lm.module.lm_head.out_features
+    assert unknown == 1
+    found = lm.next_log_probabilities(lm.plain_ids(["A dog"]))
+    assert found.shape == (1, len(lm.embedding_table))
+    assert found[0, -unknown:].tolist() == [-float("inf")] * unknown
+    objective = pf.Objective(pf.Fluency(lm))
+    result = pf.optimize(objective, pf.AutoDAN(candidates=4), steps=3)
+    assert result.value == pytest.approx(objective.exact(result.text).value, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)

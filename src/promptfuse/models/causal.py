@@ -436,9 +436,17 @@ class CausalLM(Model):
                 part = [tuple(row) for row in full[first : first + _ROWS_AT_ONCE]]
                 prefixes = self.reader.prefixes(part, nll=False)
                 found += [item.following for item in prefixes if item.following is not None]
-            return torch.stack(found)
+            return self.of_all_ids(torch.stack(found))
         batch = self.collate(full, [(len(self.start_ids), len(row)) for row in full])
-        return self.read_apart(batch, self._following)
+        return self.of_all_ids(self.read_apart(batch, self._following))
+
+    def of_all_ids(self, log_probabilities: Tensor) -> Tensor:
+        """Log-probabilities with a column for each row of the embedding table.
+
+        Some models read more ids than they predict: placeholders, or tokens that were added to the table alone.
+        """
+        missing = len(self.embedding_table) - log_probabilities.shape[-1]
+        return functional.pad(log_probabilities, (0, max(0, missing)), value=-torch.inf)
 
     def _following(self, batch: Batch) -> Tensor:
         """Log-probabilities of the token behind each row of a batch, in one pass."""

@@ -131,6 +131,15 @@ def test_references_of_other_photos_are_refused(promptfuse, make_run, tmp_path):
     assert "its ids are like '1000'" in err
 
 
+def test_references_of_photos_that_failed_alone_are_refused(promptfuse, make_run, tmp_path):
+    failed = tmp_path / "failed.jsonl"
+    failed.write_text(json.dumps({"id": "p0", "references": ["A dog."]}))
+    run = make_run("one", lines={0: {"text": None, "error": "damaged"}})
+    code, _, err = promptfuse("report", run, "--references", failed, "--json")
+    assert code == 2
+    assert f"{failed} has no references for 'p1' or any other photo of the runs" in err
+
+
 def test_references_of_every_kind_that_score_takes(promptfuse, make_run, tmp_path):
     """One reader: a file that gives scores gives the same in a report."""
     texts = {f"p{number}": written(number) for number in range(12)}

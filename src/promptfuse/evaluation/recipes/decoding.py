@@ -118,7 +118,7 @@ def forward(lm: CausalLM, ids: Tensor, past: Layers) -> Reading:
     else:
         layers, found = read_behind(lm.module, ids, past)
         logits, hidden = found.logits, found.hidden_states[-1]
-    scores = at_least_float32(logits[:, -1]).log_softmax(-1)
+    scores = lm.of_all_ids(at_least_float32(logits[:, -1]).log_softmax(-1))
     return Reading(layers, scores, at_least_float32(hidden[:, -ids.shape[1] :]))
 
 

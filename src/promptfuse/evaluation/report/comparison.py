@@ -76,12 +76,14 @@ def compare(runs: Sequence[Run], references: str | None = None, keep_rejected: b
             f"{len(common) - len(captioned)} photos failed in a run; "
             f"the numbers are about the {len(captioned)} that every run captioned."
         )
+    if captioned and found.keys().isdisjoint(captioned):
+        found = {}  # Of photos that failed.
     if found and (bare := [id_ for id_ in captioned if id_ not in found]):
         notes.append(f"{len(bare)} photos have no references; the numbers are about the others.")
         captioned = [id_ for id_ in captioned if id_ in found]
     if not found and references is not None:
         raise ConfigError(
-            f"{references} has no references for {common[0]!r} or any other photo of the runs, its ids are "
+            f"{references} has no references for {(captioned or common)[0]!r} or any other photo of the runs, its ids are "
             f"like {next(iter(written))!r}; add them, or use the data set that was captioned"
         )
     if not found and written:
