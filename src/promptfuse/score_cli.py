@@ -138,7 +138,11 @@ def score(
     if names is not None and found.columns.keys() <= predicted.costs.keys():
         # All that was asked for cannot be had.
         reasons = [one.reason for one in found.metrics.values() if isinstance(one, Unavailable)]
-        raise ConfigError(f"{', '.join(names)}: {reasons[0] if reasons else 'nothing to score'}")
+        # Captions may be in columns that are not read.
+        about = [] if any(written.texts.values()) else written.notices
+        raise ConfigError(
+            "; ".join([f"{', '.join(names)}: {reasons[0] if reasons else 'nothing to score'}", *about])
+        )
     typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else found.table())
     if per_caption is not None:
         from promptfuse.whole_files import write_whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,8 @@ def test_arrays_and_tensors() -> None:
         (np.zeros((40, 40), dtype=complex), ["complex128"]),
         (np.array([["a"] * 20] * 20), ["<U1"]),
         (np.full((20, 20), np.nan), ["no pixel has a finite value"]),
+        (np.zeros((20, 20), complex), ["pixels of type complex128 are no brightness; give"]),
+        (BytesIO(b"abc"), ["BytesIO", "is no photo", "a path"]),
         (5, ["5 is no photo", "a path"]),
         (None, ["None is no photo", "a path"]),
         (b"\xff\xd8", ["is no photo", "a path"]),

@@ -443,7 +443,7 @@ class CausalLM(Model):
     def of_all_ids(self, log_probabilities: Tensor) -> Tensor:
         """Log-probabilities with a column for each row of the embedding table.
 
-        Some models read more ids than they predict: placeholders, or tokens that were added to the table alone.
+        Some models read more ids than they predict: placeholders, or tokens added to the table alone.
         """
         missing = len(self.embedding_table) - log_probabilities.shape[-1]
         return functional.pad(log_probabilities, (0, max(0, missing)), value=-torch.inf)

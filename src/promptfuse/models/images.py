@@ -77,13 +77,13 @@ def load_image(source: ImageLike) -> Image.Image:
 
 def _from_array(source: Any) -> Image.Image:
     """An image of an array or tensor of pixels."""
-    if hasattr(source, "detach"):  # A tensor; numpy has no bfloat16.
-        source = source.detach().cpu()
-        source = source.float() if source.is_floating_point() else source
     if not hasattr(source, "__array__"):
         raise ImageError(
             f"{source!r:.60} is no photo; give a path, an address, an open image or an array of pixels"
         )
+    if hasattr(source, "detach"):  # A tensor; numpy has no bfloat16.
+        source = source.detach().cpu()
+        source = source.float() if source.is_floating_point() else source
     values = np.asarray(source)
     if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
         values = values.transpose(1, 2, 0)
@@ -94,7 +94,10 @@ def _from_array(source: Any) -> Image.Image:
             f"array of shape {values.shape} is no photo; give (height, width) or (height, width, 3) pixels"
         )
     _check_sides(values.shape[1], values.shape[0], "array")
-    return Image.fromarray(np.ascontiguousarray(eight_bits(values)))
+    try:
+        return Image.fromarray(np.ascontiguousarray(eight_bits(values)))
+    except ValueError as error:
+        raise ImageError(f"array: {error}; give truth values, integers or floats") from None
 
 
 def decode_image(file: BinaryIO, name: str) -> Image.Image:

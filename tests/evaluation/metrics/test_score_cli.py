@@ -280,3 +280,32 @@ def test_nothing_of_what_is_asked_for(promptfuse, files):
     assert (code, out) == (2, "")
     assert "clipscore: " in err
     assert "--clip" in err
+
+
+UNREAD = "the column 'prompt' looks like text and is not read"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("r.jsonl", '{"id": "a.jpg", "prompt": "A dog runs"}\n', "no captions (found id, prompt)"),
+        ("r.jsonl", '{"id": "a.jpg", "prompt": "A dog runs"}\n' * 2, "no captions (found id, prompt)"),
+        ("r.csv", "image,prompt\na.jpg,A dog runs\n", UNREAD),
+    ],
+)
+def test_references_without_captions_say_what_is_there(promptfuse, tmp_path, name, content, said):
+    (tmp_path / "p.jsonl").write_text('{"id": "a.jpg", "text": "A dog"}\n')
+    (tmp_path / name).write_text(content)
+    code, _, err = promptfuse(tmp_path / "p.jsonl", tmp_path / name, "--metrics", "bleu")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_fields_of_captions_by_id_that_are_not_read_are_named(promptfuse, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"id": "a.jpg", "text": "A dog"}\n')
+    rows = {"a.jpg": {"caption": "A dog runs", "narrative": "A dog that runs fast"}}
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    code, out, _ = promptfuse(tmp_path / "p.jsonl", tmp_path / "r.json", "--metrics", "bleu")
+    assert code == 0
+    assert "the field 'narrative' looks like text and is not read (captions are read from 'caption')" in out

@@ -13,6 +13,7 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import read_dataset
 from promptfuse.evaluation.datasets.columns import (
     CAPTION_COLUMNS,
+    ID_COLUMNS,
     IMAGE_COLUMNS,
     NoImageColumnError,
     Unread,
@@ -119,13 +120,17 @@ def _own_references(path: Path, text: str, keep_rejected: bool) -> Referenced | 
         if document.keys() & {"images", "annotations"}:
             return None
         if (
-            document.keys().isdisjoint(CAPTION_COLUMNS)
+            document.keys().isdisjoint((*CAPTION_COLUMNS, *ID_COLUMNS))
             and (by_id := _by_id(path, document, Rejected(keep_rejected))) is not None
         ):
             return by_id
     elif isinstance(document, list) and not document:
         return None
     records = list(records_of(path, text, document))
+    if records and not any(fields.keys() & {*IMAGE_COLUMNS, *CAPTION_COLUMNS} for _, fields in records):
+        place, fields = records[0]
+        if not fields.keys().isdisjoint(ID_COLUMNS):
+            raise ConfigError(f"{place}: no captions (found {', '.join(fields)}); call them 'captions'")
     # With a column that names the photos it is a data set.
     if not records or any(
         fields.keys() & set(IMAGE_COLUMNS) or fields.keys().isdisjoint(CAPTION_COLUMNS)
@@ -142,19 +147,22 @@ def _by_id(path: Path, document: Mapping[str, Any], rejected: Rejected) -> Refer
     ):
         return None
     groups: dict[str, list[str]] = {}
+    unread = Unread("field")
     for key, value in document.items():
         place = f"{path}: {key!r:.60}"
         id_ = as_text(key, place)
         only_once(id_, place, groups)
         if isinstance(value, dict):
-            groups[id_] = [] if rejected.drops(value) else captions_in(value, place, rejected)[1]
+            _, captions, read = captions_in(value, place, rejected)
+            unread.look(value, read)
+            groups[id_] = [] if captions and rejected.drops(value) else captions
         else:
             groups[id_] = (
                 several_captions(value, place, rejected)
                 if isinstance(value, list)
                 else [as_caption(value, place)]
             )
-    return _without_empty(groups, tuple(rejected.problems()))
+    return _without_empty(groups, (*rejected.problems(), *unread.problems()))
 
 
 def _is_caption(value: Any) -> bool:

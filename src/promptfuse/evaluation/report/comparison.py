@@ -82,8 +82,9 @@ def compare(runs: Sequence[Run], references: str | None = None, keep_rejected: b
         notes.append(f"{len(bare)} photos have no references; the numbers are about the others.")
         captioned = [id_ for id_ in captioned if id_ in found]
     if not found and references is not None:
+        first = (captioned or common)[0]
         raise ConfigError(
-            f"{references} has no references for {(captioned or common)[0]!r} or any other photo of the runs, its ids are "
+            f"{references} has no references for {first!r} or any other photo of the runs, its ids are "
             f"like {next(iter(written))!r}; add them, or use the data set that was captioned"
         )
     if not found and written:
@@ -126,7 +127,8 @@ def _references(
     if given is not None:
         found = read_references(given, keep_rejected=keep_rejected)
         if not any(found.texts.values()):
-            raise ConfigError(f"{given}: no captions in it; give a data set with references")
+            about = "".join(f"; {notice}" for notice in found.notices)
+            raise ConfigError(f"{given}: no captions in it; give a data set with references{about}")
         return found.texts, _sentences(found.notices)
     # First the split alone, since a data set may be a hundred times as large.
     sources = dict.fromkeys(
