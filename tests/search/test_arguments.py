@@ -72,6 +72,8 @@ WRONG = [
     ({"prefix": 5}, "prefix: 5 is no text"),
     ({"weights": 3}, "weights: 3 are none"),
     ({"weights": {"fluency": "much"}}, "weights: 'much' for fluency is no number"),
+    ({"complete": "no"}, "complete: 'no' is neither True nor False"),
+    ({"glue": None}, "glue: None is neither True nor False"),
     ({"run_dir": 5}, "run folder 5 is no path"),
     ({"callbacks": 5}, "callbacks must be functions"),
     ({"callbacks": [print, "x"]}, "callbacks must be functions"),
@@ -129,3 +131,17 @@ def test_a_long_text_in_a_message_is_cut_short(puzzle):
         with pytest.raises(pf.TextError, match=r"dog\.\.\.'|\.\.\.'") as raised:
             pf.optimize(puzzle.objective, **settings, steps=1)
         assert len(str(raised.value)) < 400
+
+
+def test_half_a_character_is_named(puzzle):
+    half = "a \ud83d dog"
+    for call in (
+        lambda: puzzle.objective.exact(half),
+        lambda: puzzle.objective.score([half]),
+        lambda: pf.optimize(puzzle.objective, prefix=half, steps=1),
+        lambda: pf.optimize(puzzle.objective, pf.GCG(init=half), steps=1),
+        lambda: pf.Fluency(puzzle.objective.primary, context=half),
+        lambda: pf.TargetContinuation(puzzle.objective.primary, half),
+    ):
+        with pytest.raises(pf.TextError, match=r"ud83d dog. is no valid Unicode"):
+            call()

@@ -20,7 +20,7 @@ from promptfuse.models.base import at_least_float32
 from promptfuse.models.batching import cut, cut_branches, run_halving, token_budget
 from promptfuse.models.products import fast_products
 from promptfuse.models.together import together
-from promptfuse.objectives.checks import check_texts
+from promptfuse.objectives.checks import check_texts, check_unicode
 from promptfuse.values import some_text
 
 MAX_WEIGHT = 1e6
@@ -55,7 +55,7 @@ class Term(ABC):
     def __init__(self, model: Model | None, weight: float, prefix: str, suffix: str, name: str) -> None:
         check_weight(weight, name)
         for value, what in ((prefix, "prefix"), (suffix, "suffix"), (name, "name")):
-            some_text(value, f"{what} of {name}")
+            check_unicode(some_text(value, f"{what} of {name}"), f"{what} of {name}")
         self._model = model
         self.weight = float(weight)
         self.prefix = prefix

@@ -47,6 +47,14 @@ def read_photos(image: ImageLike | Sequence[ImageLike]) -> tuple[list[Image.Imag
     return photos, [digest.hexdigest()[:16] for digest in digests]
 
 
+def check_unicode(text: str, what: str) -> None:
+    """Raise a ``TextError`` for half a character, which no tokenizer reads and no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(f"{what} {text!r:.60} is no valid Unicode ({error.reason}); correct it") from None
+
+
 def check_texts(texts: Sequence[str]) -> None:
     """Raise a ``TextError`` for what is no list of texts, such as one text, which is a list of letters."""
     if isinstance(texts, str):
@@ -54,6 +62,7 @@ def check_texts(texts: Sequence[str]) -> None:
     for text in texts:
         if not isinstance(text, str):
             raise TextError(f"{text!r:.60} is no text; give a list of strings")
+        check_unicode(text, "text")
 
 
 def read_texts(text: str | Sequence[str], what: str) -> list[str]:
@@ -71,4 +80,5 @@ def read_texts(text: str | Sequence[str], what: str) -> list[str]:
             raise ConfigError(f"{what}: {one!r:.60} is no text; give a string, or several")
         if not one.strip():
             raise TextError(f"{what} {one!r} is empty; give at least one word")
+        check_unicode(one, what)
     return texts

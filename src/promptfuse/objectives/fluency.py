@@ -10,7 +10,7 @@ from torch import Tensor
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import Batch, CausalLM, Model
 from promptfuse.objectives.base import Term
-from promptfuse.objectives.checks import expect
+from promptfuse.objectives.checks import check_unicode, expect
 from promptfuse.values import some_text
 
 TYPICAL_LENGTH = 12
@@ -58,7 +58,7 @@ class Fluency(Term):
         context: str = "",
     ) -> None:
         lm = cast(CausalLM, expect(model, "Fluency", CausalLM))
-        some_text(context, "context")
+        check_unicode(some_text(context, "context"), "context")
         if prefix and context:
             raise ConfigError("a prefix and a context: only one can stand before the text; put them into one")
         super().__init__(lm, weight, prefix, suffix, name)

@@ -12,7 +12,7 @@ from torch import Tensor
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import CausalLM, Model
 from promptfuse.objectives.base import Term
-from promptfuse.objectives.checks import check_texts
+from promptfuse.objectives.checks import check_texts, check_unicode
 from promptfuse.objectives.terms import Fluency
 
 
@@ -99,6 +99,7 @@ class Objective:
         """
         if not isinstance(text, str):
             raise TextError(f"{text!r:.60} is no text; give a string, or score(texts) several")
+        check_unicode(text, "text")
         if not text.strip():
             raise TextError("the text is empty; give at least one word")
         losses = {name: term.exact(text) for name, term in self.terms.items()}

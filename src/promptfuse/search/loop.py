@@ -116,6 +116,9 @@ class Search:
         expect_object(stopping, "stopping", Stopping, Stopping)
         if not isinstance(prefix, str):
             raise ConfigError(f"prefix: {prefix!r:.60} is no text; give one")
+        for value, name in ((glue, "glue"), (complete, "complete"), (exact, "exact")):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{name}: {value!r:.60} is neither True nor False; give one")
         check_weights(weights)
         seed = whole_number(seed, "seed")
         if batch_size is not None and whole_number(batch_size, "batch size") < 1:
@@ -129,8 +132,6 @@ class Search:
         self.strategy = strategy or BeamSearch()
         self.constraints = constraints or Constraints()
         self.complete = complete
-        if not isinstance(prefix, str):
-            raise ConfigError(f"prefix: {prefix!r} is no text; give a string")
         self.prefix, self.glue = prefix.strip(), glue
         self.seed, self.batch_size, self.exact = seed, batch_size, exact
         self.callbacks = list_of_callbacks(callbacks)

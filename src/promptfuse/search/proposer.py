@@ -18,6 +18,7 @@ from promptfuse.borders import glues, needs_blank, starts_word
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import CausalLM
 from promptfuse.objectives import Objective
+from promptfuse.objectives.checks import check_unicode
 from promptfuse.search.characters import bad_character
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.hypothesis import Hypothesis, Proposal
@@ -51,6 +52,7 @@ def prefix_tokens(primary: CausalLM, prefix: str, constraints: Constraints) -> t
     """
     if not prefix:
         return ()
+    check_unicode(prefix, "prefix")
     (ids,) = primary.plain_ids([prefix])
     if (reason := constraints.broken(prefix, len(ids))) is not None:
         raise TextError(f"prefix {shortened(prefix)} breaks the constraints: {reason}; {remedy_for(prefix)}")
@@ -280,6 +282,7 @@ class EditProposer(Proposer):
         Raises:
             TextError: if it cannot be read back, breaks the constraints, or runs into the prefix.
         """
+        check_unicode(text, "text to begin with")
         (row,) = self.primary.plain_ids([text])
         if (reason := self.constraints.broken(text, len(row))) is not None:
             raise TextError(
