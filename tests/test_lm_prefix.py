@@ -20,8 +20,8 @@ QUICK = ["--steps", "4", "--beams", "2", "--candidates", "4", "--json"]
 LINES = "Snow.\nSnow on ice.\n"
 
 
-def fluency(text: str, context: str) -> float:
-    return pf.Fluency(load_model("mini-lm"), length_exponent=0.5, context=context).exact(text)
+def fluency(text: str, context: str, exponent: float = 0.5) -> float:
+    return pf.Fluency(load_model("mini-lm"), length_exponent=exponent, context=context).exact(text)
 
 
 def test_files_are_lines_and_text_is_text(tmp_path: Path) -> None:
@@ -99,7 +99,8 @@ def test_the_shipped_example(promptfuse) -> None:
     assert code == 0, err
     row = json.loads(out)
     assert row["models"]["fluency"]["name"] == "mini-lm"
-    assert row["terms"]["fluency"] == pytest.approx(fluency(row["text"], preset.lm_prefix), abs=1e-5)
+    known = fluency(row["text"], preset.lm_prefix, preset.length_exponent)
+    assert row["terms"]["fluency"] == pytest.approx(known, abs=1e-5)
 
 
 def test_optimize_reads_it(promptfuse, tmp_path: Path, monkeypatch) -> None:

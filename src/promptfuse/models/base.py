@@ -209,12 +209,15 @@ class Model(ABC):
             stacklevel=3,
         )
 
-    @abstractmethod
     def read_padded(self, batch: Batch) -> Tensor:
         """What the model makes of the rows of a batch in one pass, (rows, ...); differentiable.
 
-        Not everything may stand in one batch with anything: see ``read_apart``.
+        Not everything may stand in one batch with anything: see ``read_apart``. A kind of model that says
+        nothing else is tried out by the mean of its text module's first output over the tokens.
         """
+        hidden: Tensor = self.text_module(input_ids=batch.ids, attention_mask=batch.mask)[0]
+        read = batch.mask.to(hidden)[..., None]
+        return (hidden * read).sum(1) / read.sum(1)
 
     def read_apart(self, batch: Batch, read: Callable[[Batch], Tensor]) -> Tensor:
         """What ``read`` makes of a batch, (rows, ...), in parts where rows would change each other."""
