@@ -187,5 +187,5 @@ def test_a_saved_search_behind_a_context_goes_on(model, tmp_path):
     rest.load_state_dict(half.state_dict())
     assert rest.run().text == whole.text
     for other in ({}, {"context": "Two cats sleep.\n"}, {"prefix": LINES}):
-        with pytest.raises(pf.ConfigError, match="objective.fluency"):
+        with pytest.raises(pf.ConfigError, match=r"objective\.fluency"):
             search(**other).load_state_dict(half.state_dict())
