@@ -251,6 +251,15 @@ def test_validate_says_what_it_found(promptfuse, config):
     assert row["models"]["tone"]["labels"] == ["Negative", "Positive"]
 
 
+def test_validate_reads_what_texts_begin_with(promptfuse, config):
+    for change_, words in (
+        ("method={kind: GCG, init: x x x}", ("method.init", "'x x x' breaks the constraints", "no_echo")),
+        ("method={kind: Chain, methods: [{kind: GCG, init: a a}, Polish], steps: [1, 1]}", ("method.init",)),
+        ('prefix="A\\nB"', ("prefix", "it has a line break")),
+    ):
+        refused(promptfuse("optimize", config, "--validate", "--set", change_), *words)
+
+
 def test_validate_reads_no_weights(promptfuse, config, checkpoint, tmp_path):
     folder = tmp_path / "hollow"
     folder.mkdir()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import load_image
 from promptfuse.models.sketch import Sketch, sketch_model
+from promptfuse.search import Chain
+from promptfuse.search.proposer import remedy_for, shortened
 from promptfuse.tasks.config.base import at
 from promptfuse.tasks.config.run import RunConfig
 from promptfuse.tasks.config.terms import BlackBoxSettings, ClassProbabilitySettings
@@ -25,6 +27,7 @@ def check_config(config: RunConfig, *, allow_code: bool = False) -> dict[str, Sk
         ConfigError, ModelError, ImageError: for the first thing that is wrong, with its place.
     """
     config.require_allowed(allow_code)
+    _check_rules(config)
     sketches = {}
     for name, model in config.used_models().items():
         with at(f"models.{name}"):
@@ -49,3 +52,15 @@ def check_config(config: RunConfig, *, allow_code: bool = False) -> dict[str, Sk
             for photo in getattr(term, "image", ()):
                 load_image(photo)
     return sketches
+
+
+def _check_rules(config: RunConfig) -> None:
+    """Raise where what every text begins with breaks a rule, whatever a model makes of it."""
+    rules, method = config.constraints.build(), config.method.build()
+    while isinstance(method, Chain):  # Later methods go on from what the first has found.
+        method = method.methods[0]
+    for place, text in (("prefix", config.prefix.strip()), ("method.init", getattr(method, "init", None))):
+        if text and (reason := rules.broken(text)) is not None:
+            raise ConfigError(
+                f"{place}: {shortened(text)} breaks the constraints: {reason}; {remedy_for(text)}"
+            )
