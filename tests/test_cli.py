@@ -172,6 +172,13 @@ def test_models_lists_the_presets(promptfuse):
     assert {row["state"] for row in rows if row["preset"] == "mini"} == {"embedded"}
 
 
+def test_the_package_can_be_run_as_a_module():
+    words = [sys.executable, "-m", "promptfuse", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("promptfuse 0.")
+
+
 def test_version_needs_no_torch():
     script = (
         "import sys; sys.argv = ['promptfuse', '--version']\n"
