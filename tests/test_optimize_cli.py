@@ -459,6 +459,17 @@ def test_functions_run_if_they_are_allowed_to(promptfuse, config, tmp_path):
     )  # fmt: skip
 
 
+def test_a_text_that_has_not_come_to_an_end_is_told(promptfuse, config):
+    sign = "; the text has not come to an end"
+    code, out, err = promptfuse("optimize", config, "--steps", 1)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1].endswith(f"1 step{sign}")
+    swaps = "method={kind: GCG, batch: 4, init: A dog}"
+    code, out, _ = promptfuse("optimize", config, "--set", swaps, "--steps", 1)
+    assert code == 0
+    assert sign not in out
+
+
 # ------------------------------------------------------------------------------------------ completeness
 
 

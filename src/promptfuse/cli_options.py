@@ -74,6 +74,6 @@ LmPrefix = Annotated[
         "--lm-prefix",
         metavar="TEXT|@FILE",
         help="What the language model alone reads first, e.g. a file with an example caption on each line.",
-        show_default="nothing",
+        show_default="the preset's or the file's, or nothing",
     ),
 ]

@@ -287,13 +287,18 @@ def _unlogged() -> Iterator[None]:
 
 
 def _show(config: Path, result: Result, as_json: bool) -> None:
+    from promptfuse.web.document import counted
+
     if as_json:
         row = result.to_dict()
         del row["history"]
         typer.echo(json.dumps({"run": str(config), **row}, ensure_ascii=False))
     else:
         terms = "  ".join(f"{name} {value:.3f}" for name, value in result.terms.items())
-        counts = f"{result.seconds:.1f} s, {result.exact_evaluations:,} texts, {len(result.history)} steps"
+        texts, steps = counted(result.exact_evaluations, "text"), counted(len(result.history), "step")
+        counts = f"{result.seconds:.1f} s, {texts}, {steps}"
+        if not result.complete:
+            counts += "; the text has not come to an end"
         typer.echo(result.text)
         for line in (f"value {result.value:.3f}  {terms}  {counts}", *result.said()):
             typer.secho(f"  {line}", dim=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,8 +77,8 @@ class Result:
             f"  value {self.value:.3f}: {terms}",
             *(f"  {line}" for line in self.said()),
             *(f"  {_shortened(line)}" for line in self.notes),
-            f"  {len(self.history):,} steps, {self.exact_evaluations:,} texts scored, {self.seconds:.1f} s, "
-            f"seed {self.seed}; {len(self.pareto_front):,} texts in pareto_front",
+            f"  {_counted(self.history, 'step')}, {self.exact_evaluations:,} texts scored, "
+            f"{self.seconds:.1f} s, seed {self.seed}; {_counted(self.pareto_front, 'text')} in pareto_front",
         ]
         return "\n".join(lines)
 
@@ -129,6 +130,11 @@ class Result:
     def to_json(self) -> str:
         """One JSON object."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+def _counted(things: Sized, name: str) -> str:
+    """How many there are: ``1 step``, ``2 steps``."""
+    return f"{len(things):,} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _shortened(text: str, most: int = 200) -> str:
