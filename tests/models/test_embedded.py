@@ -18,6 +18,7 @@ def test_loads_by_name_and_by_folder_alike(name, kind):
     by_name, by_folder = pf.load_model(name), pf.load_model(EMBEDDED[name])
     assert isinstance(by_name, kind)
     assert by_name.fingerprint == by_folder.fingerprint
+    assert repr(by_name) == f"{kind.__name__}('{name}')"
     assert (EMBEDDED[name] / "README.md").read_text(encoding="utf-8").count("Figures") == 1
 
 

@@ -29,6 +29,10 @@ def objective(model: Callable[..., Any]) -> Objective:
     )
 
 
+def test_it_is_shown_with_its_weights(objective):
+    assert repr(objective) == "Objective(fluency x 1.5, image x 22, class x -0.5)"
+
+
 def test_the_value_is_the_weighted_sum(objective: Objective) -> None:
     found = objective.exact("a dog")
     assert list(found.terms) == ["fluency", "image", "class"]

@@ -81,6 +81,10 @@ class Model(ABC):
         self.weights = Weights(self.module)
         self.generation = 0  # Of what is kept elsewhere: it goes up when the weights have changed.
 
+    def __repr__(self) -> str:
+        """The role and the name."""
+        return f"{type(self).__name__}({self.name!r})"
+
     def forget(self) -> None:
         """Forget what was remembered of the texts read so far: memory is freed, results do not change.
 

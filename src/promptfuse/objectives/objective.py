@@ -59,6 +59,10 @@ class Objective:
                 name, number = f"{term.name}_{number}", number + 1
             self.terms[name] = term
 
+    def __repr__(self) -> str:
+        """The terms with their weights."""
+        return f"Objective({', '.join(f'{name} x {term.weight:g}' for name, term in self.terms.items())})"
+
     @classmethod
     def of(cls, given: Objective | Term | Sequence[Term]) -> Objective:
         """An objective as it is, or the one of a term or of a list of terms.
