@@ -139,7 +139,7 @@ def _references(
     )
     if not sources:
         return {}, ["The runs do not say which data set they are on; give its captions by --references."]
-    reason = "it has no captions"
+    reason = "the data set has no captions"
     for source, split in sources:
         try:
             found = read_references(
