@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -87,8 +87,8 @@ def functions(value: Any, name: str) -> tuple[Callable[..., Any], ...]:
     """
     if value is None:
         return ()
-    several = value if isinstance(value, Sequence) else [value]
+    several = tuple(value) if isinstance(value, Iterable) and not callable(value) else (value,)
     for one in several:
         if not callable(one):
             raise ConfigError(f"{name}: {one!r:.60} cannot be called; give functions")
-    return tuple(several)
+    return several

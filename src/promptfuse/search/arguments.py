@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, get_args
 
@@ -31,36 +30,6 @@ def expect_object(value: Any, name: str, kinds: type | UnionType, example: type)
     if meant is not None:
         raise ConfigError(f"{name} must be an object, not {what}; write {name}=pf.{meant.__name__}()")
     raise ConfigError(f"{name} must be an object such as pf.{example.__name__}(), not {what}; give one")
-
-
-def whole_number(value: Any, name: str) -> int:
-    """A whole number; NumPy's too.
-
-    Raises:
-        ConfigError: for anything else.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise ConfigError(f"{name}: {value!r:.60} is no whole number; give one") from None
-
-
-def list_of_callbacks(callbacks: Any) -> list[Callable[..., Any]]:
-    """Callbacks as a list; one by itself counts as a list of one.
-
-    Raises:
-        ConfigError: if one cannot be called.
-    """
-    found = (
-        [callbacks] if callable(callbacks) else list(callbacks) if isinstance(callbacks, Iterable) else None
-    )
-    if found is None or not all(map(callable, found)):
-        raise ConfigError(
-            f"callbacks must be functions of the search and the step, not {callbacks!r:.60}; give a list"
-        )
-    return found
 
 
 def check_weights(weights: Any) -> None:

@@ -16,12 +16,7 @@ import torch
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models.prefix import reading_whole
 from promptfuse.objectives import Objective, Term
-from promptfuse.search.arguments import (
-    check_weights,
-    expect_object,
-    list_of_callbacks,
-    whole_number,
-)
+from promptfuse.search.arguments import check_weights, expect_object
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.feasible import check_beginning, check_required
 from promptfuse.search.hypothesis import Hypothesis, Proposal, Step
@@ -38,6 +33,7 @@ from promptfuse.search.state import RunFolder
 from promptfuse.search.stopping import Stopping, shared_out, stopping_of, wanted_continuations
 from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
 from promptfuse.search.weighing import Scalarisation, Weighing, Weights
+from promptfuse.values import functions, some_text, whole_number
 
 LOGGER = logging.getLogger(__name__)
 """Where the warnings go."""
@@ -114,17 +110,14 @@ class Search:
         expect_object(strategy, "strategy", Strategy, BeamSearch)
         expect_object(constraints, "constraints", Constraints, Constraints)
         expect_object(stopping, "stopping", Stopping, Stopping)
-        if not isinstance(prefix, str):
-            raise ConfigError(f"prefix: {prefix!r:.60} is no text; give one")
+        prefix = some_text(prefix, "prefix")
         for value, name in ((glue, "glue"), (complete, "complete"), (exact, "exact")):
             if not isinstance(value, bool):
                 raise ConfigError(f"{name}: {value!r:.60} is neither True nor False; give one")
         check_weights(weights)
-        seed = whole_number(seed, "seed")
-        if batch_size is not None and whole_number(batch_size, "batch size") < 1:
-            raise ConfigError(f"batch size: {batch_size} is too few; give 1 or more")
-        if seed < 0:
-            raise ConfigError(f"seed: {seed} is negative; give 0 or more")
+        seed = whole_number(seed, "seed", 0)
+        if batch_size is not None:
+            batch_size = whole_number(batch_size, "batch size")
         self.stopping = stopping_of(stopping, steps, patience, early_stop)
         self.weighing = Weighing(objective, weights, scalarisation)
         self.objective = self.weighing.objective
@@ -134,7 +127,7 @@ class Search:
         self.complete = complete
         self.prefix, self.glue = prefix.strip(), glue
         self.seed, self.batch_size, self.exact = seed, batch_size, exact
-        self.callbacks = list_of_callbacks(callbacks)
+        self.callbacks = list(functions(callbacks, "callbacks"))
         self._targets = wanted_continuations(self.objective) if self.stopping.early_stop else {}
         self._stopped = False
         self._matches: dict[str, bool] = {}

@@ -10,8 +10,8 @@ from typing import Any
 
 from promptfuse.errors import ConfigError
 from promptfuse.objectives import Objective, TargetContinuation
-from promptfuse.search.arguments import whole_number
 from promptfuse.search.hypothesis import Proposal
+from promptfuse.values import whole_number
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Stopping:
     def __post_init__(self) -> None:
         for name in ("steps", "patience", "evaluations"):
             number = getattr(self, name)
-            if number is not None and whole_number(number, name) < 1:
-                raise ConfigError(f"{name}: {number} is too few; give 1 or more")
+            if number is not None:
+                whole_number(number, name)
         for name in ("seconds", "value"):
             number = getattr(self, name)
             if number is not None and (isinstance(number, bool) or not isinstance(number, Real)):
