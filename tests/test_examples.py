@@ -43,14 +43,6 @@ def test_configs_run_from_anywhere(path, tmp_path, monkeypatch, capsys):
     assert f"<q>{row['text']}</q>" in page.read_text(encoding="utf-8")
 
 
-def test_every_example_photo_has_a_licence():
-    listed = (EXAMPLES / "photos" / "LICENSES.md").read_text(encoding="utf-8")
-    photos = sorted(EXAMPLES.glob("photos/*.jpg"))
-    assert len(photos) >= 6
-    for photo in photos:
-        assert photo.name in listed
-
-
 def test_the_example_photos_are_a_data_set(tmp_path, monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["promptfuse", *map(str, words)])
