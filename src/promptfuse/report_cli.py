@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +18,14 @@ from promptfuse.cli_options import (
     ClassifierJudge,
     ClipJudge,
     JudgeDevice,
+    JudgeLimit,
+    JudgeModel,
+    JudgeTexts,
     KeepRejected,
     LmJudge,
     Resamples,
     listed,
+    text_judge,
     whole,
 )
 from promptfuse.errors import ConfigError
@@ -72,6 +77,9 @@ def report(
             show_default="the labels that the runs were steered to",
         ),
     ] = None,
+    judge_texts: JudgeTexts = None,
+    judge_model: JudgeModel = None,
+    judge_limit: JudgeLimit = 3000,
     photos: Annotated[bool, typer.Option("--photos/--no-photos", help="Small photos in the gallery.")] = True,
     limit_gallery: Annotated[
         int, typer.Option(parser=whole, metavar="N", help="The most photos in the gallery.")
@@ -89,6 +97,7 @@ def report(
         if number < 0:
             raise ConfigError(f"--{name} {number} is negative; give 0 or more")
 
+    from promptfuse.evaluation.metrics.labelled_texts import label_and_path
     from promptfuse.evaluation.metrics.selection import choose
     from promptfuse.evaluation.report import compare, load_judges, load_runs, measure_runs
     from promptfuse.evaluation.report.gallery import begin_thumbnails
@@ -100,6 +109,7 @@ def report(
     start = time.perf_counter()
     page = out if out is not None else None if as_json or table is not None else Path("report.html")
     inputs = [file for folder in folders for file in parts(folder)] + ([references] if references else [])
+    inputs += [label_and_path(source)[1] for source in judge_texts or ()]
     if page is not None:
         check_target(page, inputs, (".html", ".htm"))
     if table is not None:
@@ -108,7 +118,10 @@ def report(
     names = listed(metric or []) or None
     choose(names)
     comparison = compare(load_runs(folders), references, keep_rejected)
-    judges = load_judges(clip, lm, classifier, label or (), device)
+    judges = replace(
+        load_judges(clip, lm, classifier, label or (), device),
+        text=text_judge(judge_texts, judge_model, judge_limit, device),
+    )
     with ExitStack() as stack:
         pictures = None
         if page is not None and photos:

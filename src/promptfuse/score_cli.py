@@ -19,10 +19,14 @@ from promptfuse.cli_options import (
     ClassifierJudge,
     ClipJudge,
     JudgeDevice,
+    JudgeLimit,
+    JudgeModel,
+    JudgeTexts,
     KeepRejected,
     LmJudge,
     Resamples,
     listed,
+    text_judge,
     whole,
 )
 from promptfuse.errors import ConfigError
@@ -41,12 +45,13 @@ def score(
         ),
     ],
     references: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="REFERENCES",
+            metavar="[REFERENCES]",
             help="JSON lines of {id, references}, COCO's captions, or any data set by path or name.",
+            show_default="none: metrics that need no references",
         ),
-    ],
+    ] = None,
     metrics: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,6 +77,9 @@ def score(
         str | None,
         typer.Option(metavar="LABEL", help="The label that captions should have.", show_default="none"),
     ] = None,
+    judge_texts: JudgeTexts = None,
+    judge_model: JudgeModel = None,
+    judge_limit: JudgeLimit = 3000,
     tokenizer: Annotated[
         str,
         typer.Option(
@@ -111,17 +119,25 @@ def score(
         names = listed(metrics)
 
     from promptfuse.evaluation.metrics.base import Unavailable
-    from promptfuse.evaluation.metrics.files import read_captions, read_references
+    from promptfuse.evaluation.metrics.files import Referenced, read_captions, read_references
+    from promptfuse.evaluation.metrics.labelled_texts import label_and_path
+    from promptfuse.evaluation.metrics.photo_files import find_photos
     from promptfuse.evaluation.metrics.selection import choose
     from promptfuse.evaluation.run_files import parts
     from promptfuse.whole_files import check_target
 
     choose(names)
     if per_caption is not None:
-        check_target(per_caption, [predictions, references, *parts(predictions)])
+        others = [label_and_path(source)[1] for source in judge_texts or ()]
+        others += [references] if references is not None else []
+        check_target(per_caption, [predictions, *others, *parts(predictions)])
     predicted = read_captions(predictions)
-    written = read_references(references, images, keep_rejected=keep_rejected)
+    if references is not None:
+        written = read_references(references, images, keep_rejected=keep_rejected)
+    else:
+        written = Referenced(images=find_photos(images, predicted.texts) if images else {})
     settings = _judges(clip, lm, classifier, device) | {
+        "text_judge": text_judge(judge_texts, judge_model, judge_limit, device, seed),
         "metrics": names,
         "label": label,
         "resamples": resamples,
@@ -163,7 +179,7 @@ def _judges(clip: str | None, lm: str | None, classifier: str | None, device: st
 
 def _score(
     predictions: str,
-    references: str,
+    references: str | None,
     predicted: Predicted,
     written: Referenced,
     settings: dict[str, Any],

@@ -38,8 +38,8 @@ _OWN = re.compile(
     rb"|(\x89PNG|%PDF-|<\?xml)(?=.*[Cc]reator.{0,80}promptfuse)"  # A plot.
     # Values of captions, which begin with a metric's: neither captions alone nor a run's lines.
     rb'|\{"id": "([^"\\\n]|\\.)*", "(bleu_\d|rouge_l|meteor|cider_d|spice|(ref)?clipscore|perplexity_\w+'
-    rb"|sentiment_accuracy|distinct_\d|self_cider|pairwise_cider|vocabulary|unique|words|seconds"
-    rb'|exact_evaluations)": (null|-?\d)',
+    rb'|sentiment_accuracy|judged(_([^"\\\n]|\\.)*)?|distinct_\d|self_cider|pairwise_cider|vocabulary|unique'
+    rb'|words|seconds|exact_evaluations)": (null|-?\d)',
     re.DOTALL,
 )
 """How the files begin that the commands write."""

@@ -26,12 +26,13 @@ def test_every_column_is_there_or_says_why(system, written, monkeypatch):
     reasons = {name: one.reason for name, one in found.metrics.items() if isinstance(one, Unavailable)}
     assert set(reasons) == {
         "meteor", "spice", "clipscore", "refclipscore", "perplexity_word", "perplexity_token",
-        "sentiment_accuracy",
+        "sentiment_accuracy", "judged",
     }  # fmt: skip
     assert "java" in reasons["meteor"]
     assert "--clip" in reasons["clipscore"]
     assert "--lm" in reasons["perplexity_word"]
     assert "--classifier" in reasons["sentiment_accuracy"]
+    assert "--judge-texts" in reasons["judged"]
     assert all(one.n == 6 for one in found.metrics.values() if isinstance(one, Score))
 
 

@@ -91,6 +91,7 @@ def test_what_is_left_out_says_why(make_run):
         "clipscore": "--clip",
         "perplexity_word": "--lm",
         "sentiment_accuracy": "--classifier",
+        "judged": "--judge-texts",
     }.items():
         found = measured.scores[0][name]
         assert isinstance(found, Unavailable)

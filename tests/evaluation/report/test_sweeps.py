@@ -88,8 +88,8 @@ def test_curves_of_a_weight(make_run):
         )
     html = sweep_plots(measure_runs(compare(load_runs(folders))))
     assert html.count("<svg") == 2
-    assert "sentiment likely against image similarity as sentiment_weight grows" in html
-    assert "sentiment likely against CIDEr-D as sentiment_weight grows" in html
+    assert "sentiment likely (searched model) against image similarity as sentiment_weight grows" in html
+    assert "sentiment likely (searched model) against CIDEr-D as sentiment_weight grows" in html
     for weight in ("1", "2", "4"):
         assert html.count(f">{weight}</text></g>") == 2
     assert html.count("stroke-dasharray") == 2

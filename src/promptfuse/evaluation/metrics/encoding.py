@@ -15,7 +15,11 @@ BATCH = 64
 
 
 def read_in_batches(
-    model: Model, texts: Sequence[str], read: Callable[[Batch], Tensor], batch_size: int = BATCH
+    model: Model,
+    texts: Sequence[str],
+    read: Callable[[Batch], Tensor],
+    batch_size: int = BATCH,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, list[int]]:
     """What a model gives for each text, and which of them it could not read whole.
 
@@ -27,6 +31,7 @@ def read_in_batches(
         texts: none of them without tokens where the model needs one.
         read: from a batch to numbers, (rows, ...).
         batch_size: rows at a time; results agree to rounding for any.
+        progress: is told how many texts are read, and of how many.
 
     Returns:
         (texts, ...) in float64 on the CPU, and the indices of those that were cut.
@@ -51,6 +56,8 @@ def read_in_batches(
             batch = model.collate([rows[index] for index in chosen], [content[index] for index in chosen])
             for index, result in zip(chosen, read(batch).to("cpu", torch.float64), strict=True):
                 found[index] = result
+            if progress is not None:
+                progress(first + len(chosen), len(order))
     return torch.stack(found), cut
 
 

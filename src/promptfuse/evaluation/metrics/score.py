@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.metrics.base import Captions, Column, Metric, Unavailable, mean
 from promptfuse.evaluation.metrics.scores import Scores, with_intervals
-from promptfuse.evaluation.metrics.selection import METRICS, build, choose
+from promptfuse.evaluation.metrics.selection import JUDGED, METRICS, build, choose, is_chosen
 from promptfuse.evaluation.metrics.tokens import Kind
 
 if TYPE_CHECKING:
+    from promptfuse.evaluation.metrics.text_judge import TextJudge
     from promptfuse.models import Model
+
+SEARCHED = "searched model"
+"""In the titles of verdicts of a classifier that was searched with, unless an independent judge is there."""
 
 
 def score(
@@ -28,6 +33,7 @@ def score(
     lm: Model | None = None,
     classifier: Model | None = None,
     label: str | None = None,
+    text_judge: TextJudge | None = None,
     searched: Iterable[str] = (),
     costs: Mapping[str, Mapping[str, float]] | None = None,
     tokenizer: Kind = "auto",
@@ -50,6 +56,7 @@ def score(
         lm: causal language model that judges.
         classifier: classifier that judges.
         label: which of its labels the captions should have.
+        text_judge: judge that was trained on labelled texts.
         searched: identities of the models that the captions were searched with; of runs that have none yet,
             fingerprints.
         costs: what each photo took, by name and id, such as ``seconds``; their means become columns.
@@ -69,7 +76,9 @@ def score(
     if resamples < 0:
         raise ConfigError(f"{resamples} resamples are too few; give 0 for no intervals, or 1000")
     chosen = choose(metrics)
-    judges = {group: build(group, clip, lm, classifier, label) for group in chosen}
+    if text_judge is not None and JUDGED in chosen:
+        chosen[JUDGED] = {_judged_column(name, text_judge) for name in chosen[JUDGED]}
+    judges = {group: build(group, clip, lm, classifier, label, text_judge) for group in chosen}
     captions, notices, left_out = _collect(predictions, references, ids, images, seed, tokenizer)
     required = metrics is not None if required is None else required
     found: list[Column | Unavailable] = []
@@ -77,18 +86,29 @@ def score(
         if progress is not None:
             progress(group)
         measured = _measure(group, metric, captions, required)
-        found += [column for column in measured if column.name in chosen[group]]
+        found += [column for column in measured if is_chosen(column.name, chosen[group], group)]
     for name, each in (costs or {}).items():
         values = [each.get(id_, math.nan) for id_ in captions.ids]
         found.append(mean(name, name.replace("_", " "), "lower", values))
     models = {
         role: model.describe()
-        for role, model in (("judge", clip), ("lm", lm), ("classifier", classifier))
+        for role, model in (
+            ("judge", clip),
+            ("lm", lm),
+            ("classifier", classifier),
+            ("text_judge", text_judge.encoder if text_judge is not None else None),
+        )
         if model is not None
     }
     known = set(searched)
     favoured = [role for role, model in models.items() if known & {model["identity"], model["fingerprint"]}]
     notices += [_favoured(role, models[role]["name"]) for role in favoured]
+    independent = text_judge is not None and "text_judge" not in favoured
+    if "classifier" in favoured and not independent:
+        found = [_marked(column) if column.name in METRICS["sentiment"] else column for column in found]
+    judged = any(isinstance(one, Column) and one.name.startswith(JUDGED) for one in found)
+    if text_judge is not None and judged:
+        notices += [f"labelled texts: {notice}" for notice in text_judge.notices]
     tokens = captions.tokens if "tokens" in captions.__dict__ else None
     if tokens is not None and tokens.reason:
         notices.append(f"words are cut by rules that come near to Java's tokenizer ({tokens.reason})")
@@ -99,6 +119,7 @@ def score(
         tokenizer=tokens.kind if tokens is not None else "",
         models=models,
         judge_is_searched="judge" in favoured,
+        text_judge=text_judge.to_dict() if text_judge is not None else None,
         notices=tuple(notices),
         resamples=resamples,
         seed=seed,
@@ -108,11 +129,33 @@ def score(
 
 def _favoured(role: str, name: str) -> str:
     """A line about a model that is to judge what was found with it."""
-    column = {"judge": "CLIPScore", "lm": "perplexity", "classifier": "sentiment accuracy"}[role]
+    column = {
+        "judge": "CLIPScore",
+        "lm": "perplexity",
+        "classifier": "sentiment accuracy",
+        "text_judge": "the judged labels' encoder",
+    }[role]
+    if role == "text_judge":
+        return f"{column} is {name}, which the captions were searched with: it may favour them; use another"
     return (
         f"{column} is by {name}, which the captions were searched with: it favours them; "
         "judge by another model"
     )
+
+
+def _marked(column: Column | Unavailable) -> Column | Unavailable:
+    """A column whose title says that it is the verdict of a model that was searched with."""
+    return replace(column, title=f"{column.title} ({SEARCHED})")
+
+
+def _judged_column(name: str, judge: TextJudge) -> str:
+    """The name of a judged column as it is spelled; it may be asked for in any case.
+
+    Raises:
+        ConfigError: if the judge has no such label.
+    """
+    label = name.removeprefix(JUDGED).removeprefix("_")
+    return f"{JUDGED}_{judge.labels[judge.label_index(label)]}" if label else name
 
 
 def _measure(group: str, metric: Metric, captions: Captions, required: bool) -> list[Column | Unavailable]:

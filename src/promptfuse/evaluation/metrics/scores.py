@@ -75,8 +75,9 @@ class Scores:
         columns: what the metrics came from, for values of single captions and for differences.
         tokenizer: ``stanford``, ``python``, or empty if no metric needed words.
         models: name, fingerprint and identity of the models that judged, by role: ``judge`` of CLIPScore,
-            ``lm``, ``classifier``.
+            ``lm``, ``classifier``, ``text_judge`` (the encoder of the judge that was trained).
         judge_is_searched: whether the judge is a model that the captions were searched with.
+        text_judge: how the judge of labels was trained and how often it is right; None without one.
         notices: what else a reader has to know, a line each.
         resamples: of the bootstrap.
         seed: of the bootstrap and of what metrics draw.
@@ -90,6 +91,7 @@ class Scores:
     tokenizer: str = ""
     models: dict[str, dict[str, str]] = field(default_factory=dict)
     judge_is_searched: bool = False
+    text_judge: dict[str, Any] | None = None
     notices: tuple[str, ...] = ()
     resamples: int = 1000
     seed: int = 0
@@ -107,6 +109,7 @@ class Scores:
             "tokenizer": self.tokenizer,
             "models": self.models,
             "judge_is_searched": self.judge_is_searched,
+            "text_judge": self.text_judge,
             "notices": list(self.notices),
             "resamples": self.resamples,
             "seed": self.seed,

@@ -13,7 +13,11 @@ from promptfuse.evaluation.metrics.diversity import Diversity, Words
 from promptfuse.yaml_files import nearest
 
 if TYPE_CHECKING:
+    from promptfuse.evaluation.metrics.text_judge import TextJudge
     from promptfuse.models import Model
+
+JUDGED = "judged"
+"""The group of a trained judge's labels, whose columns are named after them: ``judged_positive``."""
 
 METRICS: dict[str, dict[str, str]] = {
     "bleu": dict(Bleu.titles),
@@ -24,6 +28,7 @@ METRICS: dict[str, dict[str, str]] = {
     "clipscore": {"clipscore": "CLIPScore", "refclipscore": "RefCLIPScore"},
     "perplexity": {"perplexity_word": "perplexity / word", "perplexity_token": "perplexity / token"},
     "sentiment": {"sentiment_accuracy": "sentiment accuracy"},
+    JUDGED: {JUDGED: "judged labels"},
     "diversity": dict(Diversity.titles),
     "words": dict(Words.titles),
 }
@@ -43,12 +48,27 @@ def choose(names: Sequence[str] | None) -> dict[str, set[str]]:
     known = [*METRICS, *(column for columns in METRICS.values() for column in columns)]
     chosen: dict[str, set[str]] = {group: set() for group in METRICS}
     for name in names:
+        if name.startswith(f"{JUDGED}_"):
+            chosen[JUDGED].add(name)  # Which labels there are is known when the judge is.
+            continue
         if name not in known:
             raise ConfigError(f"no metric is called {name!r}; {nearest(name, list(dict.fromkeys(known)))}")
         for group, columns in METRICS.items():
             # CLIPScore is a group and one of its columns; its name stands for the group.
             chosen[group] |= set(columns) if name == group else {name} & set(columns)
     return {group: columns for group, columns in chosen.items() if columns}
+
+
+def is_chosen(name: str, columns: set[str], group: str) -> bool:
+    """Whether a column of a group was asked for.
+
+    Args:
+        name: of the column.
+        columns: those of the group that were asked for, as ``choose`` gives them.
+        group: its name.
+    """
+    # All labels, and the line that says why there are none.
+    return name in columns or (group == JUDGED and JUDGED in {name, *columns})
 
 
 class Missing(Metric):
@@ -69,7 +89,12 @@ class Missing(Metric):
 
 
 def build(
-    group: str, clip: Model | None, lm: Model | None, classifier: Model | None, label: str | None
+    group: str,
+    clip: Model | None,
+    lm: Model | None,
+    classifier: Model | None,
+    label: str | None,
+    text_judge: TextJudge | None = None,
 ) -> Metric:
     """The metric of a group, or one that says which model it lacks.
 
@@ -101,9 +126,14 @@ def build(
         from promptfuse.evaluation.metrics.language import LabelAccuracy
 
         return LabelAccuracy(classifier, label)
+    if group == JUDGED and text_judge is not None:
+        from promptfuse.evaluation.metrics.text_judge import JudgedLabels
+
+        return JudgedLabels(text_judge)
     lacking = {
         "clipscore": "no image-text model is given; give one (--clip) with the photos (--images)",
         "perplexity": "no language model is given; give one (--lm)",
         "sentiment": "no classifier is given; give one (--classifier) with the label (--label)",
+        JUDGED: "no labelled texts are given; give some (--judge-texts) with an encoder (--judge-model)",
     }
     return Missing(group, lacking[group])

@@ -10,6 +10,7 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.report.folders import Run, mapping
 
 if TYPE_CHECKING:
+    from promptfuse.evaluation.metrics.text_judge import TextJudge
     from promptfuse.models import Model, SequenceClassifier
 
 
@@ -22,17 +23,20 @@ class Judges:
         lm: causal language model.
         classifier: classifier of texts.
         labels: which of its labels are looked for; none for those that the runs were steered to.
+        text: judge that was trained on labelled texts.
     """
 
     clip: Model | None = None
     lm: Model | None = None
     classifier: SequenceClassifier | None = None
     labels: tuple[str, ...] = ()
+    text: TextJudge | None = None
 
     def given(self) -> list[tuple[str, Model]]:
         """Those that there are, with what they are called in warnings."""
         named: list[tuple[str, Model | None]] = [("CLIPScore's model", self.clip)]
         named += [("Perplexity's model", self.lm), ("The classifier", self.classifier)]
+        named += [("The trained judge's encoder", self.text.encoder if self.text is not None else None)]
         return [(title, model) for title, model in named if model is not None]
 
 
@@ -139,16 +143,25 @@ def _mixed_models(runs: Sequence[Run]) -> Iterator[str]:
             )
 
 
+def searched_by(runs: Sequence[Run], model: Model) -> list[str]:
+    """The names of the runs whose captions were searched with a model."""
+    return [
+        run.name
+        for run in runs
+        if {model.identity, model.fingerprint}
+        & {found["identity"] or found["fingerprint"] for found in run.models.values()}
+    ]
+
+
+def is_independent(runs: Sequence[Run], judges: Judges) -> bool:
+    """Whether there is a trained judge whose encoder no run was searched with."""
+    return judges.text is not None and not searched_by(runs, judges.text.encoder)
+
+
 def _searched_judges(runs: Sequence[Run], judges: Judges) -> Iterator[str]:
     """A line for each judge that captions were searched with."""
     for title, model in judges.given():
-        names = [
-            run.name
-            for run in runs
-            if {model.identity, model.fingerprint}
-            & {found["identity"] or found["fingerprint"] for found in run.models.values()}
-        ]
-        if names:
+        if names := searched_by(runs, model):
             yield (
                 f"{title} ({model.name}) is one that the captions of {', '.join(names)} were searched with, "
                 "which favours them; judge by another model."

@@ -12,10 +12,12 @@ import numpy as np
 from promptfuse.evaluation.metrics import METRICS, Column, Score, Unavailable, score
 from promptfuse.evaluation.metrics.base import Better, Floats, mean
 from promptfuse.evaluation.metrics.bootstrap import Interval, draw_counts
+from promptfuse.evaluation.metrics.score import SEARCHED
+from promptfuse.evaluation.metrics.selection import JUDGED
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.report.comparison import Comparison
 from promptfuse.evaluation.report.folders import Run
-from promptfuse.evaluation.report.judges import Judges, labels_of, warnings
+from promptfuse.evaluation.report.judges import Judges, is_independent, labels_of, searched_by, warnings
 
 OBJECTIVE = "objective"
 TERM = "terms."
@@ -36,7 +38,12 @@ LEVEL = 0.95
 ACCURACY = "sentiment_accuracy"
 """Before a point and a label: how many captions a classifier that judges gives the label."""
 
-_JUDGED = {"clipscore": "--clip", "perplexity": "--lm", "sentiment": "--classifier"}
+_JUDGED = {
+    "clipscore": "--clip",
+    "perplexity": "--lm",
+    "sentiment": "--classifier",
+    JUDGED: "--judge-texts with --judge-model",
+}
 _NO_MODEL = "no model is given; {} adds it"
 
 
@@ -52,6 +59,7 @@ class Measured:
         weights: of the objective's terms, the same for all runs.
         warnings: what may mislead a reader, a line each.
         notes: what else a reader should know, a line each.
+        text_judge: how the judge of labels was trained and how often it is right; None without one.
     """
 
     comparison: Comparison
@@ -61,6 +69,7 @@ class Measured:
     weights: Mapping[str, float] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
+    text_judge: Mapping[str, Any] | None = None
 
     def names(self) -> list[str]:
         """All columns of all runs, in the order of tables."""
@@ -112,6 +121,7 @@ class Measured:
                 }
                 for number, run in enumerate(comparison.runs)
             ],
+            "text_judge": dict(self.text_judge) if self.text_judge is not None else None,
             "warnings": list(self.warnings),
             "notes": [*comparison.notes, *self.notes],
         }
@@ -150,8 +160,8 @@ def measure_runs(
             measured, about = _metrics(run, comparison, judges, chosen, photos, metrics is not None)
             notes += about
             if set(chosen) & {ACCURACY, "sentiment"}:
-                measured |= _accuracies(run, ids, judges, labels)
-            own = [*_terms(run, ids, weights), *_costs(run, ids)]
+                measured |= _accuracies(run, comparison, judges, labels)
+            own = [*_terms(run, comparison, weights, judges), *_costs(run, ids)]
             found[number] = {**_in_order({**measured, **left_out}), **{one.name: one for one in own}}
     else:
         notes.append("No photo has a caption by every run, so there are no numbers.")
@@ -171,7 +181,8 @@ def measure_runs(
             "The objective and its terms are by the models that were searched with: they tell how well "
             "a search did, not how good its captions are."
         )
-    return Measured(comparison, scores, columns, drawn, weights, warned, list(dict.fromkeys(notes)))
+    judge = judges.text.to_dict() if judges.text is not None else None
+    return Measured(comparison, scores, columns, drawn, weights, warned, list(dict.fromkeys(notes)), judge)
 
 
 def objective(prediction: Prediction, weights: Mapping[str, float]) -> float:
@@ -188,7 +199,7 @@ def _choose(
     without = {
         group: _NO_MODEL.format(option)
         for (group, option), model in zip(
-            _JUDGED.items(), (judges.clip, judges.lm, judges.classifier), strict=True
+            _JUDGED.items(), (judges.clip, judges.lm, judges.classifier, judges.text), strict=True
         )
         if model is None
     }
@@ -233,15 +244,19 @@ def _metrics(
         images=photos,
         clip=judges.clip,
         lm=judges.lm,
+        text_judge=judges.text,
         resamples=0,
     )
     missing = {name: one for name, one in found.metrics.items() if isinstance(one, Unavailable)}
-    # A page has no room for them in its tables.
+    # A page has no room for them in its tables. What holds for the judge is the same of all runs.
+    judge = judges.text.about if judges.text is not None else ""
     notes = {
         column.note: f"{run.name}, {column.title}: {column.note}."
         for column in found.columns.values()
-        if column.note
+        if column.note and column.note != judge
     }
+    if any(name.startswith(JUDGED) for name in found.columns):
+        notes[judge] = f"Judged labels: {judge}."
     return {name: missing.get(name) or found.columns[name] for name in found.metrics}, [
         *found.notices,
         *notes.values(),
@@ -253,9 +268,12 @@ def _texts(run: Run, ids: Sequence[str]) -> dict[str, str]:
 
 
 def _accuracies(
-    run: Run, ids: Sequence[str], judges: Judges, labels: Sequence[str]
+    run: Run, comparison: Comparison, judges: Judges, labels: Sequence[str]
 ) -> dict[str, Column | Unavailable]:
     """How many captions a classifier gives each label; every run is asked for all of them."""
+    ids, model = comparison.ids, judges.classifier
+    searched = model is not None and bool(searched_by(comparison.runs, model))
+    mark = _mark(comparison, judges) if searched else ""
     found: dict[str, Column | Unavailable] = {}
     if not labels:
         reason = _NO_MODEL.format(_JUDGED["sentiment"])
@@ -266,7 +284,8 @@ def _accuracies(
             resamples=0,
         )  # fmt: skip
         name = f"{ACCURACY}.{label}"
-        found[name] = replace(one.columns[ACCURACY], name=name)
+        column = one.columns[ACCURACY]
+        found[name] = replace(column, name=name, title=column.title + mark)
     return found
 
 
@@ -280,12 +299,26 @@ def _costs(run: Run, ids: Sequence[str]) -> Iterator[Column]:
 def _in_order(columns: Mapping[str, Column | Unavailable]) -> dict[str, Column | Unavailable]:
     """Columns in the order of `METRICS`."""
     names = [name for group in METRICS.values() for name in group]
-    return dict(sorted(columns.items(), key=lambda item: names.index(item[0].partition(".")[0])))
+
+    def place(name: str) -> int:
+        return names.index(JUDGED if name.startswith(JUDGED) else name.partition(".")[0])
+
+    return dict(sorted(columns.items(), key=lambda item: place(item[0])))
 
 
-def _terms(run: Run, ids: Sequence[str], weights: Mapping[str, float]) -> Iterator[Column | Unavailable]:
+def _mark(comparison: Comparison, judges: Judges) -> str:
+    """What stands behind the title of a verdict of a model that was searched with.
+
+    Nothing where an independent judge's verdict stands beside it.
+    """
+    return "" if is_independent(comparison.runs, judges) else f" ({SEARCHED})"
+
+
+def _terms(
+    run: Run, comparison: Comparison, weights: Mapping[str, float], judges: Judges
+) -> Iterator[Column | Unavailable]:
     """The objective and each term as columns."""
-    chosen = [run.predictions[id_] for id_ in ids]
+    chosen = [run.predictions[id_] for id_ in comparison.ids]
     names = list(dict.fromkeys(name for one in chosen for name in one.terms))
     if weights and (missing := [name for name in weights if name not in names]):
         reason = f"{run.name} has no term {', '.join(missing)}, which the objective is made of"
@@ -302,7 +335,7 @@ def _terms(run: Run, ids: Sequence[str], weights: Mapping[str, float]) -> Iterat
         if name == "sentiment" or name.startswith("steer:"):
             # Its loss is the negative log-probability of the label.
             likely = [math.nan if math.isnan(value) else float(value < math.log(2)) for value in values]
-            title = f"{name.removeprefix('steer:')} likely"
+            title = f"{name.removeprefix('steer:')} likely{_mark(comparison, judges)}"
             note = "share of captions that the model searched with gives the label more than half"
             yield mean(LIKELY + name, title, "higher" if wanted else "lower", likely, note=note)
         better: Better = "lower" if wanted else "higher"

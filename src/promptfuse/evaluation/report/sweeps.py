@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from promptfuse.evaluation.metrics import Score
+from promptfuse.evaluation.metrics.selection import JUDGED
 from promptfuse.evaluation.report.folders import Run, steer_parts
 from promptfuse.evaluation.report.measure import ACCURACY, LIKELY, OBJECTIVE, SIMILARITY, Measured
 from promptfuse.evaluation.report.plots import Mark, colour, scatter
@@ -108,7 +109,11 @@ def sweep_plots(measured: Measured) -> str:
 def _steering(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
     """What the captions lose as more of them have the label."""
     names = measured.names()
-    judges = [_judge(measured, sweep) for sweep in sweeps]
+    trained = [_column(measured, f"{JUDGED}_{sweep.label}") for sweep in sweeps]
+    # Either of all, so that the curves have one unit.
+    judges = [name for name in trained if name is not None]
+    if len(judges) < len(sweeps):
+        judges = [_judge(measured, sweep) for sweep in sweeps]
     for against in (SIMILARITY, "cider_d"):
         if against in names:
             yield _curve(measured, sweeps, against, judges)
@@ -121,9 +126,13 @@ def _label(setting: str, rest: Mapping[str, Hashable]) -> str:
 
 def _judge(measured: Measured, sweep: Sweep) -> str:
     """The column that tells how many captions have the sweep's label."""
-    accuracy = f"{ACCURACY}.{sweep.label}".casefold()
-    found = next((name for name in measured.names() if name.casefold() == accuracy), None)
+    found = _column(measured, f"{ACCURACY}.{sweep.label}")
     return found or LIKELY + (f"steer:{sweep.label}" if sweep.setting.startswith("steer.") else "sentiment")
+
+
+def _column(measured: Measured, name: str) -> str | None:
+    """A column by its name in any case, if there is one."""
+    return next((found for found in measured.names() if found.casefold() == name.casefold()), None)
 
 
 def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from html import escape
 
 from promptfuse.evaluation.metrics import Score, Unavailable
+from promptfuse.evaluation.metrics.selection import JUDGED
 from promptfuse.evaluation.report.measure import LIKELY, OBJECTIVE, SIMILARITY, TERM, Measured
 from promptfuse.evaluation.report.plots import colour
 
 FAMILIES: Mapping[str, Sequence[str]] = {
     "Agreement with what people wrote": ("bleu", "rouge", "meteor", "cider", "spice"),
-    "Judged by models": ("clipscore", "refclipscore", "perplexity", "sentiment"),
+    "Judged by models": ("clipscore", "refclipscore", "perplexity", "sentiment", JUDGED),
     "What was searched for": (OBJECTIVE, TERM, SIMILARITY, LIKELY),
     "The captions by themselves": ("words", "distinct", "vocabulary", "unique", "self_cider", "pairwise"),
     "What it cost": ("seconds", "exact_evaluations"),
