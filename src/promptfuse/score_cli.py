@@ -47,7 +47,7 @@ def score(
     references: Annotated[
         str | None,
         typer.Argument(
-            metavar="[REFERENCES]",
+            metavar="REFERENCES",
             help="JSON lines of {id, references}, COCO's captions, or any data set by path or name.",
             show_default="none: metrics that need no references",
         ),
@@ -97,7 +97,10 @@ def score(
         ),
     ] = None,
     resamples: Resamples = 1000,
-    seed: Annotated[int, typer.Option(parser=whole, metavar="N", help="Random seed of the bootstrap.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(parser=whole, metavar="N", help="Random seed of the bootstrap and of a judge's texts."),
+    ] = 0,
     keep_rejected: KeepRejected = False,
     device: JudgeDevice = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,

@@ -131,6 +131,19 @@ def test_a_run_brings_its_costs_photos_and_models(promptfuse, tmp_path, files):
     assert "1 of 6 photos have no prediction" in found["notices"][1]
 
 
+def test_references_may_be_left_out(promptfuse, tmp_path):
+    """What needs none is computed, and the photos are found by the captions' ids."""
+    lines = [json.dumps({"id": photo.name, "text": f"a photo of {photo.stem}"}) for photo in PHOTOS]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    options = ["--metrics", "bleu,clipscore,words", "--clip", "mini-clip", "--images", PHOTOS[0].parent]
+    code, out, err = promptfuse(tmp_path / "captions.jsonl", *options, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)["metrics"]
+    assert found["clipscore"]["n"] == found["words"]["n"] == 6
+    assert "there are no references" in found["bleu_1"]["unavailable"]
+    assert "there are no references" in found["refclipscore"]["unavailable"]
+
+
 def test_an_id_that_is_not_known(promptfuse, files, tmp_path):
     (tmp_path / "other.jsonl").write_text('{"id": "dog.jpg", "text": "a dog"}\n')
     outcome = promptfuse(tmp_path / "other.jsonl", files[1])

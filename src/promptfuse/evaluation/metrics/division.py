@@ -90,11 +90,15 @@ def divide(
     measured: dict[str, bool] = {}
     notices = []
     for number, label in enumerate(kinds):
+        generator = np.random.default_rng([seed, number])
         own = sorted(key for key, owner in owners.items() if owner == label)
-        drawn = _draw(own, sides, limit, np.random.default_rng([seed, number]))
-        measured |= drawn
-        if len(drawn) < len(own):
-            notices.append(f"{len(drawn):,} of {len(own):,} texts labelled {label!r} are drawn")
+        for side in (False, True, None):
+            pool = [key for key in own if sides[key] is side]
+            drawn = [pool[place] for place in generator.permutation(len(pool))[:limit]]
+            if len(drawn) < len(pool):
+                notices.append(f"{len(drawn):,} of {len(pool):,} texts labelled {label!r} are drawn")
+            count = max(LEAST_HELD_OUT, round(SHARE * len(drawn)))
+            measured |= {key: place < count if side is None else side for place, key in enumerate(drawn)}
     both = [
         [index for (key, _), index in kept.items() if measured.get(key) is side] for side in (False, True)
     ]
@@ -114,19 +118,6 @@ def _sides(given: Iterable[tuple[str, bool | None]]) -> dict[str, bool | None]:
         before = found.setdefault(key, side)
         if side is not None:
             found[key] = bool(before) or side
-    return found
-
-
-def _draw(
-    keys: Sequence[str], sides: dict[str, bool | None], limit: int | None, generator: np.random.Generator
-) -> dict[str, bool]:
-    """Texts of one label that are used, and whether they are held out."""
-    found: dict[str, bool] = {}
-    for side in (False, True, None):
-        pool = [key for key in keys if sides[key] is side]
-        drawn = [pool[place] for place in generator.permutation(len(pool))[:limit]]
-        count = max(LEAST_HELD_OUT, round(SHARE * len(drawn)))
-        found |= {key: place < count if side is None else side for place, key in enumerate(drawn)}
     return found
 
 
