@@ -87,6 +87,14 @@ def caption(
     glue: Annotated[
         bool, typer.Option("--glue", help="Let the first new token go on with the prefix's last word.")
     ] = False,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fast|default|thorough",
+            help="How many texts the search looks at.",
+            show_default="default",
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -98,7 +106,12 @@ def caption(
     ] = None,
     beams: Annotated[
         int | None,
-        typer.Option(parser=whole, metavar="N", help="Texts kept after each step.", show_default="4"),
+        typer.Option(
+            parser=whole,
+            metavar="N",
+            help="Texts kept after each step.",
+            show_default="the effort's: 12 with mini, 4 with paper",
+        ),
     ] = None,
     candidates: Annotated[
         int | None,
@@ -106,7 +119,7 @@ def caption(
             parser=whole,
             metavar="N",
             help="Texts scored exactly, for each kept text and step.",
-            show_default="8 with mini, 256 with paper",
+            show_default="the effort's: 4 with mini, 256 with paper",
         ),
     ] = None,
     weight: Annotated[
@@ -150,6 +163,7 @@ def caption(
 
     from promptfuse.models.context import read_context
     from promptfuse.tasks import Captioner
+    from promptfuse.tasks.effort import check_effort
     from promptfuse.web.page import Card, write_page
     from promptfuse.whole_files import check_target
 
@@ -157,12 +171,14 @@ def caption(
         check_target(trace, images, (".html", ".htm"))
     before = None if lm_prefix is None else read_context(lm_prefix)
     captioner = Captioner(models, device=device, lm=lm, lm_prefix=before)
+    check_effort(effort)
     captioner.load(sentiment, steer or ())
     settings = {
         "sentiment": sentiment,
         "steer": tuple(steer or ()),
         "prefix": prefix,
         "glue": glue,
+        "effort": effort,
         "steps": steps,
         "beams": beams,
         "candidates": candidates,

@@ -15,6 +15,7 @@ from promptfuse.models.images import ImageLike
 from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Objective, Term
 from promptfuse.objectives.checks import expect
 from promptfuse.search import AutoDAN, BeamSearch, Callback, Method, Result, Search
+from promptfuse.tasks.effort import Effort, extent
 from promptfuse.tasks.steering import Steer, Steers, read_steers
 from promptfuse.values import functions, named_numbers, some_text, whole_number
 
@@ -186,6 +187,7 @@ class Captioner:
         steer: Steers = (),
         prefix: str | None = None,
         glue: bool = False,
+        effort: Effort | None = None,
         steps: int | None = None,
         beams: int | None = None,
         candidates: int | None = None,
@@ -194,21 +196,22 @@ class Captioner:
         method: Method | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Search:
-        """The search for one photo, ready to run; settings not given are the preset's."""
-        preset = self.preset
-        candidates = whole_number(preset.candidates if candidates is None else candidates, "candidates")
-        beams = whole_number(preset.beams if beams is None else beams, "beams")
+        """The search for one photo, ready to run; what is not given is the preset's, by the effort."""
+        preset, usual = self.preset, extent(self.preset, effort)
+        candidates = whole_number(usual.candidates if candidates is None else candidates, "candidates")
+        beams = whole_number(usual.beams if beams is None else beams, "beams")
         steps = whole_number(preset.steps if steps is None else steps, "steps")
         prefix = some_text(preset.prefix if prefix is None else prefix, "prefix")
         seed = whole_number(seed, "seed", 0)
         callbacks = functions(callbacks, "callbacks")
         return Search(
             self.objective(image, sentiment, weights, steer),
-            method or AutoDAN(candidates=candidates),
+            method or AutoDAN(candidates=candidates, subtokens=preset.subtokens),
             BeamSearch(beams),
             prefix=prefix,
             glue=glue,
             steps=steps,
+            patience=usual.patience,
             seed=seed,
             batch_size=preset.batch,
             callbacks=callbacks,
@@ -229,6 +232,7 @@ def caption(
     lm_prefix: str | None = None,
     prefix: str | None = None,
     glue: bool = False,
+    effort: Effort | None = None,
     steps: int | None = None,
     beams: int | None = None,
     candidates: int | None = None,
@@ -251,9 +255,10 @@ def caption(
             each on a line of its own, turn any language model into one of captions.
         prefix: what the caption begins with.
         glue: let the first new token go on with the prefix's last word; otherwise it begins a word.
+        effort: ``fast``, ``default`` or ``thorough``: how many texts are looked at.
         steps: the most tokens to append.
-        beams: texts kept at each step.
-        candidates: texts scored exactly per beam and step.
+        beams: texts kept at each step, in place of the effort's.
+        candidates: texts scored exactly per beam and step, in place of the effort's.
         weights: weights by ``fluency``, ``image``, ``sentiment`` and ``steer:LABEL``.
         seed: for methods that draw.
         device: where the models go.
@@ -272,6 +277,7 @@ def caption(
         steer=steer,
         prefix=prefix,
         glue=glue,
+        effort=effort,
         steps=steps,
         beams=beams,
         candidates=candidates,

@@ -46,8 +46,8 @@ def caption_many(
             worth it.
         device: where the models go.
         on_outcome: called with a photo's number and its result or error, as soon as it is known.
-        settings: ``steer``, ``prefix``, ``steps``, ``beams``, ``candidates``, ``weights``, ``seed`` and
-            ``callbacks``, as for ``caption``.
+        settings: ``steer``, ``prefix``, ``effort``, ``steps``, ``beams``, ``candidates``, ``weights``,
+            ``seed`` and ``callbacks``, as for ``caption``.
 
     Returns:
         A result for each photo, in order.

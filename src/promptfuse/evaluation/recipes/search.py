@@ -14,6 +14,7 @@ from promptfuse.models import CausalLM
 from promptfuse.models.images import ImageLike
 from promptfuse.search import AutoDAN, Chain, Method, Polish
 from promptfuse.search.guidance import transport, word_token
+from promptfuse.tasks.effort import Effort, extent
 
 
 class SearchRecipe(Recipe):
@@ -21,14 +22,15 @@ class SearchRecipe(Recipe):
 
     Attributes:
         kind: ``search``.
-        candidates: exact evaluations per beam and step; the preset's if not given.
-        beams: texts kept at each step; the preset's if not given.
+        effort: ``fast``, ``default`` or ``thorough``; see ``caption``.
+        candidates: exact evaluations per beam and step; the effort's if not given.
+        beams: texts kept at each step; the effort's if not given.
         steps: the most tokens; the preset's if not given.
-        patience: steps without a better complete text before the search ends; the search's if not given.
+        patience: steps without a better complete text before the search ends; the effort's if not given.
         transport: what carries gradients to the language model's tokens; ``none`` for its proposals alone.
         gain: see ``AutoDAN``.
         adapt_gain: see ``AutoDAN``.
-        subtokens: see ``AutoDAN``.
+        subtokens: see ``AutoDAN``; the preset's if not given.
         probe_temperature: see ``AutoDAN``.
         probe: see ``AutoDAN``.
         polish_steps: steps of ``Polish`` behind the last token; 0 for none.
@@ -36,6 +38,7 @@ class SearchRecipe(Recipe):
     """
 
     kind: Literal["search"] = "search"
+    effort: Effort = "default"
     candidates: Count | None = None
     beams: Count | None = None
     steps: Count | None = None
@@ -43,7 +46,7 @@ class SearchRecipe(Recipe):
     transport: Literal["lexical", "t-product", "t-product-paper", "none"] = "lexical"
     gain: Annotated[float, Field(ge=0, le=10)] = 0.2
     adapt_gain: bool = True
-    subtokens: Annotated[int, Field(ge=1, le=8)] = 2
+    subtokens: Annotated[int, Field(ge=1, le=8)] | None = None
     probe_temperature: Annotated[float, Field(gt=0, le=100)] = 3.0
     probe: str | None = None
     polish_steps: Annotated[int, Field(ge=0)] = 0
@@ -64,11 +67,11 @@ class SearchDescriber(Describer):
         """The search's method."""
         recipe, preset = self.recipe, self.captioner.preset
         append = AutoDAN(
-            recipe.candidates or preset.candidates,
+            recipe.candidates or extent(preset, recipe.effort).candidates,
             recipe.transport,
             recipe.gain,
             recipe.adapt_gain,
-            recipe.subtokens,
+            self.subtokens,
             recipe.probe_temperature,
             recipe.probe,
         )
@@ -76,6 +79,11 @@ class SearchDescriber(Describer):
             return append
         steps = (recipe.steps or preset.steps, recipe.polish_steps)
         return Chain(append, Polish(recipe.polish_candidates), steps=steps)
+
+    @property
+    def subtokens(self) -> int:
+        """See ``AutoDAN``."""
+        return self.recipe.subtokens or self.captioner.preset.subtokens
 
     def load(self) -> None:
         """See ``Describer.load``; adapters are fitted now too, where there are none yet."""
@@ -87,7 +95,7 @@ class SearchDescriber(Describer):
             word_token(primary, self.recipe.probe)
         for role, model in self.captioner.loaded().items():
             if role != "lm":
-                transport(primary, model, self.recipe.transport, self.recipe.subtokens)
+                transport(primary, model, self.recipe.transport, self.subtokens)
 
     def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
         """See ``Describer``."""
@@ -99,6 +107,7 @@ class SearchDescriber(Describer):
             sentiment=recipe.sentiment,
             steer=recipe.steer or (),
             glue=bool(recipe.glue),
+            effort=recipe.effort,
             steps=recipe.steps,
             beams=recipe.beams,
             seed=seed,
