@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from training import data as sources
 from training import teacher as distillation
+from training.negatives import exchange
 from training.variants import Captions
 
 CAPTIONS_PER_PHOTO = 2
@@ -25,12 +26,14 @@ class ClipBatch:
     """One step's photos and texts.
 
     Attributes:
-        hidden: (photos, 160, 6, 6) cached activations of the photos.
+        hidden: (photos, 160, 8, 8) cached activations of the photos.
         texts: those of the photos, then such without a photo.
         owner: (texts with a photo,) the index of each one's photo.
         kind: (photos,) number of the class; below zero, and each one's own, for captioned photos.
         teacher: (texts, 384) the teacher's unit features.
         photo_teacher: (photos, 384) the teacher's mean over each photo's captions, unit length.
+        wrong: captions with one wrong detail.
+        wrong_owner: (wrong captions,) the index of the photo that each is nearly right for.
     """
 
     hidden: Tensor
@@ -39,6 +42,8 @@ class ClipBatch:
     kind: Tensor
     teacher: Tensor
     photo_teacher: Tensor
+    wrong: list[str]
+    wrong_owner: Tensor
 
 
 class ClipBatches:
@@ -49,7 +54,8 @@ class ClipBatches:
         features: the folder of ``cache_features``.
         teacher: the folder of ``teacher``.
         coder: makes the texts of labelled photos.
-        sizes: captioned photos, labelled photos and texts without a photo in a batch.
+        sizes: captioned photos, labelled photos, texts without a photo, and captioned photos that also meet a
+            caption with a wrong detail, in a batch.
         leave: how many of the last train photos are left out.
         seed: where chance comes from.
     """
@@ -60,16 +66,16 @@ class ClipBatches:
         features: Path,
         teacher: Path,
         coder: Captions,
-        sizes: tuple[int, int, int],
+        sizes: tuple[int, int, int, int],
         leave: int = 0,
         seed: int = 0,
     ) -> None:
         self.coder, self.sizes, self.seed = coder, sizes, seed
-        photos = sources.flickr8k(data, "train")
+        photos = sources.captioned(data)
         self.counts = [len(photo.captions) for photo in photos]
         self.firsts = np.cumsum([0, *self.counts])
         self.train = len(photos) - leave
-        self.hidden = np.load(features / "flickr_train.npy", mmap_mode="r")
+        self.hidden = np.load(features / "captioned.npy", mmap_mode="r")
         self.texts, rows = distillation.load(teacher)
         if len(self.texts.captions) != self.firsts[-1] * distillation.VARIANTS:
             raise SystemExit(f"{teacher}: made from other captions; delete it and run training.teacher again")
@@ -78,13 +84,14 @@ class ClipBatches:
         self.photo_rows = np.stack(
             [clean[a:b].mean(0) for a, b in zip(self.firsts, self.firsts[1:], strict=False)]
         )
-        # Behind captions without photos come damaged ones, first of the train photos: those of photos
-        # that are left out are left out too.
-        coco = (len(self.texts.other) - int(self.firsts[-1])) // 2
-        left = range(coco + int(self.firsts[self.train]), coco + int(self.firsts[-1]))
-        self.others = [index for index in range(len(self.texts.other)) if index not in left]
-        self.labelled = sources.labelled_photos(data)
+        # Last come the photos' captions damaged: those of photos that are left out are left out too.
+        left = int(self.firsts[-1] - self.firsts[self.train])
+        self.others = range(len(self.texts.other) - left)
+        classes, things = sources.labelled_photos(data), sources.objects(data)
+        self.labelled = [*classes, *things]
         self.labelled_hidden = np.load(features / "labelled.npy", mmap_mode="r")
+        self.objects_hidden = np.load(features / "objects.npy", mmap_mode="r")
+        self.classes = len(classes)
         self.usable = [index for index, photo in enumerate(self.labelled) if not photo.held]
         names = sorted({photo.names for photo in self.labelled})
         self.number = {group: index for index, group in enumerate(names)}
@@ -114,11 +121,11 @@ class ClipBatches:
         views = self.hidden.shape[1]
         extra = [self.usable[index] for index in draw.integers(0, len(self.usable), self.sizes[1])]
         hidden = [self.hidden[index, draw.integers(views)] for index in photos]
-        hidden += [self.labelled_hidden[index, 0] for index in extra]
+        hidden += [self._labelled(index, int(draw.integers(1 << 30))) for index in extra]
         chosen = [
             (self.firsts[index] + caption) * distillation.VARIANTS + rng.randrange(distillation.VARIANTS)
             for index in photos
-            for caption in rng.sample(range(self.counts[index]), CAPTIONS_PER_PHOTO)
+            for caption in self._captions(index, rng)
         ]
         captions = len(self.texts.captions)
         others = np.array([self.others[at] for at in draw.integers(0, len(self.others), self.sizes[2])])
@@ -126,6 +133,11 @@ class ClipBatches:
         labels = [self.coder.label(group, rng) for group in names]
         named = [self.name_rows[group[0]] for group in names]
         texts = [self.texts.captions[row] for row in chosen] + labels
+        wrong = [
+            (found, number)
+            for number, index in enumerate(photos[: self.sizes[3]])
+            if (found := exchange(self._clean(index, rng), rng)) is not None
+        ]
         teacher = [*self.rows[chosen], *named, *self.rows[captions + others]]
         return ClipBatch(
             hidden=torch.from_numpy(np.stack(hidden).astype(np.float32)).to(
@@ -144,7 +156,27 @@ class ClipBatches:
             ),
             teacher=_unit(teacher, device),
             photo_teacher=_unit([*self.photo_rows[photos], *named], device),
+            wrong=[text for text, _ in wrong],
+            wrong_owner=torch.tensor([number for _, number in wrong], dtype=torch.long, device=device),
         )
+
+    def _captions(self, photo: int, rng: random.Random) -> list[int]:
+        """Numbers of a photo's captions; one twice where there are too few."""
+        count = self.counts[photo]
+        if count >= CAPTIONS_PER_PHOTO:
+            return rng.sample(range(count), CAPTIONS_PER_PHOTO)
+        return [rng.randrange(count) for _ in range(CAPTIONS_PER_PHOTO)]
+
+    def _clean(self, photo: int, rng: random.Random) -> str:
+        """One of a photo's captions as it is."""
+        row = int(self.firsts[photo]) + rng.randrange(self.counts[photo])
+        return self.texts.captions[row * distillation.VARIANTS]
+
+    def _labelled(self, index: int, draw: int) -> NDArray[np.float16]:
+        """Activations of one view of a labelled photo."""
+        if index < self.classes:
+            return self.labelled_hidden[index, draw % self.labelled_hidden.shape[1]]
+        return self.objects_hidden[index - self.classes, draw % self.objects_hidden.shape[1]]
 
 
 def _unit(rows: Sequence[NDArray[np.floating]], device: str) -> Tensor:

@@ -4,9 +4,13 @@ Layout of the data folder (``--data DIR``); only the files of the model that is 
 
     flickr8k/captions.json            [{"file", "split": "train"|"dev", "captions": [5 strings]}]
     flickr8k/images/*.jpg             the photos that captions.json names
+    coco/captions.jsonl               {"image": "images/....jpg", "captions": [1 to 5 strings]} a line
+    coco/images/*.jpg
     labelled/tiny_imagenet/labels.json, labelled/tiny_imagenet/<synset>/*.JPEG
     labelled/imagenet_one_per_class/<synset>_<name>.jpg
-    text/coco_val2017_captions.txt    one caption a line
+    labelled/objects/<kind>/*.jpg     photos of things, a folder each
+    text/coco_2014_captions.txt       one caption a line
+    text/senticap.tsv                 split <tab> positive or negative <tab> caption, with a header
     text/sst2/{train,dev}.tsv         sentence <tab> label, with a header
     text/imdb_10k.tsv                 sentence <tab> label, with a header
     text/wikitext2_valid.txt          running text
@@ -27,6 +31,38 @@ from pathlib import Path
 
 HELD_PER_CLASS = 10
 """Photos of each tiny-imagenet class that are kept out of training, to measure zero-shot accuracy."""
+
+HELD_OF_COCO = 300
+"""Photos of COCO that are kept out of training, captions included."""
+
+HELD_PER_KIND = 5
+"""Photos of each kind of things that are kept out of training."""
+
+OBJECT_NAMES = {
+    "airplanes": ("airplane", "plane"),
+    "bass": ("bass", "fish"),
+    "buddha": ("buddha statue", "statue"),
+    "car_side": ("car", "car from the side"),
+    "cellphone": ("cell phone", "mobile phone"),
+    "cougar_body": ("cougar",),
+    "cougar_face": ("cougar face", "cougar"),
+    "crocodile_head": ("crocodile head", "crocodile"),
+    "euphonium": ("euphonium", "tuba"),
+    "ewer": ("ewer", "jug"),
+    "flamingo_head": ("flamingo head", "flamingo"),
+    "hawksbill": ("sea turtle", "turtle"),
+    "inline_skate": ("inline skate", "roller skate"),
+    "ketch": ("sailboat", "sailing boat"),
+    "leopards": ("leopard",),
+    "lotus": ("lotus flower", "flower"),
+    "motorbikes": ("motorcycle", "motorbike"),
+    "schooner": ("sailing ship", "ship"),
+    "soccer_ball": ("soccer ball", "ball"),
+    "water_lilly": ("water lily", "flower"),
+    "wild_cat": ("wild cat",),
+    "windsor_chair": ("wooden chair", "chair"),
+}
+"""Plain names of the folders whose own name is none."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +109,32 @@ def flickr8k(data: Path, split: str) -> list[Photo]:
     ]
 
 
+def coco(data: Path, split: str) -> list[Photo]:
+    """COCO's photos: ``held``, 300 of them by a checksum of the file's name, or ``train``, the others."""
+    with (data / "coco" / "captions.jsonl").open(encoding="utf-8") as stream:
+        rows = sorted(map(json.loads, stream), key=lambda row: zlib.crc32(row["image"].encode()))
+    chosen = rows[:HELD_OF_COCO] if split == "held" else rows[HELD_OF_COCO:]
+    return [Photo(data / "coco" / row["image"], tuple(row["captions"])) for row in chosen]
+
+
+def captioned(data: Path) -> list[Photo]:
+    """All captioned photos that training may see."""
+    return [*coco(data, "train"), *flickr8k(data, "train")]
+
+
 def coco_captions(data: Path) -> list[str]:
-    """The COCO caption lines."""
-    path = data / "text" / "coco_val2017_captions.txt"
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """The COCO caption lines, without those of the held photos."""
+    path = data / "text" / "coco_2014_captions.txt"
+    held = {clean_caption(text).lower() for photo in coco(data, "held") for text in photo.captions}
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for line in lines if clean_caption(line).lower() not in held]
+
+
+def senticap(data: Path, split: str) -> list[tuple[str, str]]:
+    """SentiCap's sentences, cleaned, and whether each is ``positive`` or ``negative``."""
+    with (data / "text" / "senticap.tsv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [(clean_caption(row["caption"]), row["label"]) for row in rows if row["split"] == split]
 
 
 def labelled_text(path: Path) -> list[tuple[str, int]]:
@@ -117,4 +175,14 @@ def labelled_photos(data: Path) -> list[LabelledPhoto]:
     for path in sorted((data / "labelled" / "imagenet_one_per_class").glob("*.jpg")):
         name = path.stem.split("_", 1)[1].replace("_", " ")
         found.append(LabelledPhoto(path, (name,), False))
+    return found
+
+
+def objects(data: Path) -> list[LabelledPhoto]:
+    """Photos of things; five of each kind are held out."""
+    found: list[LabelledPhoto] = []
+    for folder in sorted((data / "labelled" / "objects").iterdir()):
+        files = sorted(folder.glob("*.jpg"), key=lambda path: zlib.crc32(path.name.encode()))
+        names = OBJECT_NAMES.get(folder.name, (folder.name.replace("_", " "),))
+        found += [LabelledPhoto(path, names, rank < HELD_PER_KIND) for rank, path in enumerate(files)]
     return found

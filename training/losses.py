@@ -18,6 +18,7 @@ def contrast(
     scale: Tensor,
     alike: Tensor | None = None,
     softness: float = 0.0,
+    wrong: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE, its targets softened by which texts a teacher finds alike.
 
@@ -29,6 +30,8 @@ def contrast(
         scale: inverse temperature.
         alike: (T, B) the teacher's cosine of each text with each photo's captions.
         softness: the teacher's share of the targets.
+        wrong: (W, d) unit features of captions with a wrong detail, and (W,) the index of the photo that each
+            is nearly right for: a photo chooses among its own of them too, and none of them is right.
     """
     logits = scale * texts @ images.T
     positive = functional.one_hot(owner, len(images)).bool()
@@ -41,7 +44,14 @@ def contrast(
         soft = (alike / TEACHER_TEMPERATURE).masked_fill(excluded, -torch.inf)
         by_text = torch.lerp(by_text, soft.softmax(1), softness)
         by_image = torch.lerp(by_image, soft.T.softmax(1), softness)
-    return (_cross_entropy(logits, by_text) + _cross_entropy(logits.T, by_image)) / 2
+    if wrong is None:
+        return (_cross_entropy(logits, by_text) + _cross_entropy(logits.T, by_image)) / 2
+    features, nearly = wrong
+    own = torch.arange(len(images), device=nearly.device)[:, None] == nearly
+    more = (scale * images @ features.T).masked_fill(~own, -1e4)
+    with_wrong = torch.cat([logits.T, more], 1)
+    target = torch.cat([by_image, torch.zeros_like(more)], 1)
+    return (_cross_entropy(logits, by_text) + _cross_entropy(with_wrong, target)) / 2
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

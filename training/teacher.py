@@ -32,7 +32,7 @@ from promptfuse.models import SentenceEncoder, load_model
 from training import data as sources
 from training.variants import Captions, with_article
 
-VARIANTS = 5
+VARIANTS = 4
 """Texts of each caption: itself, and so many less one as ``Captions.vary`` makes them."""
 
 
@@ -42,7 +42,7 @@ class Texts:
 
     Attributes:
         captions: ``VARIANTS`` texts of each train caption, caption by caption.
-        other: captions without photos, and damaged captions.
+        other: captions without photos, some of them damaged, and the photos' captions damaged, in order.
         labels: "a photo of a <name>" for each name of a class, in the order of ``class_names``.
     """
 
@@ -57,8 +57,9 @@ class Texts:
 
 
 def class_names(data: Path) -> list[str]:
-    """Every name of a class of the labelled photos, once."""
-    return sorted({name for photo in sources.labelled_photos(data) for name in photo.names})
+    """Every name of a class of the labelled photos and of the things, once."""
+    photos = [*sources.labelled_photos(data), *sources.objects(data)]
+    return sorted({name for photo in photos for name in photo.names})
 
 
 def damage(text: str, words: Sequence[str], weights: Sequence[float], rng: random.Random) -> str:
@@ -89,17 +90,20 @@ def damage(text: str, words: Sequence[str], weights: Sequence[float], rng: rando
 def make_texts(data: Path, coder: Captions, seed: int) -> Texts:
     """Draw all texts; the same for the same seed."""
     rng = random.Random(seed)
-    train = [text for photo in sources.flickr8k(data, "train") for text in photo.captions]
+    train = [text for photo in sources.captioned(data) for text in photo.captions]
     captions = []
     for text in train:
         captions.append(sources.clean_caption(text))
         captions += [coder.vary(text, rng) for _ in range(VARIANTS - 1)]
     coco = [cleaned for text in sources.coco_captions(data) if (cleaned := sources.clean_caption(text))]
+    coco += [text for text, _ in sources.senticap(data, "train")]
     counts = Counter(word for text in [*captions[::VARIANTS], *coco] for word in text.rstrip(".").split())
     words = sorted(counts)
     # By the square root, so that rare words come up too.
     weights = list(accumulate(counts[word] ** 0.5 for word in words))
-    damaged = [damage(text, words, weights, rng) for text in [*captions[::VARIANTS], *coco]]
+    some = sorted(rng.sample(range(len(coco)), len(coco) // 2))
+    damaged = [damage(coco[index], words, weights, rng) for index in some]
+    damaged += [damage(text, words, weights, rng) for text in captions[::VARIANTS]]
     labels = [f"a photo of {with_article(name)}" for name in class_names(data)]
     return Texts(captions, [*coco, *damaged], labels)
 

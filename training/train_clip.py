@@ -7,9 +7,10 @@ r"""Train mini-clip: an image-text dual encoder, causal text tower, fine-tuned M
 
 InfoNCE over captioned photos (two captions each) and labelled photos ("a photo of a goldfish"), with
 photos of one class left out of each other's negatives. Captions are sometimes cut short, since the
-search asks the model about the beginnings of captions. Half of each target is a sentence encoder's
-opinion of which captions fit which photos' captions, and the text tower is distilled from it, also on
-texts without a photo and on damaged ones.
+search asks the model about the beginnings of captions; each photo also chooses between its captions and one
+with a wrong detail (``negatives.py``). Half of each target is a sentence encoder's opinion of which captions
+fit which photos' captions; the text tower is distilled from it, also on texts without a photo and on damaged
+ones, and the vision tower learns to foretell what it makes of a photo's captions.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from training.clip_batches import ClipBatches
 from training.common import Optimisers, Run, pad, rate, save_half, seed_everything, split_parameters
 from training.losses import contrast, likeness, same_neighbours
 from training.variants import Captions, with_article
-from training.vision import IMAGE_SIZE, from_tensorflow, tail_forward, tail_parameters
+from training.vision import GRID, IMAGE_SIZE, from_tensorflow, tail_forward, tail_parameters
 
 
 def build(weights: Path, tokenizer: PreTrainedTokenizerBase) -> VisionTextDualEncoderModel:
@@ -89,10 +90,35 @@ def project(model: VisionTextDualEncoderModel, pooled: Tensor) -> Tensor:
     return functional.normalize(model.text_projection(pooled).float(), dim=-1)
 
 
-def image_features(model: VisionTextDualEncoderModel, hidden: Tensor, drop: float = 0.0) -> Tensor:
+def windows(hidden: Tensor, least: int, seed: int, step: int) -> Tensor:
+    """A random part of each photo's activations: (photos, d, side, side) with the step's side.
+
+    Args:
+        hidden: (photos, d, side, side), cached activations.
+        least: the smallest side of a part.
+        seed: where chance comes from, with the step.
+        step: number of the step.
+    """
+    draw, whole = np.random.default_rng((seed, step, 2)), hidden.shape[-1]
+    side = int(draw.integers(min(least, whole), whole + 1))
+    if side == whole:
+        return hidden
+    rows, columns = draw.integers(0, whole - side + 1, (2, len(hidden)))
+    parts = [
+        photo[:, row : row + side, column : column + side]
+        for photo, row, column in zip(hidden, rows.tolist(), columns.tolist(), strict=True)
+    ]
+    return torch.stack(parts).contiguous(memory_format=torch.channels_last)
+
+
+def seen(model: VisionTextDualEncoderModel, hidden: Tensor, drop: float = 0.0) -> Tensor:
+    """The vision tower's output, (photos, 1280), from cached activations."""
+    return functional.dropout(tail_forward(model.vision_model, hidden), drop, training=drop > 0)
+
+
+def image_features(model: VisionTextDualEncoderModel, hidden: Tensor) -> Tensor:
     """Unit image features, (photos, 256), from cached activations."""
-    pooled = functional.dropout(tail_forward(model.vision_model, hidden), drop, training=drop > 0)
-    return functional.normalize(model.visual_projection(pooled).float(), dim=-1)
+    return functional.normalize(model.visual_projection(seen(model, hidden)).float(), dim=-1)
 
 
 @torch.inference_mode()
@@ -153,17 +179,22 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--photos", type=int, default=256, help="captioned photos a batch")
+    parser.add_argument("--steps", type=int, default=640)
+    parser.add_argument("--photos", type=int, default=384, help="captioned photos a batch")
     parser.add_argument("--labelled", type=int, default=96, help="labelled photos a batch")
-    parser.add_argument("--texts", type=int, default=192, help="texts without a photo a batch")
+    parser.add_argument("--texts", type=int, default=160, help="texts without a photo a batch")
     parser.add_argument("--softness", type=float, default=0.5, help="the teacher's share of the targets")
     parser.add_argument("--likeness", type=float, default=1.0, help="weight of the teacher's features")
     parser.add_argument("--neighbours", type=float, default=0.5, help="weight of the teacher's neighbours")
+    parser.add_argument("--foretold", type=float, default=1.0, help="weight of the same from photos")
+    parser.add_argument("--wrong", type=int, default=128, help="photos that meet a wrong caption, a batch")
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--vision-lr", type=float, default=1e-4)
-    parser.add_argument("--drop", type=float, default=0.2)
-    parser.add_argument("--every", type=int, default=100, help="steps between evaluations and checkpoints")
+    parser.add_argument("--image-lr", type=float, default=1.5e-3, help="of the projection of photos")
+    parser.add_argument("--vision-lr", type=float, default=2e-4)
+    parser.add_argument("--drop", type=float, default=0.3)
+    parser.add_argument("--window", type=int, default=GRID - 2, help="the smallest side that is looked at")
+    parser.add_argument("--init", type=Path, help="a folder with a model to take the text tower from")
+    parser.add_argument("--every", type=int, default=80, help="steps between evaluations and checkpoints")
     parser.add_argument(
         "--validate", type=int, default=0, help="tune on the last N train photos instead of dev"
     )
@@ -177,6 +208,11 @@ def main() -> None:
     seed_everything(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     model = build(args.data / "models/mobilenet_v2_imagenet/dequantised_f32.npz", tokenizer).to(args.device)
+    if args.init is not None:
+        before = VisionTextDualEncoderModel.from_pretrained(args.init).float()
+        for name in ("text_model", "text_projection"):
+            getattr(model, name).load_state_dict(getattr(before, name).state_dict())
+        model.logit_scale.data.copy_(before.logit_scale.data)
     model.vision_model.requires_grad_(False).to(memory_format=torch.channels_last)
     tail = tail_parameters(model.vision_model)
     for parameter in tail:
@@ -186,18 +222,21 @@ def main() -> None:
         args.features,
         args.teacher,
         Captions(),
-        (args.photos, args.labelled, args.texts),
+        (args.photos, args.labelled, args.texts, args.wrong),
         args.validate,
         args.seed,
     )
-    head = nn.Linear(model.text_projection.in_features, batches.rows.shape[1]).to(args.device)
+    width = batches.rows.shape[1]
+    head = nn.Linear(model.text_projection.in_features, width).to(args.device)
+    eye = nn.Linear(model.visual_projection.in_features, width).to(args.device)
     matrices, embeddings, vectors = split_parameters(model.text_model, ("embedding",))
     groups = [
         {"params": embeddings, "weight_decay": 0.02},
         {"params": [*vectors, model.logit_scale], "weight_decay": 0.0},
-        {"params": [model.visual_projection.weight, model.text_projection.weight], "weight_decay": 0.1},
+        {"params": [model.text_projection.weight], "weight_decay": 0.1},
+        {"params": [model.visual_projection.weight], "lr": args.image_lr, "weight_decay": 0.1},
         {"params": tail, "lr": args.vision_lr, "weight_decay": 0.02},
-        {"params": list(head.parameters()), "weight_decay": 0.0},
+        {"params": [*head.parameters(), *eye.parameters()], "lr": args.image_lr, "weight_decay": 0.0},
     ]
     optimisers = Optimisers(matrices, groups, lr=args.lr, weight_decay=0.1)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -209,12 +248,13 @@ def main() -> None:
         lambda module, _, out: functional.dropout(out, args.drop / 2, training=module.training)
     )
     if args.validate:
-        photos = sources.flickr8k(args.data, "train")[-args.validate :]
+        photos = sources.captioned(args.data)[-args.validate :]
         check_hidden = batches.hidden[len(batches.hidden) - args.validate :, 0]
     else:
         photos = sources.flickr8k(args.data, "dev")
         check_hidden = np.load(args.features / "flickr_dev.npy", mmap_mode="r")[:, 0]
-    held_rows = [index for index, photo in enumerate(batches.labelled) if photo.held]
+    coco, coco_hidden = sources.coco(args.data, "held"), np.load(args.features / "coco_held.npy")[:, 0]
+    held_rows = [index for index in range(batches.classes) if batches.labelled[index].held]
     held_names = sorted({batches.labelled[index].names for index in held_rows})
     held_target = [held_names.index(batches.labelled[index].names) for index in held_rows]
 
@@ -222,17 +262,19 @@ def main() -> None:
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
     )
-    holder = nn.ModuleDict({"model": model, "average": average, "head": head})
+    holder = nn.ModuleDict({"model": model, "average": average, "head": head, "eye": eye})
     start = run.resume(holder, optimisers).get("step", 0)
     started, total = time.time(), 0.0
     for step in range(start, args.steps):
         batch = batches(step, args.device)
         with torch.autocast(args.device.split(":")[0], dtype=torch.bfloat16):
-            images = image_features(model, batch.hidden, args.drop)
-            hidden = pooled(model, tokenizer, batch.texts)
-            predicted, features = head(hidden), project(model, hidden)
+            looks = seen(model, windows(batch.hidden, args.window, args.seed, step), args.drop)
+            images = functional.normalize(model.visual_projection(looks).float(), dim=-1)
+            hidden = pooled(model, tokenizer, [*batch.texts, *batch.wrong])
+            features = project(model, hidden)
+            predicted, foretold = head(hidden[: len(batch.texts)]), eye(looks)
         scale = model.logit_scale.exp()
-        own = len(batch.owner)
+        own, end = len(batch.owner), len(batch.texts)
         loss = contrast(
             features[:own],
             images,
@@ -241,9 +283,11 @@ def main() -> None:
             scale,
             batch.teacher[:own] @ batch.photo_teacher.T,
             args.softness,
+            (features[end:], batch.wrong_owner) if batch.wrong else None,
         )
         loss = loss + args.likeness * likeness(predicted, batch.teacher)
-        loss = loss + args.neighbours * same_neighbours(features, batch.teacher, scale)
+        loss = loss + args.foretold * likeness(foretold, batch.photo_teacher)
+        loss = loss + args.neighbours * same_neighbours(features[:end], batch.teacher, scale)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in holder.parameters() if p.grad is not None], 1.0)
         optimisers.step(rate(step, args.steps, 100))
@@ -260,6 +304,8 @@ def main() -> None:
         if (step + 1) % args.every == 0 or step + 1 == args.steps:
             final = average.module.eval()
             figures = retrieval(final, check_hidden, [list(photo.captions) for photo in photos], tokenizer)
+            on_coco = retrieval(final, coco_hidden, [list(photo.captions) for photo in coco], tokenizer)
+            figures |= {f"coco_{name}": value for name, value in on_coco.items()}
             held = batches.labelled_hidden[held_rows, 0]
             figures |= zero_shot(final, held, [group[0] for group in held_names], held_target, tokenizer)
             run.log(

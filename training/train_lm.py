@@ -1,8 +1,9 @@
-"""Train mini-lm: a causal language model of captions, with some opinion and some general English.
+"""Train mini-lm: a causal language model of captions, plain and coloured, with a little general English.
 
     python -m training.train_lm --data DATA --work WORK --tokenizer src/promptfuse/mini/lm --out DIR
 
-Every epoch sees all Flickr8k training captions, and a fresh draw of the rest.
+Every epoch sees all captions of training photos, SentiCap's positive and negative ones twice, and a fresh
+draw of the rest. Film reviews are not among it: a search for a positive text ended in "I love this film".
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from training.common import (
     seed_everything,
     split_parameters,
 )
+from training.names import Names
 from training.opinions import choose
 from training.variants import with_article
 
@@ -39,41 +41,37 @@ PREFIXES = ("A photo of", "An image of", "A picture of", "This is")
 class Mixture:
     """Texts of one epoch, as token ids between two end-of-text marks."""
 
-    def __init__(self, data: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, data: Path, tokenizer: PreTrainedTokenizerBase, names: int = 0) -> None:
         self.tokenizer = tokenizer
         clean = sources.clean_caption
-        self.flickr = [clean(text) for photo in sources.flickr8k(data, "train") for text in photo.captions]
-        self.coco = [clean(text) for text in sources.coco_captions(data)]
-        reviews = [
-            part
-            for text, _ in sources.labelled_text(data / "text/imdb_10k.tsv")
-            for part in sources.sentences(text)
-        ]
-        self.reviews = [text for text in reviews if 4 <= len(text.split()) <= 20]
-        phrases = [
-            sources.detokenise(text) for text, _ in sources.labelled_text(data / "text/sst2/train.tsv")
-        ]
-        self.reviews += [text for text in phrases if len(text.split()) >= 8]
+        photos = sources.captioned(data)
+        self.own = [clean(text) for photo in photos for text in photo.captions]
+        self.coco = [found for text in sources.coco_captions(data) if (found := clean(text))]
+        self.coloured = [text for text, _ in sources.senticap(data, "train")]
         wiki = (data / "text/wikitext2_valid.txt").read_text(encoding="utf-8").replace(" @-@ ", "-")
         lines = [re.sub(r" ([.,;:!?)])", r"\1", part) for part in sources.sentences(wiki)]
         self.wiki = [
             text for text in lines if 5 <= len(text.split()) <= 30 and "unk" not in text and "=" not in text
         ]
+        self.count = names
+        self.exchanges = Names(data, [*self.own, *self.coco]) if names else None
         self.names = sorted({name for photo in sources.labelled_photos(data) for name in photo.names})
 
     def epoch(self, seed: int) -> list[list[int]]:
-        """Draw one epoch; about 60,000 texts."""
+        """Draw one epoch; about 95,000 texts."""
         rng = random.Random(seed)
-        captions = self.flickr + rng.sample(self.coco, int(0.6 * len(self.coco)))
+        captions = self.own + rng.sample(self.coco, len(self.coco) // 2)
         texts = []
         for text in captions:
             draw = rng.random()
-            if draw < 0.08:
+            if draw < 0.04:
                 text = choose(text, rng, rng.random() < 0.5, tails=False) or text
-            elif draw < 0.12:
+            elif draw < 0.08:
                 text = f"{rng.choice(PREFIXES)} {text[0].lower()}{text[1:]}"
             texts.append(text)
-        texts += rng.sample(self.reviews, 6000) + rng.sample(self.wiki, min(800, len(self.wiki)))
+        texts += self.coloured * 2 + rng.sample(self.wiki, min(800, len(self.wiki)))
+        if self.exchanges is not None:
+            texts += self.exchanges.draw(self.count, rng)
         for name in rng.sample(self.names, min(400, len(self.names))):
             texts.append(f"{rng.choice(PREFIXES)} {with_article(name)}.")
         end = self.tokenizer.eos_token_id
@@ -128,6 +126,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--init", type=Path, help="a folder with weights to start from")
+    parser.add_argument(
+        "--names", type=int, default=0, help="captions an epoch with a class's name put in (names.py)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -158,7 +159,7 @@ def main() -> None:
 
     run = Run(args.work)
     progress = run.resume(model, optimisers)
-    mixture = Mixture(args.data, tokenizer)
+    mixture = Mixture(args.data, tokenizer, args.names)
     dev = [
         sources.clean_caption(text) for photo in sources.flickr8k(args.data, "dev") for text in photo.captions
     ]

@@ -1,7 +1,7 @@
 """The vision tower: MobileNetV2, started from ImageNet weights, its tail fine-tuned.
 
 The head of the network (up to the sixth-from-last block group) is frozen, so its output is computed
-once per view and cached; only the tail, at 6x6 positions, runs during training.
+once per view and cached; only the tail, at 8x8 positions, runs during training.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ import torch
 from torch import Tensor, nn
 from transformers import MobileNetV2Config, MobileNetV2Model
 
-IMAGE_SIZE = 192
+IMAGE_SIZE = 256
+"""Photos are squashed to squares of this side; at 256 small things are seen that are lost at 192."""
+
+GRID = IMAGE_SIZE // 32
+"""Side of the grid of positions that the frozen head leaves."""
 FROZEN_LAYERS = 13
-"""Inverted-residual blocks in the frozen head; its output is 160 channels at 6x6 for 192x192 input."""
+"""Inverted-residual blocks in the frozen head; its output is 160 channels at each of 8x8 positions."""
 
 
 def config() -> MobileNetV2Config:
@@ -56,7 +60,7 @@ def from_tensorflow(path: Path) -> MobileNetV2Model:
 
 
 class Head(nn.Module):
-    """The frozen part, with its batch norms folded away for speed: pixels -> (batch, 160, 6, 6)."""
+    """The frozen part, with its batch norms folded away for speed: pixels -> (batch, 160, 8, 8)."""
 
     def __init__(self, model: MobileNetV2Model) -> None:
         super().__init__()
@@ -67,7 +71,7 @@ class Head(nn.Module):
             layer.normalization = None
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map (batch, 3, 192, 192) pixels in [-1, 1] to (batch, 160, 6, 6) activations."""
+        """Map (batch, 3, 256, 256) pixels in [-1, 1] to (batch, 160, 8, 8) activations."""
         hidden = self.stem(pixels)
         for layer in self.layers:
             hidden = layer(hidden)
@@ -75,7 +79,7 @@ class Head(nn.Module):
 
 
 def tail_forward(model: MobileNetV2Model, hidden: Tensor) -> Tensor:
-    """The trainable part: (batch, 160, 6, 6) activations -> (batch, 1280) pooled features."""
+    """The trainable part: (batch, 160, 8, 8) activations -> (batch, 1280) pooled features."""
     for layer in model.layer[FROZEN_LAYERS:]:
         hidden = layer(hidden)
     return model.conv_1x1(hidden).mean(dim=(2, 3))

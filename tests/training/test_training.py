@@ -11,13 +11,18 @@ from torch import nn
 from torch.nn import functional
 from transformers import MobileNetV2Model
 
+from training import data as sources
 from training import teacher as distillation
 from training import vision
 from training.clip_batches import ClipBatches
 from training.common import Optimisers, Run, length_batches, rate
-from training.data import clean_caption, detokenise
+from training.data import HELD_OF_COCO, clean_caption, detokenise
 from training.losses import TEACHER_TEMPERATURE, contrast, same_neighbours
+from training.names import exchanged
+from training.negatives import KINDS, exchange
 from training.opinions import NEGATIVE_ANY, NEGATIVE_LIVING, POSITIVE_ANY, POSITIVE_LIVING, choose
+from training.train_clip import windows
+from training.train_tone import NEUTRAL, calibration_error, plain, temperature_of
 from training.variants import Captions
 
 
@@ -103,7 +108,7 @@ def test_frozen_head_and_tail_are_the_whole_network():
     with torch.no_grad():
         whole = model(pixels).pooler_output.flatten(1)
         hidden = vision.Head(model)(pixels)
-        assert hidden.shape == (2, 160, 6, 6)
+        assert hidden.shape == (2, 160, vision.GRID, vision.GRID)
         assert torch.allclose(vision.tail_forward(model, hidden), whole, atol=1e-5)
 
 
@@ -145,9 +150,16 @@ def test_damaged_captions_keep_most_of_their_words():
     assert any("train" in one for one in found)
 
 
+def write_coco(data, count):
+    """So many of COCO's photos with a caption each; the first 300 by checksum are held out."""
+    rows = [{"image": f"images/{n}.jpg", "captions": [f"Held number {n}."]} for n in range(count)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (data / "coco" / "captions.jsonl").write_text(text)
+
+
 @pytest.fixture
 def small_data(tmp_path):
-    """Two captioned photos, two classes, and what the teacher and the frozen head made of them."""
+    """Two captioned photos, two classes, a kind of thing; what teacher and frozen head make of them."""
     data = tmp_path / "data"
     tiny = data / "labelled" / "tiny_imagenet"
     for folder in (data / "flickr8k", data / "text", data / "labelled" / "imagenet_one_per_class"):
@@ -155,7 +167,16 @@ def small_data(tmp_path):
     captions = [["A dog runs.", "The dog is fast."], ["Two boats.", "Boats on water."]]
     rows = [{"file": f"{n}.jpg", "split": "train", "captions": each} for n, each in enumerate(captions)]
     (data / "flickr8k" / "captions.json").write_text(json.dumps(rows))
-    (data / "text" / "coco_val2017_captions.txt").write_text("A red bus.\n")
+    (data / "text" / "coco_2014_captions.txt").write_text("A red bus.\nHeld number 7.\n")
+    (data / "text" / "senticap.tsv").write_text(
+        "split\tlabel\tcaption\ntrain\tpositive\ta lovely bus .\nval\tnegative\ta rusty bus .\n"
+    )
+    (data / "coco").mkdir()
+    write_coco(data, HELD_OF_COCO)
+    for number in range(7):
+        target = data / "labelled" / "objects" / "soccer_ball" / f"{number}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(target)
     for synset in ("n1", "n2"):
         (tiny / synset).mkdir(parents=True)
         for number in range(12):
@@ -168,8 +189,9 @@ def small_data(tmp_path):
     generator = np.random.default_rng(0)
     np.save(work / "teacher.npy", generator.normal(size=(len(texts.all), 6)).astype(np.float16))
     (work / "teacher.done").write_text(f"{len(texts.all)} {distillation.checksum(texts.all)}")
-    np.save(work / "flickr_train.npy", np.arange(4.0).reshape(2, 2, 1, 1, 1).astype(np.float16))
+    np.save(work / "captioned.npy", np.arange(4.0).reshape(2, 2, 1, 1, 1).astype(np.float16))
     np.save(work / "labelled.npy", (10 + np.arange(24.0)).reshape(24, 1, 1, 1, 1).astype(np.float16))
+    np.save(work / "objects.npy", (50 + np.arange(7.0)).reshape(7, 1, 1, 1, 1).astype(np.float16))
     return data, work
 
 
@@ -177,7 +199,7 @@ def test_batches_hold_each_photo_with_its_own_captions_and_their_teacher(small_d
     data, work = small_data
     texts, rows = distillation.load(work)
     for step in range(4):
-        batches = ClipBatches(data, work, work, Captions(), (2, 3, 2))
+        batches = ClipBatches(data, work, work, Captions(), (2, 3, 2, 2))
         batch = batches(step, "cpu")
         assert batch.hidden.shape == (5, 1, 1, 1)
         photos = [int(value) // 2 for value in batch.hidden[:2].flatten()]
@@ -209,11 +231,102 @@ def test_texts_that_the_teacher_has_not_read_are_refused(small_data):
 
 def test_texts_of_photos_that_are_left_out_are_never_drawn(small_data):
     data, work = small_data
-    batches = ClipBatches(data, work, work, Captions(), (1, 1, 64), leave=1)
+    batches = ClipBatches(data, work, work, Captions(), (1, 1, 64, 1), leave=1)
     texts, _ = distillation.load(work)
-    # One caption of COCO, then damaged ones of two train photos' two captions each.
-    allowed = {texts.other[index] for index in (0, 1, 2, 5)}
-    assert {text for step in range(4) for text in batches(step, "cpu").texts[-64:]} == allowed
+    # A caption of COCO, SentiCap's, one of them damaged, then damaged ones of two photos' two captions each.
+    assert len(texts.other) == 7
+    allowed = set(texts.other[:5])
+    drawn = {text for step in range(4) for text in batches(step, "cpu").texts[-64:]}
+    assert drawn == allowed
     assert not {text for step in range(4) for text in batches(step, "cpu").texts[:2]} & set(
         texts.captions[2 * distillation.VARIANTS :]
     )
+
+
+def test_held_photos_of_coco_and_their_captions_are_not_trained_on(small_data):
+    data, _ = small_data
+    write_coco(data, HELD_OF_COCO + 9)
+    held, train = sources.coco(data, "held"), sources.coco(data, "train")
+    assert (len(held), len(train)) == (HELD_OF_COCO, 9)
+    assert not {photo.path for photo in held} & {photo.path for photo in train}
+    captions = {photo.captions[0] for photo in held}
+    expected = ["A red bus."] if "Held number 7." in captions else ["A red bus.", "Held number 7."]
+    assert sources.coco_captions(data) == expected
+    assert {photo.captions[0] for photo in sources.captioned(data)[:9]}.isdisjoint(captions)
+
+
+def test_things_have_plain_names_and_five_of_each_kind_are_held_out(small_data):
+    data, work = small_data
+    things = sources.objects(data)
+    assert {photo.names for photo in things} == {("soccer ball", "ball")}
+    assert sum(photo.held for photo in things) == 5
+    batches = ClipBatches(data, work, work, Captions(), (1, 40, 1, 0))
+    seen = {int(value) for step in range(5) for value in batches(step, "cpu").hidden[1:].flatten()}
+    held = {50 + index for index, photo in enumerate(things) if photo.held}
+    assert not seen & held
+    assert seen & (set(range(50, 57)) - held)
+
+
+def test_a_wrong_caption_differs_in_one_word_of_the_same_kind():
+    rng = random.Random(0)
+    kind_of = {word: number for number, kind in enumerate(KINDS) for word in kind}
+    assert len(kind_of) == sum(map(len, KINDS))
+    text = "A red bus beside an elephant on the street."
+    for _ in range(200):
+        found = exchange(text, rng)
+        before, behind = text.lower().rstrip(".").split(), found.lower().rstrip(".").split()
+        pairs = [(a, b) for a, b in zip(before, behind, strict=True) if a != b]
+        words = [(a, b) for a, b in pairs if {a, b} != {"a", "an"}]
+        ((old, new),) = words
+        assert kind_of[old] == kind_of[new]
+        place = behind.index(new)
+        if behind[place - 1] in ("a", "an"):
+            assert behind[place - 1] == ("an" if new[0] in "aeiou" else "a")
+        assert found[0].isupper()
+        assert found.endswith(".")
+    assert exchange("Nothing here.", rng) is None
+
+
+def test_wrong_captions_are_one_more_choice_for_their_photo_alone():
+    torch.manual_seed(0)
+    texts, images, wrong = (functional.normalize(torch.randn(4, 8), dim=-1) for _ in range(3))
+    owner, alone, scale = torch.arange(4), torch.eye(4, dtype=torch.bool), torch.tensor(7.0)
+    found = contrast(texts, images, owner, alone, scale, wrong=(wrong[:2], torch.tensor([2, 0])))
+    logits = 7 * images @ texts.T
+    expected = functional.cross_entropy(logits.T, owner)
+    by_photo = []
+    for photo, more in enumerate([[1], [], [0], []]):
+        row = torch.cat([logits[photo], 7 * wrong[more] @ images[photo]])
+        by_photo.append(functional.cross_entropy(row[None], owner[photo : photo + 1]))
+    assert torch.allclose(found, (expected + torch.stack(by_photo).mean()) / 2, atol=1e-5)
+
+
+def test_the_temperature_undoes_logits_that_are_too_sure():
+    torch.manual_seed(0)
+    honest = 2 * torch.randn(20_000, 3)
+    labels = torch.distributions.Categorical(logits=honest).sample().tolist()
+    assert temperature_of(3 * honest, labels) == pytest.approx(3, rel=0.1)
+    assert calibration_error(honest, labels) < 0.02 < 0.1 < calibration_error(3 * honest, labels)
+    assert plain("A dog runs.")
+    assert not plain("A lovely dog runs.")
+    assert NEUTRAL == 1
+
+
+def test_windows_are_parts_of_each_photo_and_the_same_for_a_step():
+    hidden = torch.arange(2 * 3 * 64.0).view(2, 3, 8, 8)
+    sides = set()
+    for step in range(40):
+        found = windows(hidden, 6, 0, step)
+        assert torch.equal(found, windows(hidden, 6, 0, step))
+        side = found.shape[-1]
+        sides.add(side)
+        for photo, whole in zip(found, hidden, strict=True):
+            row, column = divmod(int(photo[0, 0, 0] - whole[0, 0, 0]), 8)
+            assert torch.equal(photo, whole[:, row : row + side, column : column + side])
+    assert sides == {6, 7, 8}
+
+
+def test_a_name_takes_the_place_of_a_noun_with_the_right_article():
+    assert exchanged("A cow stands by a cow.", "cow", "ostrich") == "An ostrich stands by a cow."
+    assert exchanged("Dogs and an elephant.", "elephant", "bison") == "Dogs and a bison."
+    assert exchanged("Cows graze.", "cows", "bison") == "Bison graze."
