@@ -6,7 +6,8 @@
 Each weight is a data-set run in a folder of its own, with the configuration beside it, so a killed run goes
 on where it stopped and ``promptfuse run`` can do each again. Weight 0 is the plain caption. The table shows
 the share of captions that the classifier gives the label, the similarity to the photo and what is lost of
-it, CIDEr-D with its interval, and the mean NLL per token.
+it, CIDEr-D with its interval, and the mean NLL per token. With ``--judge-texts`` also the share by a judge
+that was not searched (docs/metrics.md, "A judge of your own").
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import Any
 
 import promptfuse as pf
 from benchmarks.runs import report
+from promptfuse.cli_options import text_judge
 from promptfuse.evaluation.metrics import Score, score
+from promptfuse.evaluation.metrics.text_judge import LIMIT
 from promptfuse.evaluation.predictions import Prediction, read_predictions
 from promptfuse.evaluation.recipes import describe, load_recipe
 from promptfuse.evaluation.runs import RunConfig, run_dataset
@@ -35,11 +38,17 @@ def main() -> None:
     parser.add_argument("--recipe", default="ours")
     parser.add_argument("--sentiments", nargs="+", default=["positive", "negative"])
     parser.add_argument("--weights", nargs="+", type=float, default=WEIGHTS)
+    parser.add_argument("--judge-texts", nargs="+", help="labelled texts, as promptfuse score takes them")
+    parser.add_argument("--judge-model", help="sentence encoder of the judge that is trained on them")
     parser.add_argument("--in-flight", type=int, default=8)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", action="store_true", help="print one JSON object a weight")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+
+    judge = text_judge(args.judge_texts, args.judge_model, LIMIT, "cpu")
+    if judge is not None:
+        print(f"judge: {judge.accuracy:.1%} of texts that it was not trained on", flush=True)
 
     def run(name: str, changes: dict[str, Any]) -> dict[str, Prediction]:
         """The captions of a run, by the photos' ids."""
@@ -81,6 +90,7 @@ def main() -> None:
             "share": accuracy.value,
             "share_low": accuracy.low,
             "share_high": accuracy.high,
+            **({} if judge is None else {"judged": judge.shares(list(texts.values()))[sentiment]}),
             "similarity": sum(1 - line.terms["image"] for line in lines.values()) / len(lines),
             # Without references there is none.
             **(

@@ -57,7 +57,7 @@ def data(tmp_path):
 def test_a_run_and_one_that_goes_on(data, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     asked = ["time", "--flickr8k", str(data), "--out", str(out), "--candidates", "2", "--most", "4"]
-    asked += ["--steps", "9", "--json"]
+    asked += ["--steps", "16", "--json"]
 
     def rows(photos):
         monkeypatch.setattr(sys, "argv", [*asked, "--photos", photos])
