@@ -75,9 +75,10 @@ def test_defaults_are_those_in_use(shown):
     mini, paper = PRESETS["mini"], PRESETS["paper"]
     said = entries(shown("caption"))
     assert f"({mini.steps} with mini, {paper.steps} with paper)" in said["--steps"]
-    assert f"({mini.candidates} with mini, {paper.candidates} with paper)" in said["--candidates"]
-    assert mini.beams == paper.beams
-    assert f"({mini.beams})" in said["--beams"]
+    for name in ("beams", "candidates"):
+        numbers = (getattr(preset, name) for preset in (mini, paper))
+        assert "(the effort's: {} with mini, {} with paper)".format(*numbers) in said[f"--{name}"]
+    assert "(default)" in said["--effort"]
     assert mini.prefix == ""
     assert f"(none with mini, '{paper.prefix}' with paper)" in said["--prefix"]
 

@@ -287,7 +287,7 @@ def test_resuming_with_another_photo_weight_or_seed_is_refused(captioner):
     saved = json.loads(json.dumps(small_search(captioner).state_dict()))
     for other, named in (
         (small_search(captioner, "cat"), r"objective\.image\.photos \["),
-        (small_search(captioner, weights={"image": 3.0}), r"objective\.image\.weight 3\.5, not 3\.0"),
+        (small_search(captioner, weights={"image": 3.0}), r"objective\.image\.weight 5\.0, not 3\.0"),
         (small_search(captioner, seed=5), "seed 0, not 5"),
     ):
         with pytest.raises(pf.ConfigError, match=f"the saved search has {named}"):

@@ -139,7 +139,7 @@ def test_terms_are_the_labels_losses_with_their_weights(
     )
     assert objective.weights == {
         "fluency": 1.0, "image": IMAGE_WEIGHT, "steer:POSITIVE": 2.5, "steer:neutral": -0.75,
-        "steer:positive": 1.5,
+        "steer:positive": PRESETS["mini"].sentiment_weight,
     }  # fmt: skip
     text = "A brown dog runs through the green grass."
     found = objective.exact(text)
@@ -231,8 +231,8 @@ def test_two_steers_on_the_command_line(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--steer", "mini-tone:angry=1"], ["no label 'angry'", "negative, positive"]),
-        (["--steer", "sentiment:grumpy"], ["no label 'grumpy'", "negative, positive"]),
+        (["--steer", "mini-tone:angry=1"], ["no label 'angry'", "negative, neutral, positive"]),
+        (["--steer", "sentiment:grumpy"], ["no label 'grumpy'", "negative, neutral, positive"]),
         (
             ["--steer", "mini-tone:positive=1", "--steer", "mini-tone:positive=2"],
             ["mini-tone:positive is given twice"],

@@ -50,7 +50,8 @@ def test_every_setting_reaches_the_search():
     )  # fmt: skip
     expected = AutoDAN(7, "none", gain=0.5, adapt_gain=False, subtokens=3, probe_temperature=2.0, probe="the")
     assert describer.method == Chain(expected, Polish(9), steps=(6, 2))
-    assert quick("ours").method == AutoDAN(candidates=quick("ours").captioner.preset.candidates)
+    preset = quick("ours").captioner.preset
+    assert quick("ours").method == AutoDAN(candidates=preset.candidates, subtokens=preset.subtokens)
 
 
 def test_patience_ends_the_search_sooner_or_never(photos):

@@ -37,7 +37,7 @@ def test_it_is_part_of_the_description_if_it_is_given():
 def test_what_is_refused():
     with pytest.raises(ConfigError, match=r"steer.*names no model and label; write MODEL:LABEL=WEIGHT"):
         load_recipe("ours", steer=["positive"])
-    with pytest.raises(ConfigError, match="no label 'grumpy'; choose from: negative, positive"):
+    with pytest.raises(ConfigError, match="no label 'grumpy'; choose from: negative, neutral, positive"):
         quick("ours", steer=["mini-tone:grumpy"])
     with pytest.raises(ConfigError, match="samples picked by the image alone have none"):
         load_recipe("best-of-n-image", steer=STEER).build()

@@ -14,7 +14,7 @@ STEER = ["mini-tone:negative=4", "sentiment:positive=-1"]
 def test_a_run_is_steered(tmp_path):
     write_photos(tmp_path / "photos", 2)
     config = load_run_config(write_config(tmp_path / "run.yaml", recipe=QUICK | {"steer": STEER}))
-    assert check_run(config).models["mini-tone"].labels == ("negative", "positive")
+    assert check_run(config).models["mini-tone"].labels == ("negative", "neutral", "positive")
     assert run_dataset(config, tmp_path / "run").done == 2
     for line in contents(tmp_path / "run").values():
         assert line["weights"] == {
@@ -32,7 +32,7 @@ def test_a_run_is_steered(tmp_path):
 @pytest.mark.parametrize(
     ("steer", "message"),
     [
-        ("mini-tone:grumpy=1", "mini-tone has no label 'grumpy'; choose from: negative, positive"),
+        ("mini-tone:grumpy=1", "mini-tone has no label 'grumpy'; choose from: negative, neutral, positive"),
         ("mini-lm:positive=1", "mini-lm has no label 'positive'; give a classifier"),
     ],
 )
