@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from promptfuse.errors import ConfigError
 from promptfuse.models import Preset
@@ -57,12 +58,11 @@ def check_effort(effort: Any) -> Effort:
     Raises:
         ConfigError: if there is no such effort; the message lists those there are.
     """
-    known: tuple[Effort, ...] = get_args(Effort)
-    if effort is None:
-        return "default"
-    if not isinstance(effort, str) or effort not in known:
-        raise ConfigError(f"no effort {effort!r:.60}; {nearest(str(effort), known)}")
-    return next(name for name in known if name == effort)
+    wanted = "default" if effort is None else effort
+    for name in EFFORTS:
+        if wanted == name:
+            return name
+    raise ConfigError(f"no effort {effort!r:.60}; {nearest(str(effort), EFFORTS)}")
 
 
 def extent(preset: Preset, effort: Any = None) -> Extent:
@@ -72,5 +72,4 @@ def extent(preset: Preset, effort: Any = None) -> Extent:
         ConfigError: if there is no such effort.
     """
     scale = EFFORTS[check_effort(effort)]
-    beams = max(1, -int(-preset.beams * scale.beams // 1))
-    return Extent(beams, preset.candidates * scale.candidates, scale.patience)
+    return Extent(math.ceil(preset.beams * scale.beams), preset.candidates * scale.candidates, scale.patience)
