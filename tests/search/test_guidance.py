@@ -13,7 +13,7 @@ from promptfuse.search.guidance import Guidance
 from tests.search.conftest import FREE
 
 PHOTO = Path(__file__).parent.parent.parent / "examples" / "photos" / "golden_retriever.jpg"
-BEAM = "A golden retriever is"
+BEAM = "The dog is"
 SIGNS = list(product((1, -1), repeat=3))
 
 
@@ -53,7 +53,7 @@ def test_ranking_follows_the_true_changes_for_every_sign(captioner, signs):
     words = words[:: max(1, len(words) // 300)]
     losses = objective.score([BEAM + lm.tokenizer.decode([index]) for index in words])
     true = objective.totals(losses)
-    assert spearman(-scores[words], true) > 0.15
+    assert spearman(-scores[words], true) > 0.3
     # What the terms besides fluency add to the scores goes with their own true change.
     alone, _ = ranking(objective, pf.AutoDAN(transport="none"), BEAM)
     added = (alone - scores)[words]
