@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,13 +19,15 @@ import torch
 from promptfuse.adapters.words import english_words
 from promptfuse.models import SentenceEncoder, load_model
 from training import data as sources
-from training.negatives import KINDS
 
 NEAREST = 3
+COMMON = 30
+"""A noun is a word that stands so often between an article and one of AFTER or the full stop."""
+AFTER = "is|are|on|in|with|at|near|to|for|by|behind|under"
 LEAST_COSINE = 0.45
 """Names that are near to no noun of captions are left out."""
 
-_NOUN = re.compile(r"[A-Za-z]+")
+_BETWEEN = re.compile(rf"\b(?:an?|the) ([a-z]+)(?=\.| (?:{AFTER})\b)", re.IGNORECASE)
 
 
 def class_names(data: Path) -> list[str]:
@@ -65,11 +68,12 @@ class Names:
     """
 
     def __init__(self, data: Path, captions: Sequence[str]) -> None:
-        nouns = sorted({word for kind in KINDS for word in kind if kind_of_things(kind)})
+        counts = Counter(match.lower() for text in captions for match in _BETWEEN.findall(text))
+        nouns = sorted(word for word, count in counts.items() if count >= COMMON)
         wanted = set(nouns)
         self.with_noun: dict[str, list[str]] = {}
         for text in captions:
-            for word in {match.group().lower() for match in _NOUN.finditer(text)} & wanted:
+            for word in {found.lower() for found in _BETWEEN.findall(text)} & wanted:
                 self.with_noun.setdefault(word, []).append(text)
         self.near = nearest_nouns(class_names(data), [noun for noun in nouns if noun in self.with_noun])
 
@@ -84,16 +88,10 @@ class Names:
         return found
 
 
-def kind_of_things(kind: Sequence[str]) -> bool:
-    """Whether a kind of words is one of single things that stand for themselves."""
-    return kind[0] in ("dog", "car", "pizza", "ball", "table", "shirt", "sunglasses")
-
-
 def exchanged(text: str, noun: str, name: str) -> str:
-    """A caption with the first ``noun`` replaced, its article made to fit."""
-    match = next(found for found in _NOUN.finditer(text) if found.group().lower() == noun)
-    before = text[: match.start()]
+    """A caption with the first ``noun`` that stands between an article and the end of its phrase replaced."""
+    match = next(found for found in _BETWEEN.finditer(text) if found.group(1).lower() == noun)
+    before = text[: match.start(1)]
     if article := re.search(r"\b([Aa])n? $", before):
         before = f"{before[: article.start()]}{article.group(1)}{'n' if name[0] in 'aeiou' else ''} "
-    put = name.capitalize() if match.group()[0].isupper() else name
-    return before + put + text[match.end() :]
+    return before + name + text[match.end(1) :]

@@ -194,6 +194,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--drop", type=float, default=0.3)
     parser.add_argument("--window", type=int, default=GRID - 2, help="the smallest side that is looked at")
     parser.add_argument("--init", type=Path, help="a folder with a model to take the text tower from")
+    parser.add_argument("--both", action="store_true", help="take the vision tower from there too")
     parser.add_argument("--every", type=int, default=80, help="steps between evaluations and checkpoints")
     parser.add_argument(
         "--validate", type=int, default=0, help="tune on the last N train photos instead of dev"
@@ -210,7 +211,8 @@ def main() -> None:
     model = build(args.data / "models/mobilenet_v2_imagenet/dequantised_f32.npz", tokenizer).to(args.device)
     if args.init is not None:
         before = VisionTextDualEncoderModel.from_pretrained(args.init).float()
-        for name in ("text_model", "text_projection"):
+        names = ("text_model", "text_projection", "vision_model", "visual_projection")
+        for name in names if args.both else names[:2]:
             getattr(model, name).load_state_dict(getattr(before, name).state_dict())
         model.logit_scale.data.copy_(before.logit_scale.data)
     model.vision_model.requires_grad_(False).to(memory_format=torch.channels_last)

@@ -41,11 +41,21 @@ PREFIXES = ("A photo of", "An image of", "A picture of", "This is")
 class Mixture:
     """Texts of one epoch, as token ids between two end-of-text marks."""
 
-    def __init__(self, data: Path, tokenizer: PreTrainedTokenizerBase, names: int = 0) -> None:
+    def __init__(
+        self,
+        data: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        names: int = 0,
+        flickr: int = 1,
+        lines: float = 0.5,
+    ) -> None:
         self.tokenizer = tokenizer
+        self.flickr, self.lines = flickr, lines
         clean = sources.clean_caption
         photos = sources.captioned(data)
         self.own = [clean(text) for photo in photos for text in photo.captions]
+        self.flickr8k = [clean(text) for photo in sources.flickr8k(data, "train") for text in photo.captions]
         self.coco = [found for text in sources.coco_captions(data) if (found := clean(text))]
         self.coloured = [text for text, _ in sources.senticap(data, "train")]
         wiki = (data / "text/wikitext2_valid.txt").read_text(encoding="utf-8").replace(" @-@ ", "-")
@@ -58,9 +68,10 @@ class Mixture:
         self.names = sorted({name for photo in sources.labelled_photos(data) for name in photo.names})
 
     def epoch(self, seed: int) -> list[list[int]]:
-        """Draw one epoch; about 95,000 texts."""
+        """Draw one epoch; about 95,000 texts with the defaults."""
         rng = random.Random(seed)
-        captions = self.own + rng.sample(self.coco, len(self.coco) // 2)
+        captions = self.own + rng.sample(self.coco, round(len(self.coco) * self.lines))
+        captions += self.flickr8k * (self.flickr - 1)
         texts = []
         for text in captions:
             draw = rng.random()
@@ -129,6 +140,10 @@ def main() -> None:
     parser.add_argument(
         "--names", type=int, default=0, help="captions an epoch with a class's name put in (names.py)"
     )
+    parser.add_argument(
+        "--flickr", type=int, default=1, help="how often an epoch has each caption of Flickr8k"
+    )
+    parser.add_argument("--lines", type=float, default=0.5, help="share of COCO's caption lines an epoch")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -159,7 +174,7 @@ def main() -> None:
 
     run = Run(args.work)
     progress = run.resume(model, optimisers)
-    mixture = Mixture(args.data, tokenizer, args.names)
+    mixture = Mixture(args.data, tokenizer, names=args.names, flickr=args.flickr, lines=args.lines)
     dev = [
         sources.clean_caption(text) for photo in sources.flickr8k(args.data, "dev") for text in photo.captions
     ]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from promptfuse.models import CausalLM, ImageTextModel, Model
+from promptfuse.errors import TextError
+from promptfuse.models import CausalLM, ImageTextModel, Model, load_model
 
 EVERY = ("gpt2", "llama", "opt", "qwen2", "clip", "old-clip", "siglip", "dual", "bert", "roberta")
 TEXTS = ("A brown dog runs.", "dog", "two children, playing!")
@@ -135,3 +136,9 @@ def test_rows_of_a_batch_are_those_it_was_made_of(model: Callable[..., Any]) -> 
     assert replace(batch, given=None).rows == rows
     assert batch.ids.tolist() == [[3, 4, 5], [6, loaded.pad_id, loaded.pad_id], [7, 8, loaded.pad_id]]
     assert batch.mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+
+
+@pytest.mark.parametrize("name", ["mini-lm", "mini-clip", "mini-tone"])
+def test_no_text_at_all_is_said(name):
+    with pytest.raises(TextError, match="there is no text to read; give at least one"):
+        load_model(name).encode([])

@@ -474,7 +474,14 @@ class Model(ABC):
         return Batch(read.to(self.device), there.to(self.device), tuple(content), given=rows)
 
     def encode(self, texts: Sequence[str]) -> Batch:
-        """Encode texts afresh, (len(texts), longest)."""
+        """Encode texts afresh, (len(texts), longest).
+
+        Raises:
+            TextError: if there is no text, or one has more tokens than the model has positions.
+            ModelError: if a token id has no row in the embedding table.
+        """
+        if not texts:
+            raise TextError("there is no text to read; give at least one")
         return self.collate(*self.token_rows(texts))
 
     @contextmanager
