@@ -37,6 +37,31 @@ def test_diverse_beams_come_from_several_parents():
     assert texts(selector_of(pf.BeamSearch(2, diverse=0.3)).select([], children)) == ["a", "b"]
 
 
+def test_texts_that_are_far_worse_than_the_best_complete_one_are_left():
+    children = [item("a", 1.0), item("b", 1.2), item("c", 1.5)]
+    selector = selector_of(pf.BeamSearch(3, margin=0.25))
+    assert texts(selector.select([], children)) == ["a", "b", "c"]
+    assert texts(selector.select([], children, best=1.0)) == ["a", "b"]
+    assert texts(selector.select([], children, best=0.5)) == []
+    assert texts(selector_of(pf.BeamSearch(3)).select([], children, best=0.5)) == ["a", "b", "c"]
+    for margin in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(pf.ConfigError, match="margin: .* give 0 or more"):
+            pf.BeamSearch(3, margin=margin)
+
+
+def test_a_margin_ends_a_search_early_with_the_same_text_where_the_rest_is_hopeless(puzzle):
+    plain = pf.Search(puzzle.objective, pf.AutoDAN(4), pf.BeamSearch(4), steps=8, constraints=FREE)
+    pruned = pf.Search(
+        puzzle.objective, pf.AutoDAN(4), pf.BeamSearch(4, margin=0.0), steps=8, constraints=FREE
+    )
+    wide = pf.Search(puzzle.objective, pf.AutoDAN(4), pf.BeamSearch(4, margin=1e6), steps=8, constraints=FREE)
+    first, second, third = plain.run(), pruned.run(), wide.run()
+    assert second.exact_evaluations < first.exact_evaluations
+    assert (third.text, third.exact_evaluations) == (first.text, first.exact_evaluations)
+    for step in pruned.history:
+        assert not step.best.complete or all(beam.value <= step.best.value for beam in step.beams)
+
+
 def test_uniform_cost_goes_back_to_what_waits():
     selector = selector_of(pf.UniformCost())
     assert texts(selector.select([], [item("a", 1.0), item("b", 2.0)])) == ["a"]

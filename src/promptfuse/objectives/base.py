@@ -163,6 +163,12 @@ class Term(ABC):
         losses = together(key, _Asked(self, texts, parents), partial(_score_together, batch_size=batch_size))
         return self._finite(losses, texts)
 
+    @torch.no_grad()
+    def outputs_of(self, texts: Sequence[str], parents: Sequence[str]) -> Tensor:
+        """What the model says of texts that grew from others, (len(texts), ...); see ``outputs``."""
+        rows, content = self.reading_model.token_rows([self.given(text) for text in texts])
+        return self._read(self.outputs, rows, content, self._beginnings(parents), None)
+
     def _beginnings(self, texts: Sequence[str]) -> list[list[int]]:
         """Rows of texts with the prefix, and without the suffix and what closes a row."""
         distinct = list(dict.fromkeys(texts))

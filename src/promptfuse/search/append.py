@@ -12,6 +12,7 @@ from promptfuse.errors import ConfigError, TextError
 from promptfuse.search.guidance import Guidance
 from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.search.methods import AutoDAN, RandomAppend
+from promptfuse.search.openings import openings
 from promptfuse.search.proposer import Proposed, Proposer, Setting, with_nll
 from promptfuse.search.readback import appended
 from promptfuse.search.sentences import SENTENCE_ENDS
@@ -142,7 +143,17 @@ class GuidedProposer(AppendProposer):
             for number, beam in enumerate(beams)
             if beam.text.strip() and self._ends(log_probabilities[number], count)
         ]
-        return Proposed(self.append(beams, tokens, log_probabilities, count, estimates), ended)
+        proposals = self.append(beams, tokens, log_probabilities, count, estimates)
+        return Proposed(self._opened(beams, proposals), ended)
+
+    def _opened(self, beams: Sequence[Hypothesis], proposals: list[Proposal]) -> list[Proposal]:
+        """The proposals, and where the text begins those that begin it with a whole noun phrase."""
+        known = {item.text for item in proposals}
+        for number, beam in enumerate(beams):
+            if self.method.openings and beam.ids == self.setting.prefix_ids:
+                found = openings(self.setting, self.method.openings, number)
+                proposals = [*proposals, *(item for item in found if item.text not in known)]
+        return proposals
 
     def _ends(self, log_probabilities: Tensor, count: int) -> bool:
         """Whether an end of text is among the ``count`` most likely next tokens."""

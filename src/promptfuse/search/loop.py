@@ -306,7 +306,8 @@ class Search:
         if self.proposer.improves:
             values = {item.text: item.value for item in parents}
             children = [item for item in children if item.value < values.get(item.parent, float("inf"))]
-        return self.selector.select(parents, children)
+        best = self.finished.best()
+        return self.selector.select(parents, children, None if best is None else best.value)
 
     def _finish_if_complete(self, item: Hypothesis) -> bool:
         """Keep a text that may be returned; whether it is one."""

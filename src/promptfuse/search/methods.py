@@ -59,6 +59,9 @@ class AutoDAN:
         ridge: correct the estimates by a ridge regression of what the search has seen of the true changes
             on the words' embeddings (``Surrogate``), with this penalty in units of their mean squared norm;
             None for no correction. It helps where a loss is far from linear, as a sentence encoder's is.
+        openings: noun phrases that a text may begin with, scored exactly in the first step: of a built-in
+            English list those that the terms of similarity, such as a photo's, like best. A word of many
+            tokens, or one that the language model holds for rare, is found so; 0 for none.
     """
 
     candidates: int = 256
@@ -69,9 +72,11 @@ class AutoDAN:
     probe_temperature: float = 3.0
     probe: str | None = None
     ridge: float | None = None
+    openings: int = 0
 
     def __post_init__(self) -> None:
         _at_least("candidates", self.candidates)
+        _at_least("openings", self.openings, 0)
         _transport(self.transport)
         _require(0 <= self.gain <= 10, f"gain: {self.gain} is out of range; give 0 to 10")
         _require(1 <= self.subtokens <= 8, f"subtokens: {self.subtokens} is out of range; give 1 to 8")

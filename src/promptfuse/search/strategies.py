@@ -20,16 +20,22 @@ class BeamSearch:
         width: the paper's number is 4.
         diverse: what a text's value is raised by, in ranking, for every better sibling from the same
             beam (Li, Monroe and Jurafsky, 2016, arXiv 1611.08562, section 3.1); 0 ranks by value alone.
+        margin: texts whose value is above that of the best complete text by more than this are not gone on
+            from, as in absolute threshold pruning (Freitag and Al-Onaizan, 2017, arXiv 1702.01806, section
+            3); None for no limit. In units of the objective's value.
     """
 
     width: int = 4
     diverse: float = 0.0
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ConfigError(f"beams: {self.width} is too few; give 1 or more")
         if not 0 <= self.diverse < float("inf"):
             raise ConfigError(f"diverse: {self.diverse} is out of range; give 0 or more")
+        if self.margin is not None and not 0 <= self.margin < float("inf"):
+            raise ConfigError(f"margin: {self.margin} is out of range; give 0 or more, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,15 @@ class Selector(ABC):
         self.keep = keep
 
     @abstractmethod
-    def select(self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis]) -> list[Hypothesis]:
+    def select(
+        self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis], best: float | None = None
+    ) -> list[Hypothesis]:
         """The texts that the next step goes on from, best first.
 
         Args:
             parents: those that may be gone on from again.
             children: those that are new.
+            best: the value of the best complete text; None while there is none.
         """
 
     @property
@@ -135,10 +144,14 @@ class BeamSelector(Selector):
     def __init__(self, strategy: BeamSearch, met: Callable[[str], int], keep: Callable[[str], bool]) -> None:
         super().__init__(strategy.width, met, keep)
         self.diverse = strategy.diverse
+        self.margin = strategy.margin
 
-    def select(self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis]) -> list[Hypothesis]:
+    def select(
+        self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis], best: float | None = None
+    ) -> list[Hypothesis]:
         """See ``Selector.select``."""
-        pool = {item.text: item for item in (*parents, *children)}
+        limit = float("inf") if best is None or self.margin is None else best + self.margin
+        pool = {item.text: item for item in (*parents, *children) if item.value <= limit}
         if not self.diverse:
             return self._taken(self._ranked(pool.values(), lambda item: item.value))
         siblings: dict[str, int] = {}
@@ -160,8 +173,11 @@ class QueueSelector(Selector):
         self.queue: list[Hypothesis] = []
         self.taken: set[str] = set()
 
-    def select(self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis]) -> list[Hypothesis]:
+    def select(
+        self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis], best: float | None = None
+    ) -> list[Hypothesis]:
         """See ``Selector.select``; parents have had their turn."""
+        del best
         self.taken |= {item.text for item in parents}
         waiting = {item.text: item for item in self.queue}
         for item in children:

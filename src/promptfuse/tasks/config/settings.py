@@ -78,7 +78,7 @@ SINGLE = {target.__name__: mirror(target) for target in get_args(Single)}
 
 STRATEGIES = {
     "BeamSearch": mirror(BeamSearch),
-    "Greedy": mirror(Greedy, omit=("width", "diverse")),
+    "Greedy": mirror(Greedy, omit=("width", "diverse", "margin")),
     "UniformCost": mirror(UniformCost),
 }
 
