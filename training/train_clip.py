@@ -326,6 +326,7 @@ def main() -> None:
 
 def save(model: VisionTextDualEncoderModel, tokenizer: Path, folder: Path) -> None:
     """Write the model as fp16 with its tokenizer and what it does to photos."""
+    model.config.mirror_photos = True  # See ImageTextModel.
     save_half(model.to(memory_format=torch.contiguous_format), folder)
     # Read again, since one that has cut texts keeps the length that it cut them to.
     AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)

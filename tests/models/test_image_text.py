@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn import functional
 from transformers import AutoTokenizer
+
+from promptfuse import load_model
 
 ENCODERS = ("clip", "old-clip", "siglip", "dual")
 TEXTS = ("dog", "A brown dog runs through the grass.", "Two children")
@@ -90,6 +94,24 @@ def test_image_features_are_those_of_transformers(
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(model(name).image_features(photos()[1:2])[0], found[1], rtol=1e-5, atol=1e-5)
     assert (found[0] - found[1]).abs().max() > 1e-4
+
+
+def test_mirrored_photos_count_half_where_the_model_asks_for_it(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder, mirrored = tmp_path / "dual", [ImageOps.mirror(photo) for photo in photos()]
+    shutil.copytree(checkpoint("dual"), folder)
+    plain = load_model(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mirror_photos": True}))
+    both = load_model(folder)
+    mean = plain.image_features(photos()) + plain.image_features(mirrored)
+    expected = functional.normalize(mean, dim=-1)
+    torch.testing.assert_close(both.image_features(photos()), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(both.image_features(mirrored), expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(both.image_features(photos()), plain.image_features(photos()), atol=1e-3)
+    assert both.identity != plain.identity
+    assert load_model("mini-clip").module.config.mirror_photos
 
 
 def test_image_features_follow_the_type_of_the_model(model: Callable[..., Any]) -> None:

@@ -47,11 +47,11 @@ def test_the_article_fits(prefix, dog, apple):
 def test_they_are_those_that_score_best_one_by_one(captioner):
     objective = captioner.objective(PHOTOS / "cat.jpg")
     image = objective.terms["image"]
-    found = openings(setting_of(objective), 5, parent=3)
+    found = openings(setting_of(objective), 5)
     losses = {text: image.exact(text) for text in opened("")}
     best = sorted(losses, key=losses.__getitem__)[:5]
     assert [losses[item.text] for item in found] == pytest.approx([losses[text] for text in best], abs=1e-4)
-    assert {item.parent for item in found} == {3}
+    assert {item.parent for item in found} == {0}
     for item in found:
         assert captioner.model("lm").decode([item.ids]) == [item.text]
         with torch.no_grad():
@@ -61,9 +61,9 @@ def test_they_are_those_that_score_best_one_by_one(captioner):
 
 def test_a_phrase_that_breaks_a_rule_makes_room_for_the_next(captioner):
     objective = captioner.objective(PHOTOS / "cat.jpg")
-    free = [item.text for item in openings(setting_of(objective), 6, 0)]
+    free = [item.text for item in openings(setting_of(objective), 6)]
     word = free[0].split()[-1]
-    ruled = [item.text for item in openings(setting_of(objective, banned=(word,)), 5, 0)]
+    ruled = [item.text for item in openings(setting_of(objective, banned=(word,)), 5)]
     assert len(ruled) == 5
     assert not any(word in text.split() for text in ruled)
     assert set(ruled) >= {text for text in free[:5] if word not in text.split()}
@@ -72,19 +72,18 @@ def test_a_phrase_that_breaks_a_rule_makes_room_for_the_next(captioner):
 def test_without_a_similarity_there_are_none(captioner):
     lm, tone = captioner.model("lm"), captioner.model("sentiment")
     objective = pf.Objective(pf.Fluency(lm), pf.ClassProbability(tone, "positive"))
-    assert openings(setting_of(objective), 5, 0) == []
+    assert openings(setting_of(objective), 5) == []
 
 
 def test_the_search_scores_them_in_its_first_step_alone(captioner):
     objective = captioner.objective(PHOTOS / "cat.jpg")
-    plain = pf.Search(objective, pf.AutoDAN(4, subtokens=1), pf.BeamSearch(4), steps=2)
-    search = pf.Search(objective, pf.AutoDAN(4, subtokens=1, openings=8), pf.BeamSearch(4), steps=2)
-    counts = [[step.proposed for step in each] for each in (plain, search)]
-    assert counts[1][0] == counts[0][0] + 8
-    assert counts[1][1] <= 16
-    first = search.history[0].beams
-    assert any(len(beam.ids) > 1 for beam in first)
-    for beam in first:
+    plain = pf.Search(objective, pf.AutoDAN(4, subtokens=1), pf.BeamSearch(10), steps=2)
+    search = pf.Search(objective, pf.AutoDAN(4, subtokens=1, openings=8), pf.BeamSearch(10), steps=2)
+    few, many = ([step.proposed for step in each] for each in (plain, search))
+    assert (few, many) == ([4, 16], [10, 40])
+    words, first = ({beam.text for beam in each.history[0].beams} for each in (plain, search))
+    assert words < first
+    for beam in search.history[0].beams:
         exact = objective.exact(beam.text)
         assert beam.value == pytest.approx(exact.value, abs=1e-3)
 
@@ -95,7 +94,7 @@ def test_the_same_with_nothing_remembered_and_when_resumed(captioner, prefix, tm
         return pf.Search(
             captioner.objective(PHOTOS / "cat.jpg"),
             pf.AutoDAN(4, subtokens=1, openings=8),
-            pf.BeamSearch(3),
+            pf.BeamSearch(8),
             prefix=prefix,
             steps=6,
             **more,
@@ -114,7 +113,7 @@ def test_the_same_with_nothing_remembered_and_when_resumed(captioner, prefix, tm
 def test_a_text_to_be_like_opens_too():
     lm, clip = pf.load_model("mini-lm"), pf.load_model("mini-clip")
     objective = pf.Objective(pf.Fluency(lm), pf.TextSimilarity(clip, "Two cats on a sofa.", weight=5))
-    found = [item.text for item in openings(setting_of(objective), 10, 0)]
+    found = [item.text for item in openings(setting_of(objective), 10)]
     assert any("cat" in text.split() for text in found)
 
 

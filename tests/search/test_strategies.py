@@ -45,7 +45,7 @@ def test_texts_that_are_far_worse_than_the_best_complete_one_are_left():
     assert texts(selector.select([], children, best=0.5)) == []
     assert texts(selector_of(pf.BeamSearch(3)).select([], children, best=0.5)) == ["a", "b", "c"]
     for margin in (-0.1, float("nan"), float("inf")):
-        with pytest.raises(pf.ConfigError, match="margin: .* give 0 or more"):
+        with pytest.raises(pf.ConfigError, match=r"margin: .* give 0 or more"):
             pf.BeamSearch(3, margin=margin)
 
 

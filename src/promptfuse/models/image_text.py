@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -30,6 +30,9 @@ def _pooled(output: Any) -> Tensor:
 
 class ImageTextModel(Model):
     """An image-text model: unit features of texts and photos in one space.
+
+    Where the model's configuration has ``mirror_photos``, as mini-clip's does, a photo's features are the
+    mean of those of the photo and of its mirror image, of unit length.
 
     Args:
         module: a model with ``get_text_features`` and ``get_image_features``.
@@ -139,11 +142,17 @@ class ImageTextModel(Model):
     def _features_of_several(self, asked: Sequence[Sequence[Image.Image]]) -> list[Tensor]:
         """Features of several searches' photos, in one go."""
         images = [image for several in asked for image in several]
+        found = self._read_photos(images)
+        if getattr(self.module.config, "mirror_photos", False):
+            found = functional.normalize(found + self._read_photos([*map(ImageOps.mirror, images)]), dim=-1)
+        return list(torch.split(found, [len(several) for several in asked]))
+
+    def _read_photos(self, images: Sequence[Image.Image]) -> Tensor:
+        """Unit features of photos as they stand, (photos, d)."""
         inputs = self.processor(images=list(images), return_tensors="pt")
         # Some models take the patches of each photo's own shape, with what tells it.
         known = inspect.signature(self.module.get_image_features).parameters
         inputs = {key: value.to(self.device) for key, value in inputs.items() if key in known}
         inputs["pixel_values"] = inputs["pixel_values"].to(next(self.module.parameters()).dtype)
         features = _pooled(self.module.get_image_features(**inputs))
-        found = functional.normalize(at_least_float32(features), dim=-1)
-        return list(torch.split(found, [len(several) for several in asked]))
+        return functional.normalize(at_least_float32(features), dim=-1)

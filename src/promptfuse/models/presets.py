@@ -43,6 +43,7 @@ class Preset(BaseModel):
         candidates: exact evaluations per beam and step.
         subtokens: the longest word, in tokens of another model, whose tokens have gradients of their own;
             see ``AutoDAN``.
+        openings: the most noun phrases that a caption may begin with; see ``AutoDAN``.
         batch: rows in one forward pass.
 
     Raises:
@@ -66,6 +67,7 @@ class Preset(BaseModel):
     beams: Count = 4
     candidates: Count = 256
     subtokens: Annotated[int, Field(ge=1, le=8)] = 2
+    openings: Annotated[int, Field(ge=0)] = 0
     batch: Count = 256
 
     def __init__(self, **fields: Any) -> None:
@@ -104,6 +106,7 @@ PRESETS = {
         candidates=4,
         # Hardly a word that mini-lm knows as one token is more than one to mini-clip or mini-tone.
         subtokens=1,
+        openings=16,
     ),
     # The paper's image-captioning setting: Williams & Kolter (2024), section 4.
     "paper": Preset(

@@ -147,13 +147,15 @@ class GuidedProposer(AppendProposer):
         return Proposed(self._opened(beams, proposals), ended)
 
     def _opened(self, beams: Sequence[Hypothesis], proposals: list[Proposal]) -> list[Proposal]:
-        """The proposals, and where the text begins those that begin it with a whole noun phrase."""
+        """The proposals, and where the text begins those that begin it with a whole noun phrase.
+
+        They take the places that the first words leave free: none of those is given up for them.
+        """
+        count = min(self.method.openings, self.setting.width - len(proposals))
+        if count < 1 or len(beams) != 1 or beams[0].ids != self.setting.prefix_ids:
+            return proposals
         known = {item.text for item in proposals}
-        for number, beam in enumerate(beams):
-            if self.method.openings and beam.ids == self.setting.prefix_ids:
-                found = openings(self.setting, self.method.openings, number)
-                proposals = [*proposals, *(item for item in found if item.text not in known)]
-        return proposals
+        return [*proposals, *(item for item in openings(self.setting, count) if item.text not in known)]
 
     def _ends(self, log_probabilities: Tensor, count: int) -> bool:
         """Whether an end of text is among the ``count`` most likely next tokens."""

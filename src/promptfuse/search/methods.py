@@ -59,9 +59,10 @@ class AutoDAN:
         ridge: correct the estimates by a ridge regression of what the search has seen of the true changes
             on the words' embeddings (``Surrogate``), with this penalty in units of their mean squared norm;
             None for no correction. It helps where a loss is far from linear, as a sentence encoder's is.
-        openings: noun phrases that a text may begin with, scored exactly in the first step: of a built-in
-            English list those that the terms of similarity, such as a photo's, like best. A word of many
-            tokens, or one that the language model holds for rare, is found so; 0 for none.
+        openings: the most noun phrases that a text may begin with, scored exactly in the first step: of a
+            built-in English list those that the terms of similarity, such as a photo's, like best, as far
+            as there are beams that the first words leave free. A word of many tokens, or one that the
+            language model holds for rare, is found so; 0 for none.
     """
 
     candidates: int = 256

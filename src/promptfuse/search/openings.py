@@ -54,16 +54,16 @@ def opened(prefix: str) -> list[str]:
     return texts
 
 
-def openings(setting: Setting, count: int, parent: int) -> list[Proposal]:
+def openings(setting: Setting, count: int) -> list[Proposal]:
     """The texts of a prefix and a noun phrase that the terms of similarity like best.
 
     Args:
         setting: of the search.
         count: the most texts.
-        parent: the number of the beam that is the prefix.
 
     Returns:
-        Proposals whose NLL is known, the best first; none where no term tells of a similarity.
+        Proposals behind the first beam, the best first, their NLL known; none where no term tells of a
+        similarity.
     """
     terms = [
         term
@@ -91,7 +91,7 @@ def openings(setting: Setting, count: int, parent: int) -> list[Proposal]:
     primary = setting.primary
     with torch.no_grad():
         sums, _ = primary.content_nll(primary.encode([text for text, _ in kept]))
-    return [Proposal(text, ids, nll, parent) for (text, ids), nll in zip(kept, sums.tolist(), strict=True)]
+    return [Proposal(text, ids, nll, 0) for (text, ids), nll in zip(kept, sums.tolist(), strict=True)]
 
 
 def _outputs(term: ImageSimilarity | TextSimilarity, prefix: str, texts: list[str]) -> Tensor:

@@ -206,7 +206,7 @@ class Captioner:
         callbacks = functions(callbacks, "callbacks")
         return Search(
             self.objective(image, sentiment, weights, steer),
-            method or AutoDAN(candidates=candidates, subtokens=preset.subtokens),
+            method or AutoDAN(candidates, subtokens=preset.subtokens, openings=preset.openings),
             BeamSearch(beams),
             prefix=prefix,
             glue=glue,

@@ -46,12 +46,16 @@ def test_score_and_finish_agree(photos):
 def test_every_setting_reaches_the_search():
     describer = quick(
         "ours", candidates=7, gain=0.5, adapt_gain=False, subtokens=3, probe_temperature=2.0, probe="the",
-        polish_steps=2, polish_candidates=9, transport="none", steps=6,
+        polish_steps=2, polish_candidates=9, transport="none", steps=6, openings=5,
     )  # fmt: skip
-    expected = AutoDAN(7, "none", gain=0.5, adapt_gain=False, subtokens=3, probe_temperature=2.0, probe="the")
+    expected = AutoDAN(
+        7, "none", gain=0.5, adapt_gain=False, subtokens=3, probe_temperature=2.0, probe="the", openings=5
+    )
     assert describer.method == Chain(expected, Polish(9), steps=(6, 2))
     preset = quick("ours").captioner.preset
-    assert quick("ours").method == AutoDAN(candidates=preset.candidates, subtokens=preset.subtokens)
+    assert quick("ours").method == AutoDAN(
+        candidates=preset.candidates, subtokens=preset.subtokens, openings=preset.openings
+    )
 
 
 def test_patience_ends_the_search_sooner_or_never(photos):

@@ -31,6 +31,7 @@ class SearchRecipe(Recipe):
         gain: see ``AutoDAN``.
         adapt_gain: see ``AutoDAN``.
         subtokens: see ``AutoDAN``; the preset's if not given.
+        openings: see ``AutoDAN``; the preset's if not given.
         probe_temperature: see ``AutoDAN``.
         probe: see ``AutoDAN``.
         polish_steps: steps of ``Polish`` behind the last token; 0 for none.
@@ -47,6 +48,7 @@ class SearchRecipe(Recipe):
     gain: Annotated[float, Field(ge=0, le=10)] = 0.2
     adapt_gain: bool = True
     subtokens: Annotated[int, Field(ge=1, le=8)] | None = None
+    openings: Annotated[int, Field(ge=0)] | None = None
     probe_temperature: Annotated[float, Field(gt=0, le=100)] = 3.0
     probe: str | None = None
     polish_steps: Annotated[int, Field(ge=0)] = 0
@@ -74,6 +76,7 @@ class SearchDescriber(Describer):
             self.subtokens,
             recipe.probe_temperature,
             recipe.probe,
+            openings=preset.openings if recipe.openings is None else recipe.openings,
         )
         if not recipe.polish_steps:
             return append
