@@ -23,7 +23,7 @@ from training.train_tone import LABELS, NEGATIVE, POSITIVE, calibration_error, c
 from training.train_tone import verdicts as verdicts_of
 from training.variants import with_article
 
-BATCH = 64
+BATCH = 4
 
 
 @torch.inference_mode()

@@ -2,13 +2,16 @@
 
     python -m training.phrases --data DATA --out src/promptfuse/search/phrases_en.txt
 
-A phrase is what stands between ``a`` or ``an`` and the end of its noun phrase in the captions that training
-may see, if it does so often; and every class name of the labelled photos whose words are common.
+A phrase is what stands between ``a`` or ``an`` and the end of its noun phrase in the captions that
+training may see, if it does so often; or a few times, if its words belong together (*ferris wheel*): a search
+that appends token by token hardly finds those. And every class name of the labelled photos whose words are
+common.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +22,11 @@ from training.names import class_names
 
 OFTEN = 25
 """How often a phrase has to stand in the captions."""
+
+SOMETIMES = 4
+TOGETHER = 0.45
+"""How often it has to if its words belong together, by their normalised pointwise mutual information (Bouma,
+2009)."""
 
 _PHRASE = re.compile(
     r"\ban? ((?:[a-z-]+ ){0,2}?[a-z-]+)"
@@ -37,7 +45,20 @@ _VERB = re.compile(
 def phrases_of(captions: Sequence[str], names: Sequence[str]) -> list[str]:
     """Phrases of captions and names, in alphabetical order."""
     counts = Counter(found for text in captions for found in _PHRASE.findall(text.lower()))
+    words = Counter(word for text in captions for word in re.findall(r"[a-z-]+", text.lower()))
+    total = words.total()
+
+    def together(phrase: str) -> float:
+        parts, chance = phrase.split(), math.log(counts[phrase] / total)
+        if len(parts) == 1:
+            return 0.0
+        apart = sum(math.log(words[part] / total) for part in parts)
+        return (apart - chance) / ((len(parts) - 1) * chance)
+
     often = {phrase for phrase, count in counts.items() if count >= OFTEN}
+    often |= {
+        phrase for phrase, count in counts.items() if count >= SOMETIMES and together(phrase) >= TOGETHER
+    }
     kept = {phrase for phrase in often if phrase not in _NO_NOUNS and not _VERB.search(phrase)}
     return sorted(kept | {name for name in names if len(name.split()) <= 2})
 

@@ -136,7 +136,6 @@ def test_a_search_without_a_step_has_a_result_or_says_why_not(fluent):
             assert result.value == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.xfail(reason="the search does not find it yet: 3.354 for 3.324", strict=False)
 def test_the_search_of_the_demo_finds_the_balloon():
     captioner = pf.Captioner("mini")
     photo = PHOTOS / "hot_air_balloon.jpg"

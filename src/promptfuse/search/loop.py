@@ -273,7 +273,10 @@ class Search:
             self._fall_back(last)
         best_after = self.finished.best()
         changed = best_after is not None and (best_before is None or best_after.text != best_before.text)
-        self.quiet_steps = 0 if changed or best_after is None else self.quiet_steps + 1
+        if changed or best_after is None:
+            self.quiet_steps = 0
+        elif not self.proposer.grows or all(beam.value >= best_after.value for beam in self.beams):
+            self.quiet_steps += 1  # A text that is better already may come to an end yet.
         self.stage_steps += 1
         stage, gains = self.stage + 1, self.proposer.gains
         if self._stage_done and not self.done:

@@ -35,8 +35,8 @@ _ARTICLES = ("a", "an", "the")
 def noun_phrases() -> tuple[str, ...]:
     """The built-in list: English noun phrases without an article, in alphabetical order.
 
-    Source: phrases that are frequent in captions of Flickr8k and COCO 2014, and common class names of
-    ImageNet; ``training/phrases.py`` wrote it.
+    Source: phrases that are frequent in captions of Flickr8k and COCO 2014, or collocations there, and
+    common class names of ImageNet; ``training/phrases.py`` wrote it.
     """
     text = (resources.files("promptfuse.search") / "phrases_en.txt").read_text(encoding="utf-8")
     return tuple(text.split("\n")[:-1])

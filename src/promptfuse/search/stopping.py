@@ -21,7 +21,7 @@ class Stopping:
     Attributes:
         steps: the most steps; of a chain, of each of its methods.
         patience: steps without a better complete text, counted from the first complete one; of a chain,
-            for each of its methods.
+            for each of its methods. Steps that leave a growing text better than it do not count.
         seconds: wall time, looked at behind every step; what a search with it finds depends on the
             machine.
         evaluations: texts scored exactly; the last step's proposals are cut so that it is never exceeded.
