@@ -2,9 +2,9 @@
 
     python -m training.average FIRST SECOND --share 0.5 --out DIR
 
-Each weight is ``(1 - share) * first + share * second``. Weights of models that were trained on from one another
-can be averaged, and the mean often does better than either on what training did not see (Wortsman et al., 2022,
-arXiv 2109.01903). A share above 1 goes on in the direction that the second took.
+Each weight is ``(1 - share) * first + share * second``. Weights of models that were trained on from one
+another can be averaged, and the mean often does better than either on what training did not see (Wortsman et
+al., 2022, arXiv 2109.01903). A share above 1 goes on in the direction that the second took.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ def test_words_that_belong_together_need_not_be_often():
 
 def test_verbs_and_mere_adjectives_are_no_nouns():
     captions = [
-        "A man standing on a rock.", "A red and a white.", "A dog runs in a fenced on.", "A building in a ring."
+        "A man standing on a rock.", "A red and a white.", "A dog runs in a fenced on.",
+        "A building in a ring.",
     ] * OFTEN  # fmt: skip
     assert phrases_of(captions, []) == ["building", "man", "ring", "rock"]
 
