@@ -100,3 +100,14 @@ def coco_captions() -> list[str]:
     if not file.is_file():
         pytest.skip("COCO's captions are not here")
     return [" ".join(line.split()) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Writes a file into a folder of the test's own."""
+
+    def put(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return put

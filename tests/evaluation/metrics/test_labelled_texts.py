@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.metrics.labelled_texts import read_labelled_texts
-
-
-@pytest.fixture
-def write(tmp_path):
-    def put(name: str, text: str) -> Path:
-        (tmp_path / name).write_text(text, encoding="utf-8")
-        return tmp_path / name
-
-    return put
 
 
 @pytest.mark.parametrize(

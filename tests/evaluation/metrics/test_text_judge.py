@@ -285,15 +285,6 @@ def test_a_searched_classifier_is_marked_unless_an_independent_judge_is_there(ju
 
 
 @pytest.fixture
-def write(tmp_path):
-    def put(name: str, text: str) -> Path:
-        (tmp_path / name).write_text(text, encoding="utf-8")
-        return tmp_path / name
-
-    return put
-
-
-@pytest.fixture
 def files(tmp_path, write):
     """Captions, labelled texts of two labels, and those of a third."""
     texts, labels = made("positive", "negative")
