@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ import promptfuse as pf
 from promptfuse.search.methods import describe_method
 from promptfuse.search.strategies import make_selector
 from tests.search.conftest import FREE
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
 def item(text: str, value: float, parent: str = "") -> pf.Hypothesis:
@@ -60,6 +63,24 @@ def test_a_margin_ends_a_search_early_with_the_same_text_where_the_rest_is_hopel
     assert (third.text, third.exact_evaluations) == (first.text, first.exact_evaluations)
     for step in pruned.history:
         assert not step.best.complete or all(beam.value <= step.best.value for beam in step.beams)
+
+
+def test_patience_waits_for_growing_texts_that_are_better_already():
+    """Else a short sentence that ends early is returned, though far better ones are on their way."""
+    captioner, waited = pf.Captioner("mini"), 0
+    for name in ("golden_retriever", "horses", "bison"):
+        (photo,) = EXAMPLES.glob(f"photos*/{name}.jpg")
+        search = captioner.search(photo, beams=6, effort="fast")
+        quiet, best = 0, None
+        for step in search:
+            found = search.finished.best()
+            better = found is not None and any(beam.value < found.value for beam in step.beams)
+            expected = 0 if found is None or found != best else quiet + (not better)
+            assert search.quiet_steps == expected
+            waited += found is not None and found == best and better
+            quiet, best = search.quiet_steps, found
+        assert search.best.complete
+    assert waited
 
 
 def test_uniform_cost_goes_back_to_what_waits():
