@@ -75,6 +75,14 @@ def test_without_a_similarity_there_are_none(captioner):
     assert openings(setting_of(objective), 5) == []
 
 
+@pytest.mark.parametrize("words", [38, 42, 110])
+def test_behind_a_prefix_that_leaves_no_room_there_are_none(captioner, words):
+    objective = captioner.objective(PHOTOS / "cat.jpg")
+    prefix = " ".join(["a red dog and a blue cat or two"] * 20).split()[:words]
+    setting = setting_of(objective, " ".join(prefix), no_repeat_ngram=0)
+    assert (openings(setting, 5) == []) == (words > 38)
+
+
 def test_the_search_scores_them_in_its_first_step_alone(captioner):
     objective = captioner.objective(PHOTOS / "cat.jpg")
     plain = pf.Search(objective, pf.AutoDAN(4, subtokens=1), pf.BeamSearch(10), steps=2)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from promptfuse.borders import needs_blank
+from promptfuse.errors import TextError
 from promptfuse.models import Model
 from promptfuse.objectives import ImageSimilarity, TextSimilarity
 from promptfuse.search.hypothesis import Proposal
@@ -63,7 +64,7 @@ def openings(setting: Setting, count: int) -> list[Proposal]:
 
     Returns:
         Proposals behind the first beam, the best first, their NLL known; none where no term tells of a
-        similarity.
+        similarity, or a model has no room for them.
     """
     terms = [
         term
@@ -74,8 +75,11 @@ def openings(setting: Setting, count: int) -> list[Proposal]:
         return []
     texts = opened(setting.prefix)
     losses = torch.zeros(len(texts))
-    for term in terms:
-        losses += term.weight * term.judge(_outputs(term, setting.prefix, texts)).cpu()
+    try:
+        for term in terms:
+            losses += term.weight * term.judge(_outputs(term, setting.prefix, texts)).cpu()
+    except TextError:  # No room for the longest of them: the prefix is grown token by token.
+        return []
     ranked = losses.argsort(stable=True).tolist()
     kept: list[tuple[str, tuple[int, ...]]] = []
     while ranked and len(kept) < count:
@@ -88,7 +92,9 @@ def openings(setting: Setting, count: int) -> list[Proposal]:
     kept = kept[:count]
     if not kept:
         return []
-    primary = setting.primary
+    primary, longest = setting.primary, max(len(ids) for _, ids in kept)
+    if len(primary.start_ids) + longest > primary.max_length:
+        return []
     with torch.no_grad():
         sums, _ = primary.content_nll(primary.encode([text for text, _ in kept]))
     return [Proposal(text, ids, nll, 0) for (text, ids), nll in zip(kept, sums.tolist(), strict=True)]
