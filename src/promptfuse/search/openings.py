@@ -87,7 +87,9 @@ def openings(setting: Setting, count: int) -> list[Proposal]:
         kept += [
             (text, ids)
             for text, ids in zip(block, setting.encode(block), strict=True)
-            if ids is not None and setting.leaves_prefix(text)
+            if ids is not None
+            and setting.leaves_prefix(text)
+            and bool(setting.allowed[list(ids[len(setting.prefix_ids) :])].all())
         ]
     kept = kept[:count]
     if not kept:

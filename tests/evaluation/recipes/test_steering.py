@@ -21,7 +21,7 @@ def test_the_search_is_steered_as_in_the_caption_task(photos):
 
 
 def test_samples_are_picked_by_the_steered_objective(photos):
-    few = {"count": 16, "steps": 6}
+    few = {"count": 48, "steps": 6}
     found = quick("best-of-n", steer=["mini-tone:negative=50"], **few)(photos[0])
     plain = quick("best-of-n", **few)(photos[0])
     judge = pf.ClassProbability(quick("ours", steer=STEER).captioner.model("sentiment"), "negative")
