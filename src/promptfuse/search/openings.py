@@ -45,7 +45,8 @@ def noun_phrases() -> tuple[str, ...]:
 
 def opened(prefix: str) -> list[str]:
     """The texts that begin with a prefix and a noun phrase, with an article where the prefix has none."""
-    bare = prefix.lower().split()[-1:] in [[article] for article in _ARTICLES]
+    words = prefix.lower().split()
+    bare = bool(words) and words[-1] in _ARTICLES
     gap = " " if needs_blank(prefix) else ""
     article = "A" if not prefix.strip() else "a"
     texts = []

@@ -96,7 +96,7 @@ def flickr() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def coco_captions() -> list[str]:
-    file = SHARED / "text" / "coco_val2017_captions.txt"
+    file = SHARED / "text" / "coco_2014_captions.txt"
     if not file.is_file():
         pytest.skip("COCO's captions are not here")
     return [" ".join(line.split()) for line in file.read_text(encoding="utf-8").splitlines()]
