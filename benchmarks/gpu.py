@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import promptfuse as pf
 from benchmarks import shapes
 from promptfuse.models import CausalLM, ImageTextModel
-from promptfuse.models.products import linear
+from promptfuse.models.fast.products import linear
 from promptfuse.models.together import Meeting
 from promptfuse.search import AutoDAN, BeamSearch, Result, Search, Stopping
 

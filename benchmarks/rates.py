@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from promptfuse.models.products import linear
+from promptfuse.models.fast.products import linear
 
 Clock = Callable[[], float]
 

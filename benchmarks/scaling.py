@@ -24,7 +24,7 @@ import torch
 
 import promptfuse as pf
 from benchmarks import shapes
-from promptfuse.memory import reuse_memory
+from promptfuse._utils.memory import reuse_memory
 from promptfuse.models import CausalLM, ImageTextModel
 from promptfuse.search import AutoDAN, BeamSearch, Search
 

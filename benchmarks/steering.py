@@ -18,7 +18,7 @@ from typing import Any
 
 import promptfuse as pf
 from benchmarks.runs import report
-from promptfuse.cli_options import text_judge
+from promptfuse.cli._options import text_judge
 from promptfuse.evaluation.metrics import Score, score
 from promptfuse.evaluation.metrics.text_judge import LIMIT
 from promptfuse.evaluation.predictions import Prediction, read_predictions

@@ -37,9 +37,9 @@ from torch import Tensor
 import promptfuse as pf
 from benchmarks import shapes
 from benchmarks.rates import Rates, ShapesOf, Work, best_seconds, floor_rate
-from promptfuse.memory import reuse_memory
+from promptfuse._utils.memory import reuse_memory
 from promptfuse.models import CausalLM, ImageTextModel
-from promptfuse.models.products import fast_layers
+from promptfuse.models.fast.products import fast_layers
 from promptfuse.search import AutoDAN, BeamSearch, Search
 
 

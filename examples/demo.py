@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import promptfuse as pf
+from promptfuse.report.search.page import Card, write_page
 from promptfuse.search import Result
-from promptfuse.web.page import Card, write_page
 
 PHOTOS = Path(__file__).parent / "photos"
 INTRO = (

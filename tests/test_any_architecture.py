@@ -23,7 +23,7 @@ from promptfuse.evaluation.recipes.caches import keeps_cache, module_keeps_cache
 from promptfuse.evaluation.recipes.decoding import read
 from promptfuse.models import SequenceClassifier
 from promptfuse.models.trial import Verdict, changing_length
-from promptfuse.search.gradients import text_gradient
+from promptfuse.objectives.gradients import text_gradient
 from tests.architectures import (
     CLASSIFIERS,
     ENCODERS,

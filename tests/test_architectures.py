@@ -13,7 +13,7 @@ from torch import Tensor
 import promptfuse as pf
 from promptfuse.adapters import Adapter
 from promptfuse.errors import ModelError
-from promptfuse.segments import segment_text
+from promptfuse.text.segments import segment_text
 from tests.checkpoint_tokenizers import SENTENCES
 from tests.models.test_image_text import photos
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import promptfuse as pf
+from promptfuse.config import load_config
 from promptfuse.evaluation.runs import load_run_config
 from promptfuse.models import load_model, load_preset
 from promptfuse.models.context import read_context
-from promptfuse.tasks.config import load_config
 from tests.refusals import refused
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

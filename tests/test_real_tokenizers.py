@@ -2,7 +2,7 @@
 
 import pytest
 
-from promptfuse.segments import LastSegmentEncoder, encode_words, segment_text
+from promptfuse.text.segments import LastSegmentEncoder, encode_words, segment_text
 from tests import real_tokenizers
 
 pytestmark = pytest.mark.skipif(

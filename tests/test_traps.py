@@ -18,7 +18,7 @@ from torch.nn import functional
 import promptfuse as pf
 from promptfuse.adapters import Adapter
 from promptfuse.adapters.words import common_words, word_starts
-from promptfuse.segments import encode_words, segment_text
+from promptfuse.text.segments import encode_words, segment_text
 from tests import test_tproduct
 from tests.adapters import test_maps
 from tests.models import test_image_text

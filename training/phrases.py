@@ -1,6 +1,6 @@
-"""Write the noun phrases that a search may begin a text with: src/promptfuse/search/phrases_en.txt.
+"""Write the noun phrases that a search may begin a text with: src/promptfuse/search/methods/phrases_en.txt.
 
-    python -m training.phrases --data DATA --out src/promptfuse/search/phrases_en.txt
+    python -m training.phrases --data DATA --out src/promptfuse/search/methods/phrases_en.txt
 
 A phrase is what stands between ``a`` or ``an`` and the end of its noun phrase in the captions that
 training may see, if it does so often; or a few times, if its words belong together (*ferris wheel*): a search

@@ -1,6 +1,6 @@
 """``python -m promptfuse``, the same as the command ``promptfuse``."""
 
-from promptfuse.cli import main
+from promptfuse.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,7 @@ import torch
 
 from promptfuse.adapters import Adapter, AdapterReport
 from promptfuse.errors import AdapterError
-from promptfuse.segments import encode_words, segment_text
+from promptfuse.text.segments import encode_words, segment_text
 from promptfuse.tproduct import t_pinv, t_product
 
 

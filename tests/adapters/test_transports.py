@@ -5,7 +5,7 @@ import torch
 
 from promptfuse.adapters import Adapter, LexicalTransport, SlotGradient, TProductTransport, word_starts
 from promptfuse.errors import AdapterError
-from promptfuse.segments import segment_text, special_ids
+from promptfuse.text.segments import segment_text, special_ids
 from promptfuse.tproduct import t_product
 
 BEAMS, M = 3, 3

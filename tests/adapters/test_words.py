@@ -13,7 +13,7 @@ from promptfuse.adapters.words import (
     word_starts,
 )
 from promptfuse.errors import AdapterError
-from promptfuse.segments import encode_words
+from promptfuse.text.segments import encode_words
 
 
 def by_token(tokenizer):

@@ -14,7 +14,7 @@ import torch
 from benchmarks import shapes
 from benchmarks.gpu import counter
 from benchmarks.gpu_check import check, make_objective
-from promptfuse.models.products import has_onednn, linear
+from promptfuse.models.fast.products import has_onednn, linear
 
 ROOT = Path(__file__).parents[2]
 needs_timeout = pytest.mark.skipif(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.rates import Rates, ShapesOf, Work, floor_rate
-from promptfuse.models.products import has_onednn, linear
+from promptfuse.models.fast.products import has_onednn, linear
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ import torch
 
 from promptfuse.errors import ModelError
 from promptfuse.models import load_model
-from promptfuse.models.sketch import sketch_model
+from promptfuse.models.info import sketch_model
 
 HAS_PEFT = importlib.util.find_spec("peft") is not None
 needs_peft = pytest.mark.skipif(not HAS_PEFT, reason="peft is not installed")

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from promptfuse.errors import TextError
-from promptfuse.models.prefix import reading_whole, reads_whole
+from promptfuse.models.fast.prefix import reading_whole, reads_whole
 from promptfuse.models.together import Meeting, together
 
 

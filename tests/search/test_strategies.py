@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import promptfuse as pf
-from promptfuse.search.methods import describe_method
+from promptfuse.search.methods.settings import describe_method
 from promptfuse.search.strategies import make_selector
 from tests.search.conftest import FREE
 

@@ -7,7 +7,7 @@ import torch
 
 import promptfuse as pf
 from promptfuse.search.pareto import Archive, pareto_front
-from promptfuse.search.weighing import AUGMENTATION, Weighing
+from promptfuse.search.scalarizer import AUGMENTATION, Weighing
 from tests.search.conftest import FREE
 
 METHOD = pf.RandomSearch(length=4, radius=4, candidates=40)

@@ -15,8 +15,8 @@ import pytest
 
 import promptfuse as pf
 from promptfuse import addresses
+from promptfuse.config import load_config
 from promptfuse.models import images
-from promptfuse.tasks.config import load_config
 from tests.refusals import refused
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "hot_air_balloon.jpg"

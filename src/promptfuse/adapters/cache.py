@@ -16,12 +16,12 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+from promptfuse._utils.paths import cache_root
 from promptfuse.adapters import files
 from promptfuse.adapters.adapter import Adapter
 from promptfuse.adapters.fit import PRESETS
 from promptfuse.adapters.protocols import EmbeddingModel, Progress
 from promptfuse.errors import AdapterError
-from promptfuse.paths import cache_root
 
 LOGGER = logging.getLogger(__name__)
 """Where the notices go."""

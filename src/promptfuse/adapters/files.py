@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from promptfuse._utils.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse.errors import AdapterError
-from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
 
 FORMAT = 1
 _INDEX = "adapter.json"

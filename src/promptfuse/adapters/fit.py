@@ -26,7 +26,7 @@ from promptfuse.adapters.protocols import EmbeddingModel, Progress
 from promptfuse.adapters.report import AdapterReport, LengthReport
 from promptfuse.adapters.ridge import held_out_errors
 from promptfuse.errors import AdapterError
-from promptfuse.segments import encode_words
+from promptfuse.text.segments import encode_words
 from promptfuse.tproduct import t_product
 
 

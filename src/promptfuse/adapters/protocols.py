@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from promptfuse.segments import FastTokenizer
+from promptfuse.text.segments import FastTokenizer
 
 
 class EmbeddingModel(Protocol):

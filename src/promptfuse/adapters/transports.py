@@ -22,7 +22,7 @@ from torch.nn import functional
 from promptfuse.adapters.adapter import Adapter
 from promptfuse.adapters.protocols import EmbeddingModel
 from promptfuse.adapters.words import word_starts
-from promptfuse.segments import encode_words, special_ids
+from promptfuse.text.segments import encode_words, special_ids
 
 Product = Callable[[Tensor, Tensor], Tensor]
 """Rows (..., d) times the transpose of a table (rows, d)."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from promptfuse.errors import AdapterError
-from promptfuse.segments import FastTokenizer, encode_words, spell_bytes
+from promptfuse.text.segments import FastTokenizer, encode_words, spell_bytes
 
 _OTHERS = 1e-8
 """Weight of the words that no single token of A spells."""

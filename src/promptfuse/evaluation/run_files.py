@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from promptfuse.addresses import exists, is_address, is_folder, join, name_of, parent
+from promptfuse._utils.addresses import exists, is_address, is_folder, join, name_of, parent
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.texts import read_data
 

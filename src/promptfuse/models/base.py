@@ -20,6 +20,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from promptfuse.errors import ModelError, PromptfuseWarning, TextError
 from promptfuse.models.batch import Batch
 from promptfuse.models.batching import bytes_per_token
+from promptfuse.models.fast.packed import PACKED
+from promptfuse.models.fast.prefix import (
+    Branches,
+    Prefix,
+    at_least_float32,
+    common_length,
+    reads_whole,
+)
 from promptfuse.models.finite import check_finite
 from promptfuse.models.identity import DIGITS, Weights, digest, settings_of
 from promptfuse.models.lookups import (
@@ -29,16 +37,8 @@ from promptfuse.models.lookups import (
     found_embeddings,
     reading_part,
 )
-from promptfuse.models.packed import PACKED
-from promptfuse.models.prefix import (
-    Branches,
-    Prefix,
-    at_least_float32,
-    common_length,
-    reads_whole,
-)
 from promptfuse.models.trial import Verdict, is_differentiable, trial_row, try_out
-from promptfuse.segments import LastSegmentEncoder
+from promptfuse.text.segments import LastSegmentEncoder
 
 __all__ = ["Batch", "Model", "at_least_float32"]
 

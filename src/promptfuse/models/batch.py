@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from promptfuse.models.prefix import Branches
+from promptfuse.models.fast.prefix import Branches
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from promptfuse.memory import available_memory
+from promptfuse._utils.memory import available_memory
 
 Result = TypeVar("Result")
 

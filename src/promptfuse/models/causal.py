@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from promptfuse.borders import needs_blank
 from promptfuse.errors import TextError
 from promptfuse.models.base import REMEMBERED_PARTS, Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes, token_budget
-from promptfuse.models.kv import CausalReader
+from promptfuse.models.fast.kv import CausalReader
+from promptfuse.models.fast.prefix import Branches, Prefix, reads_whole
 from promptfuse.models.lead import Lead
 from promptfuse.models.lookups import Lookup
-from promptfuse.models.prefix import Branches, Prefix, reads_whole
 from promptfuse.models.start import Start, chat_ids, find_start
 from promptfuse.models.together import together
 from promptfuse.models.trial import Verdict
-from promptfuse.segments import LastSegmentEncoder
+from promptfuse.text.borders import needs_blank
+from promptfuse.text.segments import LastSegmentEncoder
 
 _ROWS_AT_ONCE = 64
 """Rows whose keys and values are held at the same time."""

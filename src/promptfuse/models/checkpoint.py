@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import huggingface_hub
 
+from promptfuse._utils.git_lfs import POINTER_REMEDY, is_pointer
+from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ModelError
-from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse.models.peft_files import PEFT_CONFIG, PeftFiles, find_peft
-from promptfuse.yaml_files import nearest
 
 LOGGER = logging.getLogger(__name__)
 """Where notices go."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from promptfuse._utils.paths import at_home
 from promptfuse.errors import ConfigError
-from promptfuse.paths import at_home
 
 MOST_BYTES = 1 << 20
 """A larger file is surely a mistake: no model has room for it."""

@@ -28,8 +28,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from promptfuse.paths import cache_root
-from promptfuse.whole_files import write_whole
+from promptfuse._utils.atomic_files import write_whole
+from promptfuse._utils.paths import cache_root
 
 LOGGER = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.models.base import Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes
+from promptfuse.models.fast.prefix import Branches, Prefix
+from promptfuse.models.fast.towers import TextTower
 from promptfuse.models.identity import settings_of
 from promptfuse.models.photo_size import check_processed
-from promptfuse.models.prefix import Branches, Prefix
 from promptfuse.models.siglip import spell_as_trained
 from promptfuse.models.together import together
-from promptfuse.models.towers import TextTower
 
 
 def _pooled(output: Any) -> Tensor:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from promptfuse.addresses import is_address, read_bytes
+from promptfuse._utils.addresses import is_address, read_bytes
+from promptfuse._utils.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse.errors import ImageError
-from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse.models.depth import eight_bits
 
 if TYPE_CHECKING:

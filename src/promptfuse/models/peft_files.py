@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils import find_adapter_config_file
 
+from promptfuse._utils.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse.errors import ModelError
-from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
 
 PEFT_CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 """What PEFT calls its files."""

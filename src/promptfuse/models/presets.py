@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from promptfuse._utils.yaml_files import explain, read_yaml
 from promptfuse.errors import ConfigError
 from promptfuse.models.context import read_context
-from promptfuse.yaml_files import explain, read_yaml
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]

@@ -14,8 +14,8 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from promptfuse._utils.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse.errors import ModelError
-from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
 
 POOLINGS = ("cls", "lasttoken", "max", "mean")
 """The ways in which hidden states become one vector, by the names of sentence-transformers."""

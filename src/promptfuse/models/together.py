@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from promptfuse.errors import PromptfuseError
-from promptfuse.models.prefix import reads_whole
+from promptfuse.models.fast.prefix import reads_whole
 
 Payload = TypeVar("Payload")
 Answer = TypeVar("Answer")

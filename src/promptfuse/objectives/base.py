@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from promptfuse._utils.values import some_text
 from promptfuse.adapters import SlotGradient
 from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import Batch, Model
 from promptfuse.models.base import at_least_float32
 from promptfuse.models.batching import cut, cut_branches, run_halving, token_budget
-from promptfuse.models.products import fast_products
+from promptfuse.models.fast.products import fast_products
 from promptfuse.models.together import together
 from promptfuse.objectives.checks import check_texts, check_unicode
-from promptfuse.values import some_text
 
 MAX_WEIGHT = 1e6
 """Beyond it the other terms are lost in float32's rounding."""

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from promptfuse._utils.values import some_text
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import Batch, CausalLM, Model
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import check_unicode, expect
-from promptfuse.values import some_text
 
 TYPICAL_LENGTH = 12
 """Tokens of a text whose fluency is its mean NLL per token whatever the length exponent."""

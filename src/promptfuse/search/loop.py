@@ -13,27 +13,27 @@ from typing import Any
 import numpy as np
 import torch
 
+from promptfuse._utils.values import functions, some_text, whole_number
 from promptfuse.errors import ConfigError, TextError
-from promptfuse.models.prefix import reading_whole
+from promptfuse.models.fast.prefix import reading_whole
 from promptfuse.objectives import Objective, Term
 from promptfuse.search.arguments import check_weights, expect_object
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.feasible import check_beginning, check_required
 from promptfuse.search.hypothesis import Hypothesis, Proposal, Step
-from promptfuse.search.methods import AutoDAN, Chain, Method, describe_method
+from promptfuse.search.methods.proposer import Proposer, Setting
+from promptfuse.search.methods.registry import make_proposer
+from promptfuse.search.methods.settings import AutoDAN, Chain, Method, describe_method
 from promptfuse.search.pareto import Archive, pareto_front
-from promptfuse.search.proposer import Proposer, Setting
 from promptfuse.search.readback import RoundTrip
-from promptfuse.search.registry import make_proposer
 from promptfuse.search.result import Result, continuations, describe_models
 from promptfuse.search.resume import require_resumable
+from promptfuse.search.scalarizer import Scalarisation, Weighing, Weights
 from promptfuse.search.scoring import hypotheses, known_fluency
 from promptfuse.search.sentences import Ending, sentence_ending
 from promptfuse.search.state import RunFolder
 from promptfuse.search.stopping import Stopping, shared_out, stopping_of, wanted_continuations
 from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
-from promptfuse.search.weighing import Scalarisation, Weighing, Weights
-from promptfuse.values import functions, some_text, whole_number
 
 LOGGER = logging.getLogger(__name__)
 """Where the warnings go."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from promptfuse.models import CausalLM, Model
 from promptfuse.objectives import Objective
 from promptfuse.search.hypothesis import Hypothesis
-from promptfuse.segments import spell_bytes
+from promptfuse.text.segments import spell_bytes
 
 
 class RoundTrip:

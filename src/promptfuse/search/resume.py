@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from promptfuse._utils.resume import Difference, differences
 from promptfuse.errors import ConfigError
-from promptfuse.resuming import Difference, differences
 from promptfuse.search.state import given
 
 LIMITS = (("stopping",), ("method", "steps"))

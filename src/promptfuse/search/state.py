@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from promptfuse._utils.atomic_files import write_whole
 from promptfuse.errors import ConfigError
 from promptfuse.search.hypothesis import Step
-from promptfuse.whole_files import write_whole
 
 
 def tensor_to_json(tensor: Tensor) -> dict[str, Any]:

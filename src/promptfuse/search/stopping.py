@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from promptfuse._utils.values import whole_number
 from promptfuse.errors import ConfigError
 from promptfuse.objectives import Objective, TargetContinuation
 from promptfuse.search.hypothesis import Proposal
-from promptfuse.values import whole_number
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 
+from promptfuse._utils.values import functions, named_numbers, some_text, whole_number
 from promptfuse.errors import ConfigError
 from promptfuse.models import Model, Preset, SequenceClassifier, load_image, load_model, load_preset
 from promptfuse.models.images import ImageLike
@@ -17,7 +18,6 @@ from promptfuse.objectives.checks import expect
 from promptfuse.search import AutoDAN, BeamSearch, Callback, Method, Result, Search
 from promptfuse.tasks.effort import Effort, extent
 from promptfuse.tasks.steering import Steer, Steers, read_steers
-from promptfuse.values import functions, named_numbers, some_text, whole_number
 
 Sentiment = Literal["positive", "negative"]
 """What ``caption`` can be asked for."""

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
+from promptfuse._utils.values import whole_number
+from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError, PromptfuseError
 from promptfuse.models.images import ImageLike
 from promptfuse.search import Result
 from promptfuse.tasks.caption import Captioner, Models
 from promptfuse.tasks.many import OnOutcome, caption_all
-from promptfuse.values import whole_number
-from promptfuse.yaml_files import nearest
 
 
 def caption_many(

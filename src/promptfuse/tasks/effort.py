@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
 from promptfuse.models import Preset
-from promptfuse.yaml_files import nearest
 
 Effort = Literal["fast", "default", "thorough"]
 """What a search may cost; see ``EFFORTS``."""

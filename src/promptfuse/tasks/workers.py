@@ -15,10 +15,10 @@ import torch
 from loky.backend.reduction import dumps
 from PIL import Image
 
+from promptfuse._utils.processes import BrokenProcessPool, processes
 from promptfuse.errors import ConfigError, ImageError
 from promptfuse.models import Preset, load_image
 from promptfuse.models.images import ImageLike
-from promptfuse.processes import BrokenProcessPool, processes
 from promptfuse.tasks.caption import Captioner
 from promptfuse.tasks.many import OnOutcome, Outcome, caption_all
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from promptfuse import load_model
+from promptfuse._utils.atomic_files import is_own
 from promptfuse.evaluation.metrics import score
 from promptfuse.evaluation.metrics.selection import METRICS
 from promptfuse.evaluation.predictions import Prediction
-from promptfuse.whole_files import is_own
 from tests.refusals import refused
 
 PHOTOS = sorted((Path(__file__).parents[3] / "examples" / "photos").glob("*.jpg"))[:6]
@@ -280,7 +280,7 @@ def test_names_that_are_no_text_are_shown_all_the_same(tmp_path):
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "PYTHONUTF8": "1"}
     for options in ([], ["--json"]):
         done = subprocess.run(
-            [sys.executable, "-m", "promptfuse.cli", "datasets", "check", odd, *options],
+            [sys.executable, "-m", "promptfuse", "datasets", "check", odd, *options],
             cwd=tmp_path, env=environment, capture_output=True, check=False,
         )  # fmt: skip
         assert done.returncode == 2

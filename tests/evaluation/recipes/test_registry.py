@@ -5,10 +5,10 @@ import subprocess
 import pytest
 import yaml
 
+from promptfuse._utils.yaml_files import dump_yaml, read_yaml
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.recipes import Recipe, SearchRecipe, describe, load_recipe, recipe_names
 from promptfuse.evaluation.recipes.registry import FOLDER, KINDS
-from promptfuse.yaml_files import dump_yaml, read_yaml
 
 
 def test_the_recipes_that_come_along():

@@ -7,7 +7,7 @@ import promptfuse as pf
 from promptfuse.errors import ConfigError, ImageError
 from promptfuse.models.together import Meeting
 from promptfuse.search import AutoDAN, Chain, Polish
-from promptfuse.search.guidance import Guidance, word_token
+from promptfuse.search.methods.guidance import Guidance, word_token
 from tests.evaluation.recipes.conftest import quick
 
 FEW = {"steps": 4, "beams": 2, "candidates": 5}

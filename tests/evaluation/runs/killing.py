@@ -42,7 +42,7 @@ def main() -> None:
     behind = sorted(draw.sample(range(photos), kills))
     folder = root / "killed"
     lines = folder / "predictions.jsonl"
-    command = [sys.executable, "-m", "promptfuse.cli", "run", str(config), "--out", str(folder)]
+    command = [sys.executable, "-m", "promptfuse", "run", str(config), "--out", str(folder)]
     killed, sizes = [], []
     while True:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

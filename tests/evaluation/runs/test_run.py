@@ -14,10 +14,10 @@ from PIL import Image
 
 import promptfuse as pf
 from promptfuse.evaluation.recipes import load_recipe
-from promptfuse.evaluation.report.folders import load_runs
-from promptfuse.evaluation.report.judges import Judges, warnings
 from promptfuse.evaluation.runs import load_run_config, read_manifest, run_dataset
 from promptfuse.models import EMBEDDED, PRESETS
+from promptfuse.report.runs.folders import load_runs
+from promptfuse.report.runs.judges import Judges, warnings
 from tests.evaluation.runs.conftest import QUICK, contents, write_config, write_photos
 
 

@@ -110,7 +110,7 @@ def test_wrong_commands_are_one_line_and_leave_nothing(
 
 
 def test_an_interrupt_says_how_to_go_on(slow, slow_undisturbed, tmp_path, promptfuse):
-    command = [sys.executable, "-m", "promptfuse.cli", "run", slow, "--out", tmp_path / "run"]
+    command = [sys.executable, "-m", "promptfuse", "run", slow, "--out", tmp_path / "run"]
     lines = tmp_path / "run" / "predictions.jsonl"
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -137,7 +137,7 @@ def test_a_terminal_gets_a_bar(place, tmp_path, undisturbed):
     command = [
         sys.executable,
         "-m",
-        "promptfuse.cli",
+        "promptfuse",
         "run",
         tmp_path / "run.yaml",
         "--out",

@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from promptfuse.addresses import is_address
+from promptfuse._utils.addresses import is_address
 from promptfuse.errors import ImageError
 from promptfuse.evaluation.datasets.images import open_photo
 from promptfuse.evaluation.datasets.reading import Scan, scan

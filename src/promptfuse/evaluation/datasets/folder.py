@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from promptfuse.addresses import files_under, is_address
+from promptfuse._utils.addresses import files_under, is_address
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.records import Contents, Row
 

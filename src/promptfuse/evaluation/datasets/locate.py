@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from promptfuse.addresses import exists, is_address, join, parent
+from promptfuse._utils.addresses import exists, is_address, join, parent
+from promptfuse._utils.paths import at_home
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.records import Row
-from promptfuse.paths import at_home
 
 SUBFOLDERS = (
     "images",

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import platformdirs
 
-from promptfuse.addresses import exists, is_address, join
+from promptfuse._utils.addresses import exists, is_address, join
+from promptfuse._utils.paths import at_home
+from promptfuse._utils.yaml_files import nearest, read_yaml
 from promptfuse.errors import ConfigError
-from promptfuse.paths import at_home
-from promptfuse.yaml_files import nearest, read_yaml
 
 FILE = "datasets.yaml"
 """Where users name their data sets."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptfuse.addresses import is_address, is_folder, join
+from promptfuse._utils.addresses import is_address, is_folder, join
+from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.coco import read_coco
 from promptfuse.evaluation.datasets.columns import IMAGE_COLUMNS
@@ -24,7 +25,6 @@ from promptfuse.evaluation.datasets.parquet import is_parquet, parquet_records
 from promptfuse.evaluation.datasets.records import Contents, Photo
 from promptfuse.evaluation.datasets.table import Record, csv_records, json_lines, json_records, read_table
 from promptfuse.evaluation.datasets.texts import decode, first_line, read_data
-from promptfuse.yaml_files import nearest
 
 FORMATS = {
     "karpathy": "JSON of Karpathy's splits: images[] with filename, split and sentences[].raw",

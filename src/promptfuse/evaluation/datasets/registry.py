@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from promptfuse.addresses import is_address, name_of
+from promptfuse._utils.addresses import is_address, name_of
+from promptfuse._utils.paths import at_home
+from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.karpathy import RESTVAL
 from promptfuse.evaluation.datasets.names import find_name
 from promptfuse.evaluation.datasets.reading import Scan, scan
 from promptfuse.evaluation.datasets.records import Dataset, Photo
-from promptfuse.paths import at_home
-from promptfuse.yaml_files import nearest
 
 
 def read_dataset(

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from promptfuse.addresses import is_address, read_bytes
+from promptfuse._utils.addresses import is_address, read_bytes
+from promptfuse._utils.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse.errors import ConfigError
-from promptfuse.git_lfs import POINTER_REMEDY, is_pointer
 
 MAX_BYTES = 8 << 30
 """The most that a file behind an address may have."""

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from promptfuse._utils.paths import cache_root
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
 from promptfuse.evaluation.metrics.java import JavaError, find_java, package_folder, run_java
-from promptfuse.paths import cache_root
 
 NO_JAVA = "no java command found; install a Java runtime, version 8 or later"
 

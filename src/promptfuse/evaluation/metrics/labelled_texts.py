@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptfuse.addresses import is_address
+from promptfuse._utils.addresses import is_address
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.columns import (
     CAPTION_COLUMNS,

@@ -7,10 +7,10 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from promptfuse.addresses import is_address, join
+from promptfuse._utils.addresses import is_address, join
+from promptfuse._utils.paths import at_home
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.folder import files_of, is_photo
-from promptfuse.paths import at_home
 
 _NUMBERED = re.compile(r"(?:[^\W\d_][^\W_]*[_-])*0*(\d+)", re.ASCII)
 """A name whose number is its last word, behind words that begin with a letter: ``000000000070``, ``IMG_0070``

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from promptfuse.addresses import is_address, is_folder
+from promptfuse._utils.addresses import is_address, is_folder
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import read_dataset
 from promptfuse.evaluation.datasets.columns import (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.metrics.base import Captions, Column, Metric, Unavailable
 from promptfuse.evaluation.metrics.coco import Bleu, CiderD, RougeL
 from promptfuse.evaluation.metrics.coco_java import Meteor, Spice
 from promptfuse.evaluation.metrics.diversity import Diversity, Words
-from promptfuse.yaml_files import nearest
 
 if TYPE_CHECKING:
     from promptfuse.evaluation.metrics.text_judge import TextJudge

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal, cast
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from promptfuse.config.base import as_problem
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import CausalLM, Preset
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
-from promptfuse.search.proposer import prefix_tokens
+from promptfuse.search.methods.proposer import prefix_tokens
 from promptfuse.tasks import Captioner
-from promptfuse.tasks.config.base import as_problem
 from promptfuse.tasks.steering import spell_steers
 
 Positive = Annotated[float, Field(gt=0)]

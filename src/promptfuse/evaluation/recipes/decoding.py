@@ -16,11 +16,11 @@ from promptfuse.errors import TextError
 from promptfuse.evaluation.recipes.caches import Layers, keeps_cache, read_behind
 from promptfuse.models import Batch, CausalLM
 from promptfuse.models.base import at_least_float32
-from promptfuse.models.products import fast_products
+from promptfuse.models.fast.products import fast_products
 from promptfuse.models.together import together
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
-from promptfuse.search.proposer import Setting
+from promptfuse.search.methods.proposer import Setting
 from promptfuse.search.sentences import SENTENCE_ENDS, sentence_ending
 
 LONG = 512

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from promptfuse._utils.yaml_files import explain, nearest, read_yaml
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.recipes.base import Recipe
 from promptfuse.evaluation.recipes.cache_gradient import CacheGradientRecipe
@@ -15,7 +16,6 @@ from promptfuse.evaluation.recipes.gibbs import GibbsRecipe
 from promptfuse.evaluation.recipes.guided import GuidedDecodingRecipe
 from promptfuse.evaluation.recipes.samples import SamplesRecipe
 from promptfuse.evaluation.recipes.search import SearchRecipe
-from promptfuse.yaml_files import explain, nearest, read_yaml
 
 KINDS: dict[str, type[Recipe]] = {
     str(get_args(kind.model_fields["kind"].annotation)[0]): kind

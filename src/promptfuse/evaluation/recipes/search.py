@@ -13,7 +13,7 @@ from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Recipe
 from promptfuse.models import CausalLM
 from promptfuse.models.images import ImageLike
 from promptfuse.search import AutoDAN, Chain, Method, Polish
-from promptfuse.search.guidance import transport, word_token
+from promptfuse.search.methods.guidance import transport, word_token
 from promptfuse.tasks.effort import Effort, extent
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from promptfuse.lazy import lazily
+from promptfuse._utils.lazy import lazily
 
 if TYPE_CHECKING:
     from promptfuse.evaluation.runs.check import RunCheck, check_run

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from promptfuse.addresses import is_address
+from promptfuse._utils.addresses import is_address
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.runs.config import RunConfig
-from promptfuse.models.sketch import Sketch, sketch_model
+from promptfuse.models.info import Sketch, sketch_model
 from promptfuse.tasks.steering import read_steers
 
 

@@ -10,16 +10,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from promptfuse.addresses import is_address
+from promptfuse._utils.addresses import is_address
+from promptfuse._utils.paths import at_home
+from promptfuse._utils.yaml_files import change_value, dump_yaml, explain, read_yaml
+from promptfuse.config.base import KIND_ALONE, Settings, as_problem
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import Dataset, read_dataset, registered
 from promptfuse.evaluation.recipes import Recipe, describe, load_recipe
 from promptfuse.models import EMBEDDED
 from promptfuse.models.context import read_context
-from promptfuse.paths import at_home
-from promptfuse.tasks.config.base import KIND_ALONE, Settings, as_problem
 from promptfuse.tasks.steering import Steer, spell_steers
-from promptfuse.yaml_files import change_value, dump_yaml, explain, read_yaml
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from promptfuse._utils.memory import keep_memory_flat
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.recipes import Recipe
 from promptfuse.evaluation.runs.config import EngineSettings
@@ -14,7 +15,6 @@ from promptfuse.evaluation.runs.groups import (
     describe_group,
     torch_threads,
 )
-from promptfuse.memory import keep_memory_flat
 
 OnLine = Callable[[Prediction], None]
 OnGroup = Callable[[Work], None]

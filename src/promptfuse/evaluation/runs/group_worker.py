@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from promptfuse import errors
+from promptfuse._utils.memory import keep_memory_flat
 from promptfuse.errors import ModelError, PromptfuseError
 from promptfuse.evaluation.datasets import Photo
 from promptfuse.evaluation.predictions import Prediction
@@ -18,7 +19,6 @@ from promptfuse.evaluation.runs.groups import (
     describe_group,
     torch_threads,
 )
-from promptfuse.memory import keep_memory_flat
 
 Models = dict[str, dict[str, str]]
 """Name, fingerprint and identity of each model, by role."""

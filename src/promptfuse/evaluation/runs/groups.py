@@ -16,11 +16,11 @@ from threading import Lock
 
 import torch
 
+from promptfuse._utils.memory import give_memory_back, peak_memory
 from promptfuse.errors import ImageError, TextError
 from promptfuse.evaluation.datasets import Photo, open_photo
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.recipes import Describer
-from promptfuse.memory import give_memory_back, peak_memory
 from promptfuse.tasks.many import side_by_side
 
 

@@ -9,9 +9,9 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
+from promptfuse._utils.atomic_files import write_whole
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.predictions import Prediction, is_whole, iterate_predictions
-from promptfuse.whole_files import write_whole
 
 _OWNER = re.compile(rb"process \d+ on [^\n]*\n")
 """What a run writes into its lock."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
+from promptfuse._utils.processes import BrokenProcessPool, processes
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.recipes import Recipe, describe
 from promptfuse.evaluation.runs.engines import OnGroup, OnLine
 from promptfuse.evaluation.runs.group_worker import GroupWorker, Models, group_to_json, models_of, take
 from promptfuse.evaluation.runs.groups import Group
 from promptfuse.models.loading import check_device
-from promptfuse.processes import BrokenProcessPool, processes
 
 MOST_KILLS = 3
 """How often in a row workers may be killed before any of them has described a group."""

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from promptfuse._utils.atomic_files import write_whole
+from promptfuse._utils.resume import require_same_values
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import Dataset
-from promptfuse.resuming import require_same_values
-from promptfuse.whole_files import write_whole
 
 FILE = "manifest.json"
 FIXED = ("data", "recipe", "preset", "seed", "in_flight", "threads", "models")

@@ -11,12 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from promptfuse.addresses import is_address
+from promptfuse._utils.addresses import is_address
+from promptfuse._utils.paths import cache_root
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.run_files import LINES, MANIFEST
 from promptfuse.evaluation.runs.journal import lock_folder
 from promptfuse.evaluation.runs.manifest import read_manifest, require_same
-from promptfuse.paths import cache_root
 
 
 class LocalOutput:

@@ -1,0 +1,66 @@
+"""Checks of a configuration that need its models and photos, but no model's weights."""
+
+from __future__ import annotations
+
+from promptfuse._utils.yaml_files import nearest
+from promptfuse.config.base import at
+from promptfuse.config.run import RunConfig
+from promptfuse.config.terms import BlackBoxSettings, ClassProbabilitySettings
+from promptfuse.errors import ConfigError, ModelError
+from promptfuse.models import load_image
+from promptfuse.models.info import Sketch, sketch_model
+from promptfuse.search import Chain
+from promptfuse.search.methods.proposer import remedy_for, shortened
+
+
+def check_config(config: RunConfig, *, allow_code: bool = False) -> dict[str, Sketch]:
+    """Check that all models, labels, photos and functions are there and fit their terms.
+
+    Args:
+        config: the configuration.
+        allow_code: whether functions of the user's modules may be imported.
+
+    Returns:
+        What the models are, by the configuration's names.
+
+    Raises:
+        ConfigError, ModelError, ImageError: for the first thing that is wrong, with its place.
+    """
+    config.require_allowed(allow_code)
+    _check_rules(config)
+    sketches = {}
+    for name, model in config.used_models().items():
+        with at(f"models.{name}"):
+            sketches[name] = sketch_model(model.name, model.device or config.device)
+    for name, term in config.terms.items():
+        if isinstance(term, BlackBoxSettings):
+            term.import_function(name)
+            continue
+        sketch = sketches[term.model]
+        if not issubclass(sketch.role, term.kinds):
+            known = " or ".join(kind.kind for kind in term.kinds)
+            raise ModelError(
+                f"terms.{name}: {term.kind} needs a model of kind {known}; "
+                f"{sketch.name} is of kind {sketch.role.kind}"
+            )
+        if isinstance(term, ClassProbabilitySettings) and not sketch.has_label(term.label):
+            raise ConfigError(
+                f"terms.{name}.label: {sketch.name} has no label {term.label!r}; "
+                f"{nearest(term.label, sketch.labels)}"
+            )
+        with at(f"terms.{name}.image"):
+            for photo in getattr(term, "image", ()):
+                load_image(photo)
+    return sketches
+
+
+def _check_rules(config: RunConfig) -> None:
+    """Raise where what every text begins with breaks a rule, whatever a model makes of it."""
+    rules, method = config.constraints.build(), config.method.build()
+    while isinstance(method, Chain):  # Later methods go on from what the first has found.
+        method = method.methods[0]
+    for place, text in (("prefix", config.prefix.strip()), ("method.init", getattr(method, "init", None))):
+        if text and (reason := rules.broken(text)) is not None:
+            raise ConfigError(
+                f"{place}: {shortened(text)} breaks the constraints: {reason}; {remedy_for(text)}"
+            )

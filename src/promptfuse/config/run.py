@@ -1,0 +1,237 @@
+"""A whole configuration: one YAML file for everything that a search can be asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from promptfuse._utils.yaml_files import change_value, dump_yaml, explain, nearest, read_yaml
+from promptfuse.config.base import FilePath, Settings, at
+from promptfuse.config.settings import (
+    ConstraintsSettings,
+    MethodSettings,
+    StoppingSettings,
+    StrategySettings,
+    default_method,
+    default_strategy,
+)
+from promptfuse.config.terms import (
+    AnyTerm,
+    BlackBoxSettings,
+    ModelSettings,
+    TargetContinuationSettings,
+    TermSettings,
+)
+from promptfuse.errors import ConfigError
+from promptfuse.models import CausalLM, Model
+from promptfuse.objectives import Objective
+from promptfuse.search import Callback, Search
+
+
+def _name_alone(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class RunConfig(Settings):
+    """A search, as a YAML file describes it; ``docs/optimize.md`` lists every key.
+
+    Attributes:
+        models: the models by names of the user's own; loaded once each, if a term uses them.
+        terms: the terms of the objective by the names that results show.
+        method: how texts are proposed.
+        strategy: which texts are gone on from.
+        constraints: rules for texts.
+        stopping: when the search ends.
+        prefix: what every text begins with.
+        glue: whether the first new token may go on with the prefix's last word.
+        complete: whether a text that grows has to come to an end before it may be returned; see ``Search``.
+        weights: ``given``, ``auto``, or importances by term; see ``Weighing``.
+        scalarisation: ``weighted`` or ``chebyshev``.
+        seed: of whatever is drawn.
+        batch_size: the most rows in one forward pass; None for as many as fit.
+        device: where models go that name no device of their own.
+        run_dir: the run folder; None for no files.
+    """
+
+    models: dict[str, Annotated[ModelSettings, BeforeValidator(_name_alone)]]
+    terms: dict[str, AnyTerm]
+    method: MethodSettings = Field(default_factory=default_method)
+    strategy: StrategySettings = Field(default_factory=default_strategy)
+    constraints: ConstraintsSettings = Field(default_factory=lambda: _no_settings("constraints"))
+    stopping: StoppingSettings = Field(default_factory=lambda: _no_settings("stopping"))
+    prefix: str = ""
+    glue: bool = False
+    complete: bool = True
+    weights: Any = "given"
+    scalarisation: Literal["weighted", "chebyshev"] = "weighted"
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    device: str = "cpu"
+    run_dir: FilePath | None = None
+
+    @field_validator("weights")
+    @classmethod
+    def _known_weights(cls, weights: Any) -> Any:
+        if weights in ("given", "auto"):
+            return weights
+        if isinstance(weights, str):
+            raise ValueError(f"{weights!r} is unknown; {nearest(weights, ('given', 'auto'))}")
+        numbers = weights.values() if isinstance(weights, dict) else (None,)
+        if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+            raise ValueError(
+                f"{weights!r:.60} are none; give given, auto, or a number for each of some terms"
+            )
+        return weights
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        if not self.terms:
+            raise ValueError("terms: there are none; give one at least, e.g. of the kind Fluency")
+        for name, term in self.terms.items():
+            model = getattr(term, "model", None)
+            if model is not None and model not in self.models:
+                raise ValueError(f"terms.{name}.model: no model {model!r}; {nearest(model, self.models)}")
+        if not any(CausalLM in term.kinds for term in self.terms.values()):
+            raise ValueError("terms: none has a language model to propose words; add one of the kind Fluency")
+        if getattr(self.stopping, "early_stop", False) and not any(
+            isinstance(term, TargetContinuationSettings) and term.weight > 0 for term in self.terms.values()
+        ):
+            raise ValueError(
+                "stopping.early_stop: no term wants a continuation; add one of the kind TargetContinuation"
+            )
+        for name, number in (self.weights if isinstance(self.weights, dict) else {}).items():
+            if name not in self.terms:
+                raise ValueError(f"weights: no term {name!r}; {nearest(str(name), self.terms)}")
+            if not 0 < number < float("inf"):
+                raise ValueError(f"weights.{name}: {number} is not positive; give a number above 0")
+        return self
+
+    def used_models(self) -> dict[str, ModelSettings]:
+        """The models that terms use, in the terms' order."""
+        names = [getattr(term, "model", None) for term in self.terms.values()]
+        return {name: self.models[name] for name in dict.fromkeys(names) if name is not None}
+
+    def photos(self) -> list[str]:
+        """The photos of all terms: paths and addresses."""
+        found = [path for term in self.terms.values() for path in getattr(term, "image", ())]
+        return list(dict.fromkeys(found))
+
+    def require_allowed(self, allow_code: bool) -> None:
+        """Raise ``ConfigError`` if a term runs code of the user's and that is not allowed."""
+        for name, term in self.terms.items():
+            if isinstance(term, BlackBoxSettings) and not allow_code:
+                raise ConfigError(
+                    f"terms.{name}: the function {term.function} is code that would run here; "
+                    "add --allow-code if you trust it"
+                )
+
+    def objective(
+        self, *, allow_code: bool = False, loading: Callable[[str], None] | None = None
+    ) -> Objective:
+        """The objective, with its models loaded.
+
+        Args:
+            allow_code: whether functions of the user's modules may be run.
+            loading: called with the name of a model before it is loaded.
+
+        Raises:
+            ConfigError, ModelError, ImageError, TextError: if a model, photo or text is no good.
+        """
+        self.require_allowed(allow_code)
+        loaded: dict[str, Model] = {}
+
+        def load(name: str) -> Model:
+            if name not in loaded:
+                if loading is not None:
+                    loading(name)
+                with at(f"models.{name}"):
+                    loaded[name] = self.models[name].load(self.device)
+            return loaded[name]
+
+        # All models first: a wrong one is not to be found out after minutes of photos.
+        for name in self.used_models():
+            load(name)
+        terms = []
+        for name, term in self.terms.items():
+            with at(f"terms.{name}"):
+                terms.append(term.build(name, load))
+        return Objective(*terms)
+
+    def search(
+        self,
+        *,
+        allow_code: bool = False,
+        loading: Callable[[str], None] | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Search:
+        """The search, ready to run; see ``objective`` for the arguments and errors."""
+        return Search(
+            self.objective(allow_code=allow_code, loading=loading),
+            self.method.build(),
+            self.strategy.build(),
+            prefix=self.prefix,
+            glue=self.glue,
+            complete=self.complete,
+            stopping=self.stopping.build(),
+            constraints=self.constraints.build(),
+            weights=self.weights,
+            scalarisation=self.scalarisation,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            callbacks=callbacks,
+            run_dir=self.run_dir,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields with their values, as YAML has them."""
+        values: dict[str, Any] = self.model_dump(mode="json")
+        for name, term in values["terms"].items():
+            # What a term is before what all terms have.
+            common = {key: term.pop(key) for key in TermSettings.model_fields}
+            values["terms"][name] = {"kind": term.pop("kind"), **term, **common}
+        return values
+
+    def to_yaml(self) -> str:
+        """All fields with their values, as YAML that is the same configuration."""
+        return dump_yaml(self.to_dict())
+
+
+def _no_settings(field: str) -> Any:
+    """Constraints or stopping with their defaults."""
+    annotation: Any = RunConfig.model_fields[field].annotation
+    return annotation()
+
+
+def load_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """A configuration from a YAML file.
+
+    Args:
+        path: the file; paths in it are relative to its folder.
+        changes: values that replace the file's, by dotted keys such as ``terms.image.weight``.
+
+    Raises:
+        ConfigError: if the file cannot be read or something in it is wrong.
+    """
+    path = Path(path)
+    values = read_yaml(path, "models: {lm: mini-lm}")
+    _spell_out(values)
+    for key, value in (changes or {}).items():
+        change_value(values, key, value)
+    try:
+        return RunConfig.model_validate(values, context={"folder": path.parent.resolve()})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error, RunConfig)}") from None
+
+
+def _spell_out(values: dict[str, Any]) -> None:
+    """Write names that stand alone as fields, in place, so that changes find a place beside them."""
+    for key in ("method", "strategy"):
+        if isinstance(values.get(key), str):
+            values[key] = {"kind": values[key]}
+    models = values.get("models")
+    if isinstance(models, dict):
+        models.update({name: _name_alone(model) for name, model in models.items()})

@@ -1,0 +1,1 @@
+"""What only makes a forward pass faster; private to ``promptfuse.models``."""

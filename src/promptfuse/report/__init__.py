@@ -1,0 +1,1 @@
+"""Pages and plots of searches and of runs over data sets."""

@@ -1,0 +1,148 @@
+"""Reading the folders that runs over data sets filled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from promptfuse._utils.addresses import is_address
+from promptfuse.errors import ConfigError
+from promptfuse.evaluation.predictions import Prediction, read_predictions
+from promptfuse.evaluation.run_files import LINES, MANIFEST, local_copy
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that a run over a data set filled.
+
+    Attributes:
+        name: of the folder, with those above it where two have the same.
+        folder: its path or address.
+        manifest: what its ``manifest.json`` says; empty if there is none.
+        predictions: by the photos' ids, in the order of the file.
+    """
+
+    name: str
+    folder: str
+    manifest: Mapping[str, Any] = field(repr=False)
+    predictions: Mapping[str, Prediction] = field(repr=False)
+
+    @property
+    def failures(self) -> list[Prediction]:
+        """The photos without a caption."""
+        return [one for one in self.predictions.values() if one.text is None]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the captions were made by."""
+        return mapping(self.manifest.get("recipe"))
+
+    @property
+    def models(self) -> dict[str, dict[str, str]]:
+        """Name, fingerprint and identity of each model that was searched with, by role, or empty texts."""
+        found = {role: mapping(model) for role, model in mapping(self.manifest.get("models")).items()}
+        return {
+            role: {key: str(model.get(key, "")) for key in ("name", "fingerprint", "identity")}
+            for role, model in found.items()
+        }
+
+    @property
+    def sessions(self) -> list[Mapping[str, Any]]:
+        """What the manifest tells of each stretch of work on the run."""
+        found = self.manifest.get("sessions")
+        return [mapping(session) for session in found] if isinstance(found, list) else []
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that its captions were drawn to; not those that they were kept away from."""
+        steers = self.settings.get("steer")
+        parts = [steer_parts(str(steer)) for steer in steers] if isinstance(steers, list) else []
+        labels = [name.rpartition(":")[2] for name, weight in parts if weight is None or weight > 0]
+        if sentiment := self.settings.get("sentiment"):
+            # A classifier may call it otherwise, which the preset knows.
+            spelled = mapping(mapping(self.manifest.get("preset")).get("labels"))
+            labels.insert(0, str(spelled.get(str(sentiment), sentiment)))
+        return labels
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The data set that the photos are from."""
+        return mapping(self.manifest.get("data"))
+
+
+def steer_parts(steer: str) -> tuple[str, float | None]:
+    """``MODEL:LABEL`` of a steer, and its weight if it has one."""
+    name, _, weight = steer.rpartition("=")
+    try:
+        return (name, float(weight)) if name else (steer, None)
+    except ValueError:
+        return steer, None
+
+
+def load_runs(folders: Sequence[str | PathLike[str]]) -> list[Run]:
+    """Read run folders.
+
+    Args:
+        folders: their paths, or addresses such as ``s3://bucket/runs/first``.
+
+    Raises:
+        ConfigError: if a folder has no predictions, or is given twice, or a file cannot be read.
+    """
+    given = [str(folder) for folder in folders]
+    places = [_place(folder) for folder in given]
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            raise ConfigError(f"{given[index]}: given twice; give each run once")
+    return [_read(name, folder) for name, folder in zip(_names(places), given, strict=True)]
+
+
+def _place(folder: str) -> PurePosixPath:
+    """Where a folder is, in one spelling."""
+    return PurePosixPath(folder) if is_address(folder) else PurePosixPath(Path(folder).resolve().as_posix())
+
+
+def _read(name: str, folder: str) -> Run:
+    with local_copy(folder) as local:
+        predictions = _predictions(local)
+        return Run(name, folder, _manifest(local), predictions)
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    path = folder / MANIFEST
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        raise ConfigError(f"{path}: damaged; remove it, and the report says less about the run") from None
+    return mapping(values)
+
+
+def _predictions(folder: Path) -> dict[str, Prediction]:
+    path = folder / LINES
+    if not folder.exists():
+        raise ConfigError(f"{folder}: no such folder; give the folder of a run")
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no {LINES} in it; give the folder of a run")
+    found = {one.id: one for one in read_predictions(path)}
+    if not found:
+        raise ConfigError(f"{path}: no prediction in it; let the run finish a photo first")
+    return found
+
+
+def _names(places: Sequence[PurePosixPath]) -> list[str]:
+    """The last part of each path, with as many of those above as tell them apart."""
+    for depth in range(1, max(len(place.parts) for place in places) + 1):
+        names = ["/".join(place.parts[-depth:]) for place in places]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def mapping(values: Any) -> Mapping[str, Any]:
+    """A JSON object; an empty one for anything else."""
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,1 @@
+"""Proposal methods: what to try next."""

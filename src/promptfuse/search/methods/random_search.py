@@ -1,0 +1,101 @@
+"""Random search: changes within a ball, keeping the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from promptfuse.search.hypothesis import Hypothesis, Proposal
+from promptfuse.search.methods.proposer import EditProposer, Proposed, Setting
+from promptfuse.search.methods.settings import RandomSearch
+
+
+class RandomSearchProposer(EditProposer):
+    """Draws texts near the beams; see ``RandomSearch``."""
+
+    keeps_parents: ClassVar[bool] = True
+
+    def __init__(self, setting: Setting, method: RandomSearch) -> None:
+        super().__init__(setting)
+        self.method = method
+        self.generator = setting.generator()
+        self.tokens = self.allowed.nonzero()[:, 0].numpy()
+
+    def initial_texts(self) -> list[str]:
+        """See ``EditProposer.initial_texts``."""
+        if self.method.init is not None:
+            return [self.behind_prefix(self.method.init)]
+        return self.random_texts(self.method.length, 1, self.generator)
+
+    def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
+        """See ``Proposer.propose``."""
+        found: list[Proposal] = []
+        seen = {beam.text for beam in beams}
+        draw = self._swapped if self.method.ball == "l0" else self._moved
+        for number, beam in enumerate(beams):
+            # Some draws will break a rule; make enough to fill the number all the same.
+            rows = draw(beam.ids, 2 * self.method.candidates + 16)
+            kept = 0
+            for row, text in zip(rows, self.decode(rows), strict=True):
+                if text is not None and text not in seen and kept < self.method.candidates:
+                    seen.add(text)
+                    kept += 1
+                    found.append(Proposal(text, tuple(row), None, number))
+        return Proposed(found, [])
+
+    def _swapped(self, ids: Sequence[int], count: int) -> list[list[int]]:
+        """Rows with 1 to ``radius`` tokens replaced by others drawn uniformly."""
+        first = self.fixed(ids) or 0
+        free = len(ids) - first
+        most = min(int(self.method.radius), free)
+        rows = []
+        for _ in range(count if free else 0):
+            places = self.generator.permutation(free)[: self.generator.integers(1, most + 1)]
+            row = list(ids)
+            for place, token in zip(places, self.generator.choice(self.tokens, len(places)), strict=True):
+                row[first + int(place)] = int(token)
+            rows.append(row)
+        return rows
+
+    def _moved(self, ids: Sequence[int], count: int) -> list[list[int]]:
+        """Rows of the tokens nearest to embeddings that a random vector moved."""
+        first = self.fixed(ids) or 0
+        free = len(ids) - first
+        if not free:
+            return []
+        table = self.primary.embedding_table
+        candidates = table[torch.from_numpy(self.tokens).to(table.device)].float()
+        here = table[torch.tensor(ids[first:], device=table.device)].float()
+        length = self.method.radius * self.spacing * len(here) ** 0.5
+        squares = candidates.square().sum(1)
+        rows = []
+        for _ in range(count):
+            noise = self.generator.standard_normal(tuple(here.shape))
+            # Uniform in the ball: the direction of a Gaussian, the length by the volume inside.
+            noise *= length * self.generator.random() ** (1 / noise.size) / np.linalg.norm(noise)
+            moved = here + torch.from_numpy(noise).to(here)
+            nearest = (squares - 2 * moved @ candidates.T).argmin(1)
+            rows.append([*ids[:first], *self.tokens[nearest.cpu().numpy()].tolist()])
+        return rows
+
+    @cached_property
+    def spacing(self) -> float:
+        """The mean distance from a token's embedding to the nearest other one, over some tokens."""
+        table = self.primary.embedding_table
+        candidates = table[torch.from_numpy(self.tokens).to(table.device)].float()
+        some = torch.arange(0, len(candidates), max(1, len(candidates) // 256))
+        distances = torch.cdist(candidates[some], candidates)
+        distances[torch.arange(len(some)), some] = torch.inf
+        return float(distances.amin(1).mean())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state."""
+        return {"generator": self.generator.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo ``state_dict``."""
+        self.generator.bit_generator.state = state["generator"]

@@ -1,0 +1,218 @@
+"""What becomes of the objective if one token of a text is swapped for another: a first-order estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from promptfuse.adapters import TProductTransport
+from promptfuse.errors import TextError
+from promptfuse.models import CausalLM, Model
+from promptfuse.objectives import Fluency, Term
+from promptfuse.objectives.gradients import TextGradient, common_segments, text_gradient
+from promptfuse.search.methods.guidance import transport
+from promptfuse.search.methods.proposer import Setting
+from promptfuse.search.methods.settings import Transports
+from promptfuse.text.segments import encode_words, special_ids
+
+
+class SwapEstimator:
+    """The gradient of an objective with respect to the one-hot tokens of a text.
+
+    A term under the primary gives its true gradient: at the input embeddings and, for the fluency, at
+    the token as what is predicted. A term under another model gives its gradient through a transport:
+
+    * ``lexical``: where a token of the primary is a word by itself, the sub-tokens of each other word
+      take the places of its sub-tokens. A longer one has its surplus averaged in the last place, a
+      shorter one fills the places left with its last sub-token. Other swaps are taken to change the term
+      by as much as the average of those known.
+    * ``t-product``: the gradient goes through the adapter to all tokens.
+
+    Args:
+        setting: the objective and the words that may be proposed.
+        kind: the transport, or ``none`` to leave other models out.
+    """
+
+    def __init__(self, setting: Setting, kind: Transports | Literal["none"]) -> None:
+        self.setting = setting
+        self.primary = setting.primary
+        self.kind: Transports | Literal["none"] = kind
+        self._lexicons: dict[int, Lexicon] = {}
+
+    def changes(self, text: str, ids: Sequence[int]) -> Tensor:
+        """Estimated change of the objective's weighted sum for every swap.
+
+        Args:
+            text: the text.
+            ids: its tokens under the primary.
+
+        Returns:
+            (tokens, rows of the primary's table), float32, on the CPU.
+
+        Raises:
+            TextError: if the text does not fit a model.
+        """
+        table = self.primary.embedding_table
+        found = torch.zeros(len(ids), len(table))
+        spans = self.primary_spans(text, ids)
+        for term in self.setting.objective.terms.values():
+            if not term.has_gradient:
+                continue
+            if same_model(term.model, self.primary):
+                change = self._own(term, text, ids, spans)
+            elif self.kind == "none":
+                continue
+            else:
+                gradient = text_gradient(term, text)
+                segments = common_segments(text, spans, gradient.spans)
+                if self.kind == "lexical":
+                    change = self._lexical(term.model, gradient, segments, ids)
+                else:
+                    change = against_table(
+                        pulled(self.primary_transport(term.model), gradient, segments, len(ids)), table, ids
+                    )
+            found += term.weight * change
+        return found
+
+    def primary_transport(self, model: Model) -> TProductTransport:
+        """The t-product transport from a model to the primary."""
+        assert self.kind == "t-product" or self.kind == "t-product-paper"
+        found = transport(self.primary, model, self.kind, 1)
+        assert isinstance(found, TProductTransport)
+        return found
+
+    def primary_spans(self, text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Where the primary's tokens lie in a text.
+
+        Raises:
+            TextError: if they are not the tokens that the primary reads.
+        """
+        spans = self.primary.spans(text)
+        if len(spans) != len(ids):
+            raise TextError(f"text {text!r}: {self.primary.name} does not read it as it was made")
+        return spans
+
+    def _own(self, term: Term, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> Tensor:
+        """A term under the primary itself: aligned token by token."""
+        gradient = text_gradient(term, text)
+        table = self.primary.embedding_table
+        found = torch.zeros(len(ids), len(table))
+        for own, other in common_segments(text, spans, gradient.spans):
+            # A prefix or context may make other tokens of the first word; those say nothing here.
+            if gradient.ids[other.start : other.stop].tolist() != list(ids[own.start : own.stop]):
+                continue
+            part = against_table(
+                gradient.gradient[other.start : other.stop], table, ids[own.start : own.stop]
+            )
+            if isinstance(term, Fluency) and gradient.labels is not None:
+                labels = gradient.labels[other.start : other.stop, : len(table)]
+                now = labels.gather(1, torch.tensor(ids[own.start : own.stop])[:, None])
+                part[:, : labels.shape[1]] += labels - now
+            found[own.start : own.stop] = part
+        return found
+
+    def _lexical(
+        self,
+        model: Model,
+        gradient: TextGradient,
+        segments: Sequence[tuple[range, range]],
+        ids: Sequence[int],
+    ) -> Tensor:
+        key = id(model)
+        if key not in self._lexicons:
+            self._lexicons[key] = Lexicon(self.setting.whole_words, model)
+        lexicon = self._lexicons[key]
+        found = torch.zeros(len(ids), len(self.primary.embedding_table))
+        for own, other in segments:
+            if len(own) != 1 or not len(other):
+                continue
+            part = slice(other.start, other.stop)
+            change = lexicon.changes(gradient.gradient[part], gradient.ids[part])
+            found[own.start] = float(change.mean()) if len(change) else 0.0
+            found[own.start, lexicon.tokens] = change
+        return found
+
+
+class Lexicon:
+    """The primary's whole words as another model spells them.
+
+    Args:
+        words: {token of the primary: word}.
+        model: the other model.
+
+    Attributes:
+        tokens: (K,), the primary's tokens whose words the model can spell.
+    """
+
+    def __init__(self, words: dict[int, str], model: Model) -> None:
+        self.model = model
+        rows = len(model.embedding_table)
+        spelled = encode_words(model.tokenizer, list(words.values()))
+        special = special_ids(model.tokenizer)
+        known = [
+            (token, ids)
+            for token, ids in zip(words, spelled, strict=True)
+            if ids is not None and max(ids) < rows and special.isdisjoint(ids)
+        ]
+        self.tokens = torch.tensor([token for token, _ in known], dtype=torch.long)
+        entries = [
+            (word, place, len(ids), index)
+            for word, (_, ids) in enumerate(known)
+            for place, index in enumerate(ids)
+        ]
+        columns = torch.tensor(entries, dtype=torch.long).reshape(-1, 4).unbind(1)
+        self._word, self._place, self._length, self._subtoken = columns
+
+    def changes(self, gradient: Tensor, ids: Tensor) -> Tensor:
+        """First-order changes if each word takes the place of the one that is there, (K,).
+
+        Args:
+            gradient: (n, d), at the sub-tokens of the word that is there.
+            ids: (n,), those sub-tokens.
+        """
+        n = len(ids)
+        table = self.model.embedding_table
+        products = (gradient.to(table) @ table.T).float().cpu()
+        now = products.gather(1, ids[:, None]).sum()
+        # Row n + k is what a last sub-token in place k stands for: itself and all places behind it.
+        rest = products.flip(0).cumsum(0).flip(0)
+        products = torch.cat([products, rest])
+        place = self._place.clamp(max=n - 1)
+        last = (self._place == self._length - 1) | (self._place >= n - 1)
+        share = 1.0 / (self._length - n + 1).clamp(min=1)
+        weight = torch.where(place == n - 1, share, torch.ones_like(share))
+        terms = products[torch.where(last, place + n, place), self._subtoken] * weight
+        return torch.zeros(len(self.tokens)).index_add(0, self._word, terms) - now
+
+
+def same_model(model: Model, primary: CausalLM) -> bool:
+    """Whether a term's model is the primary, whatever context either reads texts behind."""
+    return isinstance(model, CausalLM) and model.plain is primary.plain
+
+
+def against_table(gradient: Tensor, table: Tensor, ids: Sequence[int]) -> Tensor:
+    """Gradients (tokens, d) as changes for every row of a table, (tokens, rows): zero for the own token."""
+    products = (gradient.to(table) @ table.T).float().cpu()
+    return products - products.gather(1, torch.tensor(ids)[:, None])
+
+
+def pulled(
+    carrier: TProductTransport,
+    gradient: TextGradient,
+    segments: Sequence[tuple[range, range]],
+    tokens: int,
+) -> Tensor:
+    """A secondary term's gradient at the primary's embeddings, (tokens, d), through the t-product map."""
+    used = [(own, other) for own, other in segments if len(own) and len(other)]
+    found = torch.zeros(tokens, carrier.model_a.embedding_table.shape[1])
+    if not used:
+        return found
+    chosen = torch.cat([gradient.gradient[other.start : other.stop] for _, other in used])
+    carried = carrier.transport_gradient(
+        chosen[None], [len(own) for own, _ in used], [len(other) for _, other in used]
+    )[0]
+    found[[index for own, _ in used for index in own]] = carried.float().cpu()
+    return found

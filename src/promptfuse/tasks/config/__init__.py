@@ -1,6 +1,0 @@
-"""Searches from YAML files: what such a file may hold, checks, and the search that it describes."""
-
-from promptfuse.tasks.config.check import check_config
-from promptfuse.tasks.config.run import RunConfig, load_config
-
-__all__ = ["RunConfig", "check_config", "load_config"]

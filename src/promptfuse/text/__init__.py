@@ -1,0 +1,1 @@
+"""Texts and their tokens: offsets, common segments and where words begin."""

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from promptfuse.models.fast.prefix import (
+    EMPTY,
+    Branches,
+    Prefix,
+    PrefixCache,
+    common_length,
+    ragged_positions,
+    reading_whole,
+    reads_whole,
+    stack_keys,
+)
+
+
+def prefix(*ids: int) -> Prefix:
+    keys = (torch.full((2, len(ids), 4), float(ids[-1])),)
+    return Prefix(tuple(ids), keys, keys)
+
+
+def test_the_longest_beginning_is_found() -> None:
+    cache = PrefixCache(nn.Linear(2, 2), 10**6)
+    cache.hold([prefix(1), prefix(1, 2, 3), prefix(1, 2, 3, 4, 5), prefix(7)])
+    assert cache.longest((1, 2, 3, 4)).ids == (1, 2, 3)
+    assert cache.longest((1, 2)).ids == (1,)
+    assert cache.longest((1, 2, 3, 4, 5)).ids == (1, 2, 3, 4, 5)
+    assert cache.longest((2, 1)) is EMPTY
+    assert cache.longest((1, 2, 3, 4), lambda found: len(found) < 2).ids == (1,)
+
+
+def test_the_oldest_is_forgotten() -> None:
+    cache = PrefixCache(nn.Linear(2, 2), 3 * prefix(1).nbytes)
+    cache.hold([prefix(1), prefix(2), prefix(3)])
+    assert cache.longest((1,)).ids == (1,)
+    cache.hold([prefix(4)])
+    assert cache.longest((2,)) is EMPTY
+    assert cache.longest((1,)).ids == (1,)
+    assert cache.nbytes <= cache.limit
+    cache.hold([prefix(*range(50))])
+    assert len(cache) == 0
+
+
+def test_another_state_of_the_module_forgets_all() -> None:
+    module = nn.Linear(2, 2)
+    cache = PrefixCache(module, 10**6)
+    cache.hold([prefix(1)])
+    with torch.no_grad():
+        module.weight.add_(1)
+    assert cache.longest((1,)) is EMPTY
+    cache.hold([prefix(1)])
+    assert cache.longest((1,)).ids == (1,)
+    module.to(torch.float64)
+    assert cache.longest((1,)) is EMPTY
+
+
+def merged(module: nn.Module) -> None:
+    module[1].weight.data += 0.1
+
+
+def averaged(module: nn.Module) -> None:
+    module[1].weight.data.copy_(torch.randn(2, 2))
+
+
+def optimised(module: nn.Module) -> None:
+    module(torch.randn(3, 2)).sum().backward()
+    torch.optim.AdamW(module.parameters(), fused=True).step()
+
+
+def replaced(module: nn.Module) -> None:
+    module[1].weight = nn.Parameter(torch.randn(2, 2))
+
+
+def swapped(module: nn.Module) -> None:
+    module[1].weight.data = torch.randn(2, 2)
+
+
+def rounded(module: nn.Module) -> None:
+    module.to(torch.bfloat16).float()
+
+
+@pytest.mark.parametrize("change", [merged, averaged, optimised, replaced, swapped, rounded])
+def test_changes_that_torch_does_not_count(change: Callable[[nn.Module], None]) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    cache = PrefixCache(module, 10**6)
+    cache.hold([prefix(1)])
+    assert cache.longest((1,)).ids == (1,)
+    change(module)
+    assert cache.longest((1,)) is EMPTY
+
+
+def test_a_parameter_that_is_no_number() -> None:
+    module = nn.Linear(2, 2)
+    module.weight.data.fill_(torch.nan)
+    cache = PrefixCache(module, 10**6)
+    cache.hold([prefix(1)])
+    assert cache.longest((1,)).ids == (1,)
+
+
+@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
+def test_common_length(one: list[int], other: list[int]) -> None:
+    found = common_length(one, other)
+    assert one[:found] == other[:found]
+    assert found == min(len(one), len(other)) or one[found] != other[found]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), min_size=1, max_size=9))
+def test_ragged_positions(rows: list[tuple[int, int]]) -> None:
+    starts, lengths = torch.tensor(rows).unbind(1)
+    row, position = ragged_positions(starts, lengths)
+    expected = [(index, start + step) for index, (start, length) in enumerate(rows) for step in range(length)]
+    assert list(zip(row.tolist(), position.tolist(), strict=True)) == expected
+
+
+def test_stacked_keys_are_padded_behind() -> None:
+    found = stack_keys([torch.ones(2, 3, 4), torch.ones(2, 1, 4)], 3)
+    assert found.shape == (2, 2, 3, 4)
+    assert found[1, :, 1:].abs().sum() == 0
+    assert found.sum() == 2 * 3 * 4 + 2 * 4
+
+
+def test_a_part_of_branches_has_the_prefixes_that_it_needs() -> None:
+    whole = Branches(
+        (prefix(1), prefix(2), prefix(3)), (0, 2, 1, 2), (1, 1, 0, 1), torch.arange(8.0).view(4, 1, 2)
+    )
+    part = whole.part([3, 1])
+    assert [item.ids for item in part.prefixes] == [(3,)]
+    assert part.origin == (0, 0)
+    assert part.shared == (1, 1)
+    assert part.embeddings is not None
+    assert part.embeddings[:, 0, 0].tolist() == [6.0, 2.0]
+
+
+def test_reading_whole_ends_with_its_block() -> None:
+    assert not reads_whole()
+    with reading_whole():
+        assert reads_whole()
+    assert not reads_whole()
