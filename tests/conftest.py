@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from promptfuse import cli
+from promptfuse.cli import main as cli
 from promptfuse.models import Model, load_model
 from tests.checkpoints import BUILDERS, MORE_BUILDERS, excite
 

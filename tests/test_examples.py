@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from promptfuse import cli
+from promptfuse.cli import main as cli
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

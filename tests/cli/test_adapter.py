@@ -8,7 +8,7 @@ import pytest
 from promptfuse.adapters import Adapter
 from tests.refusals import refused
 
-DOG = str(Path(__file__).parent.parent / "examples" / "photos" / "golden_retriever.jpg")
+DOG = str(Path(__file__).parents[2] / "examples" / "photos" / "golden_retriever.jpg")
 
 
 @pytest.fixture

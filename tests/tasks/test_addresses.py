@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import promptfuse as pf
-from promptfuse import addresses
+from promptfuse._utils import addresses
 from promptfuse.config import load_config
 from promptfuse.models import images
 from tests.refusals import refused

@@ -25,7 +25,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from promptfuse.models import EMBEDDED
 from promptfuse.text.segments import LastSegmentEncoder, encode_words, segment_text
-from tests import checkpoint_tokenizers, conftest, real_tokenizers, test_segments
+from tests import checkpoint_tokenizers, conftest, real_tokenizers
+from tests.text import test_segments
 
 TEXTS, CHUNKS = 20_000, 20
 FULL = os.environ.get("PROMPTFUSE_FUZZ") == "full"

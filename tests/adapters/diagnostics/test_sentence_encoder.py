@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import fidelity
-from promptfuse import cli
+from promptfuse.cli import main as cli
 from promptfuse.models import SentenceEncoder
 
 CAPTIONS = [

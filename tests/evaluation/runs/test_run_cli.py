@@ -10,7 +10,7 @@ import time
 import pytest
 import yaml
 
-from promptfuse import run_cli
+from promptfuse.cli import run as run_cli
 from tests.evaluation.runs.conftest import contents, write_config, write_photos
 
 

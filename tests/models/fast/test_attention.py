@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from promptfuse.models import attention, dense_attention
+from promptfuse.models.fast import attention, dense_attention
 from promptfuse.models.fast.attention import Layout, attend, before, reading_order
 from promptfuse.models.fast.prefix import EMPTY, Prefix
 

@@ -14,7 +14,7 @@ from torch.profiler import profile
 from transformers import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 
-from promptfuse.models import dense_attention, packed_blocks
+from promptfuse.models.fast import dense_attention, packed_blocks
 from promptfuse.models.fast.packed import PACKED, PackedWeights
 from promptfuse.models.fast.packed_blocks import PackedBlock, PackedBlocks
 from promptfuse.models.fast.prefix import Branches

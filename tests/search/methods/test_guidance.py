@@ -8,7 +8,7 @@ import torch
 
 import promptfuse as pf
 from promptfuse.adapters.diagnostics.ranking import spearman
-from promptfuse.search import guidance as guiding
+from promptfuse.search.methods import guidance as guiding
 from promptfuse.search.methods.guidance import Guidance
 from tests.search.conftest import FREE
 
