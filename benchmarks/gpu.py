@@ -30,7 +30,7 @@ import promptfuse as pf
 from benchmarks import shapes
 from promptfuse.models import CausalLM, ImageTextModel
 from promptfuse.models.fast.products import linear
-from promptfuse.models.together import Meeting
+from promptfuse.models.together import BatchScheduler
 from promptfuse.search import AutoDAN, BeamSearch, Result, Search, Stopping
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -76,7 +76,7 @@ def run_all(searches: Sequence[Search], together: int) -> list[Result]:
         if len(part) == 1:
             worker(start)()
         else:
-            Meeting().run([worker(number) for number in part])
+            BatchScheduler().run([worker(number) for number in part])
     return [results[number] for number in range(len(searches))]
 
 

@@ -24,7 +24,7 @@ import torch
 
 import promptfuse as pf
 from benchmarks import shapes
-from promptfuse._utils.memory import reuse_memory
+from promptfuse._utils.memory import retain_heap
 from promptfuse.models import CausalLM, ImageTextModel
 from promptfuse.search import AutoDAN, BeamSearch, Search
 
@@ -54,7 +54,7 @@ def step_seconds(
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure the curves, and print each point."""
     torch.set_num_threads(args.threads)
-    reuse_memory()  # As the command line does.
+    retain_heap()  # As the command line does.
     size = shapes.TINY if args.tiny else shapes.REAL
     lm = shapes.gpt2(size)
     most = max([BASE["models"], *(args.models if "models" in args.curves else [])])

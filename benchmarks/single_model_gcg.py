@@ -151,7 +151,7 @@ def run_ours(lm: CausalLM, args: argparse.Namespace, seed: int) -> dict[str, Any
         GCG(init=args.init, top_k=args.top_k, batch=args.width),
         Greedy(),
         # Rules for good prose, which nanoGCG does not have.
-        constraints=Constraints(no_repeat_ngram=0, no_echo=False),
+        constraints=Constraints(no_repeat_ngram=0, no_repeated_word=False),
         stopping=Stopping(steps=args.steps, patience=args.steps),
         seed=seed,
     )

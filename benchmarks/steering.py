@@ -23,7 +23,7 @@ from promptfuse.evaluation.metrics import Score, score
 from promptfuse.evaluation.metrics.text_judge import LIMIT
 from promptfuse.evaluation.predictions import Prediction, read_predictions
 from promptfuse.evaluation.recipes import describe, load_recipe
-from promptfuse.evaluation.runs import RunConfig, run_dataset
+from promptfuse.evaluation.runs import DatasetRunConfig, run_dataset
 
 WEIGHTS = (0, 0.25, 0.5, 1, 1.5, 2, 3)
 
@@ -52,7 +52,7 @@ def main() -> None:
 
     def run(name: str, changes: dict[str, Any]) -> dict[str, Prediction]:
         """The captions of a run, by the photos' ids."""
-        config = RunConfig(
+        config = DatasetRunConfig(
             data=args.data,
             images=args.images,
             split=args.split,
@@ -68,7 +68,7 @@ def main() -> None:
         lines = read_predictions(args.out / name / "predictions.jsonl")
         return {line.id: line for line in lines if line.text is not None}
 
-    dataset = RunConfig(
+    dataset = DatasetRunConfig(
         data=args.data, images=args.images, split=args.split, start=args.start, limit=args.photos
     ).read()
     references = {photo.id: photo.references for photo in dataset.photos}

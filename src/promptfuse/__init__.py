@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from promptfuse._utils.lazy import lazily
+from promptfuse._utils.lazy import make_lazy_getattr
 from promptfuse.version import __version__
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ __all__ = [
 ]
 
 
-__getattr__ = lazily(__name__, _HOME)
+__getattr__ = make_lazy_getattr(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

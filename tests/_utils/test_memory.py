@@ -126,8 +126,8 @@ def test_products_of_new_shapes_take_no_more_memory_in_the_end():
 
 FAULTS = """
 import resource, torch
-from promptfuse._utils.memory import reuse_memory
-reuse_memory()
+from promptfuse._utils.memory import retain_heap
+retain_heap()
 
 def touch():
     for rows in (1546, 525, 1560, 1530):

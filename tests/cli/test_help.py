@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from promptfuse.cli.main import app
-from promptfuse.evaluation.runs import RunConfig
+from promptfuse.evaluation.runs import DatasetRunConfig
 from promptfuse.models import PRESETS
 
 
@@ -82,14 +82,14 @@ def test_defaults_are_those_in_use(shown):
     assert mini.prefix == ""
     assert f"(none with mini, '{paper.prefix}' with paper)" in said["--prefix"]
 
-    run = RunConfig(data="photos")
+    run = DatasetRunConfig(data="photos")
     said = entries(shown("run"))
     assert f"or {run.in_flight})" in said["--in-flight"]
     assert f"or {run.engine.workers})" in said["--workers"]
     assert f"or {run.engine.kind})" in said["--engine"]
     assert run.limit is None
 
-    from promptfuse.config import RunConfig as SearchConfig
+    from promptfuse.config import SearchConfig
 
     said = entries(shown("optimize"))
     fields = SearchConfig.model_fields

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import promptfuse as pf
-from promptfuse.config import RunConfig, load_config
+from promptfuse.config import SearchConfig, load_config
 from promptfuse.config.settings import SINGLE, STRATEGIES, ChainSettings
 from promptfuse.config.terms import AnyTerm, ModelSettings
 from promptfuse.search.methods.settings import Single
@@ -253,7 +253,10 @@ def test_validate_says_what_it_found(promptfuse, config):
 
 def test_validate_reads_what_texts_begin_with(promptfuse, config):
     for change_, words in (
-        ("method={kind: GCG, init: x x x}", ("method.init", "'x x x' breaks the constraints", "no_echo")),
+        (
+            "method={kind: GCG, init: x x x}",
+            ("method.init", "'x x x' breaks the constraints", "no_repeated_word"),
+        ),
         ("method={kind: Chain, methods: [{kind: GCG, init: a a}, Polish], steps: [1, 1]}", ("method.init",)),
         ('prefix="A\\nB"', ("prefix", "it has a line break")),
     ):
@@ -505,9 +508,9 @@ def test_every_term_can_be_written_with_its_own_defaults():
 
 def test_the_documentation_names_every_key():
     text = (Path(__file__).parents[2] / "docs" / "optimize.md").read_text(encoding="utf-8")
-    models = [RunConfig, *SINGLE.values(), *STRATEGIES.values(), *get_args(get_args(AnyTerm)[0])]
+    models = [SearchConfig, *SINGLE.values(), *STRATEGIES.values(), *get_args(get_args(AnyTerm)[0])]
     models += [ModelSettings, ChainSettings]
-    models += [RunConfig.model_fields[name].annotation for name in ("constraints", "stopping")]
+    models += [SearchConfig.model_fields[name].annotation for name in ("constraints", "stopping")]
     for settings in models:
         for key in settings.model_fields:
             assert f"`{key}`" in text, (settings.__name__, key)

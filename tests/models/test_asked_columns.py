@@ -12,7 +12,7 @@ TEXTS = ["A brown dog runs through the grass.", "A brown dog sits in a park", "A
 def branching(lm) -> Batch:
     rows, content = lm.token_rows(TEXTS)
     batch = lm.collate(rows, content)
-    branches = lm.grow(rows, lm.open_rows([PARENT] * len(TEXTS)))
+    branches = lm.grow(rows, lm.unterminated_rows([PARENT] * len(TEXTS)))
     assert branches is not None
     return Batch(batch.ids, batch.mask, batch.content, branches=branches)
 
@@ -36,7 +36,9 @@ def test_asked_columns_are_those_of_whole_rows(name, model):
             assert not projected  # There is nothing to read.
         else:
             # The one row that shares the whole prefix has its first prediction from there.
-            known = [shared - (shared < len(lm.open_rows([PARENT])[0])) for shared in batch.branches.shared]
+            known = [
+                shared - (shared < len(lm.unterminated_rows([PARENT])[0])) for shared in batch.branches.shared
+            ]
             new = [
                 length - 1 - max(start, column)
                 for length, start, column in zip(lengths, first, known, strict=True)

@@ -123,7 +123,7 @@ def test_texts_that_grow_have_the_rows_of_fresh_ones(name: str, model: Callable[
     texts = ["A", "A brown", "A brown dog", "Two", "Two brown dogs", "it's  10 dollars.", ""]
     for words in ([" brown", " dog", "s", ".", " xyzzy"], [" dog", " in", "\u00e9", " dog dog"]):
         grown = [f"{text}{word}" for text in texts for word in words]
-        rows, content = loaded.grown_rows(grown)
+        rows, content = loaded.cached_rows(grown)
         fresh, ranges = loaded.token_rows(grown)
         assert (rows, list(content)) == (fresh, ranges)
 

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from promptfuse.errors import TextError
-from promptfuse.models.fast.prefix import reading_whole, reads_whole
-from promptfuse.models.together import Meeting, together
+from promptfuse.models.fast.prefix import prefix_cache_disabled, reading_whole
+from promptfuse.models.together import BatchScheduler, together
 
 
 class Doubler:
@@ -40,7 +40,7 @@ def test_work_is_done_in_one_go_and_everybody_gets_their_own():
 
         return run
 
-    meeting = Meeting()
+    meeting = BatchScheduler()
     meeting.run([worker(start) for start in (0, 100, 200)])
     assert found == {start: [2 * (start + k) for k in range(3)] for start in (0, 100, 200)}
     assert doubler.batches == [[0, 100, 200], [1, 101, 201], [2, 102, 202]]
@@ -59,7 +59,7 @@ def test_members_that_fall_out_of_step_catch_up():
         for k in range(4):
             doubler(k)
 
-    Meeting().run([late, early, early])
+    BatchScheduler().run([late, early, early])
     # The two first go ahead, or wait once; from then on all three ask together or the early ones are done.
     assert sum(map(len, doubler.batches)) == 12
     assert len(doubler.batches) <= 8
@@ -72,7 +72,7 @@ def test_members_end_when_they_like():
     def worker(times):
         return lambda: found.extend(doubler(k) for k in range(times))
 
-    Meeting().run([worker(times) for times in (1, 5, 0, 3)])
+    BatchScheduler().run([worker(times) for times in (1, 5, 0, 3)])
     assert sorted(found) == sorted(2 * k for times in (1, 5, 0, 3) for k in range(times))
 
 
@@ -88,7 +88,7 @@ def test_an_error_is_that_of_the_piece_which_is_wrong():
 
         return run
 
-    Meeting().run([worker(number) for number in (12, 13, 14)])
+    BatchScheduler().run([worker(number) for number in (12, 13, 14)])
     assert found == {12: 24, 13: "13: no such floor", 14: 28}
 
 
@@ -104,7 +104,7 @@ def test_a_failure_stops_all_and_comes_out():
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        Meeting().run([endless, failing, endless])
+        BatchScheduler().run([endless, failing, endless])
 
 
 def test_a_failure_of_the_joint_work_comes_out_too():
@@ -112,7 +112,7 @@ def test_a_failure_of_the_joint_work_comes_out_too():
         raise ZeroDivisionError(len(payloads))
 
     with pytest.raises(ZeroDivisionError):
-        Meeting().run([lambda: together("broken", 1, broken)] * 2)
+        BatchScheduler().run([lambda: together("broken", 1, broken)] * 2)
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
@@ -132,7 +132,7 @@ def test_members_may_ask_while_they_are_stopped(kind):
 
     before = threading.active_count()
     with pytest.raises(kind):
-        Meeting().run([tidy, failing, tidy])
+        BatchScheduler().run([tidy, failing, tidy])
     assert threading.active_count() == before
 
 
@@ -142,12 +142,12 @@ def test_an_interrupt_of_the_one_who_answers_stops_all():
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        Meeting().run([lambda: together("interrupted", 1, interrupted)] * 3)
+        BatchScheduler().run([lambda: together("interrupted", 1, interrupted)] * 3)
     assert threading.active_count() == before
 
 
 def test_a_meeting_can_be_held_again():
-    meeting, doubler, found = Meeting(), Doubler(), []
+    meeting, doubler, found = BatchScheduler(), Doubler(), []
     for _ in range(2):
         meeting.run([lambda: found.append(doubler(1))])
     assert found == [2, 2]
@@ -164,7 +164,7 @@ def test_only_one_is_ever_busy():
             busy.pop()
             doubler(number)
 
-    Meeting().run([worker] * 5)
+    BatchScheduler().run([worker] * 5)
     assert max(most) == 1
 
 
@@ -172,20 +172,20 @@ def test_work_is_done_as_its_asker_would_do_it():
     found = {}
 
     def joint(payloads):
-        return [(payload, reads_whole(), len(payloads)) for payload in payloads]
+        return [(payload, prefix_cache_disabled(), len(payloads)) for payload in payloads]
 
     def whole():
         with reading_whole():
             found["whole"] = together("mode", 1, joint)
 
-    Meeting().run([whole, lambda: found.update(plain=together("mode", 2, joint))])
+    BatchScheduler().run([whole, lambda: found.update(plain=together("mode", 2, joint))])
     assert found == {"whole": (1, True, 1), "plain": (2, False, 1)}
 
 
 def test_what_is_asked_within_the_work_is_answered_at_once():
     doubler = Doubler()
     found = []
-    Meeting().run(
+    BatchScheduler().run(
         [lambda: found.append(together("outer", 3, lambda all_: [doubler(one) for one in all_]))] * 2
     )
     assert found == [6, 6]

@@ -101,7 +101,7 @@ def test_shared_beginnings_are_read_once(name: str, model: Callable[..., Any], t
         term.score(texts)
     with tokens_read(loaded) as rest:
         term.score(texts, parents=[parent] * len(texts))
-    beginning = len(loaded.open_rows([parent])[0])
+    beginning = len(loaded.unterminated_rows([parent])[0])
     new = sum(len(row) - beginning for row in loaded.token_rows(texts)[0])
     assert whole.count >= new + beginning * len(texts)
     assert rest.count <= new
@@ -114,7 +114,7 @@ def test_a_beam_is_read_behind_its_parent(name: str, model: Callable[..., Any], 
     term.score(["A woman holds a cat"], parents=["A woman holds a"])
     with tokens_read(loaded) as count:
         term.score(["A woman holds a cat in"], parents=["A woman holds a cat"])
-    beginning = len(loaded.open_rows(["A woman holds a"])[0])
+    beginning = len(loaded.unterminated_rows(["A woman holds a"])[0])
     assert 0 < count.count <= len(loaded.token_rows(["A woman holds a cat in"])[0][0]) - beginning
 
 

@@ -24,7 +24,7 @@ CHAINS = (("<s>", "a", "red", "fox", "."), ("<s>", "the", "old", "dog", "."))
 STRENGTHS = (3.0, 1.0)
 LIKED = {"a": 0.5, "red": 1.0, "fo": 1.0, "##x": 1.0}
 WIDTH = 16
-FREE = pf.Constraints(no_repeat_ngram=0, no_echo=False)
+FREE = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False)
 
 
 def _blank_gpt2(kind: type, tokenizer: PreTrainedTokenizerFast, **settings: object):

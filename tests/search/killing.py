@@ -24,7 +24,7 @@ import torch
 
 import promptfuse as pf
 
-FREE = pf.Constraints(no_repeat_ngram=0, no_echo=False)
+FREE = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False)
 METHODS: dict[str, Callable[[], Any]] = {
     "autodan": lambda: pf.AutoDAN(6),
     "autodan-ridge": lambda: pf.AutoDAN(6, ridge=1.0),

@@ -27,8 +27,8 @@ def fluent() -> pf.Objective:
 @pytest.mark.parametrize(
     ("init", "rules", "reason"),
     [
-        ("x x x", {}, "it has 'x' behind itself (no_echo)"),
-        ("x x x", {"no_echo": False}, "it has 'x x' twice (no_repeat_ngram 2)"),
+        ("x x x", {}, "it has 'x' behind itself (no_repeated_word)"),
+        ("x x x", {"no_repeated_word": False}, "it has 'x x' twice (no_repeat_ngram 2)"),
         ("a dog", {"banned": ("dog",)}, "the banned word 'dog'"),
         ("a dog", {"max_tokens": 1}, "it has 2 tokens (max_tokens 1)"),
         (CAFE, {"ascii": True}, "which is not ASCII"),
@@ -50,7 +50,7 @@ def test_the_rule_that_refuses_a_text_to_begin_with_is_named(fluent, method, ini
         (CAFE, {"ascii": True}, "which is not ASCII"),
         ("one\ntwo", {}, "a line break, .*context of its Fluency term"),
         ("one\u202etwo", {"ascii": False}, "control or format character"),
-        ("the the", {}, "no_echo"),
+        ("the the", {}, "no_repeated_word"),
         ("a dog runs", {"max_words": 2}, "3 words"),
     ],
 )

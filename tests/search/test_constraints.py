@@ -22,7 +22,7 @@ from tests.search.conftest import FREE
         ({"max_words": 3}, "a dog runs.", "a dog runs far"),
         ({"vocabulary": ("a", "surfboard", "on")}, "on a surf", "on a dog"),
         ({"vocabulary": ("a", "surfboard", "on")}, "On a, surfboard", "a surf on"),
-        ({"no_repeat_ngram": 3, "no_echo": False}, "a dog a dog", "a red dog a red dog"),
+        ({"no_repeat_ngram": 3, "no_repeated_word": False}, "a dog a dog", "a red dog a red dog"),
         ({"no_repeat_ngram": 0}, "a dog and a dog", "a dog dog"),
     ],
 )
@@ -107,7 +107,7 @@ def test_lists_become_tuples_and_compare():
 @pytest.mark.parametrize("strategy", [pf.BeamSearch(4), pf.UniformCost()], ids=repr)
 def test_appended_texts_have_the_required_words(puzzle, method, strategy):
     """What the models like least is in the text all the same, once it is complete."""
-    rules = pf.Constraints(no_repeat_ngram=0, no_echo=False, required=("runs", "old dog"))
+    rules = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False, required=("runs", "old dog"))
     result = pf.Search(puzzle.objective, method, strategy, steps=14, patience=14, constraints=rules).run()
     assert result.complete
     assert rules.missing(result.text) == []
@@ -117,7 +117,7 @@ def test_appended_texts_have_the_required_words(puzzle, method, strategy):
 
 
 def test_the_best_text_with_a_required_word_is_found(puzzle):
-    rules = pf.Constraints(no_repeat_ngram=0, no_echo=False, required=("runs",), max_tokens=4)
+    rules = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False, required=("runs",), max_tokens=4)
     result = pf.Search(
         puzzle.objective, pf.AutoDAN(8, transport="none"), pf.BeamSearch(64), steps=4, constraints=rules
     ).run()
@@ -133,7 +133,11 @@ def test_the_best_text_with_a_required_word_is_found(puzzle):
 
 def test_lengths_and_vocabulary_hold_in_a_search(puzzle):
     rules = pf.Constraints(
-        no_repeat_ngram=0, no_echo=False, min_words=3, max_words=5, vocabulary=("the", "old", "dog", "runs")
+        no_repeat_ngram=0,
+        no_repeated_word=False,
+        min_words=3,
+        max_words=5,
+        vocabulary=("the", "old", "dog", "runs"),
     )
     search = pf.Search(
         puzzle.objective, pf.AutoDAN(8), pf.BeamSearch(3), steps=12, patience=12, constraints=rules
@@ -154,7 +158,7 @@ def test_a_text_that_a_model_cannot_spell_is_not_kept(model, puzzle):
     assert trip.holds("a red fox")
     assert not trip.holds("a red cat")
     for round_trip in (True, False):
-        rules = pf.Constraints(no_repeat_ngram=0, no_echo=False, round_trip=round_trip)
+        rules = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False, round_trip=round_trip)
         search = pf.Search(
             objective,
             pf.AutoDAN(40, transport="none"),
@@ -201,7 +205,7 @@ def test_rules_of_a_text_are_those_of_its_words(words, blank, size, echo):
     runs = [tuple(found[start : start + size]) for start in range(len(found) - size + 1)] if size else []
     repeats = len(set(runs)) < len(runs)
     echoes = any(found[index] == found[index - 1] for index in range(1, len(found)))
-    rules = pf.Constraints(no_repeat_ngram=size, no_echo=echo, max_words=6)
+    rules = pf.Constraints(no_repeat_ngram=size, no_repeated_word=echo, max_words=6)
     assert rules.allows(text) == (not repeats and not (echo and echoes) and len(found) <= 6)
 
 
@@ -217,7 +221,7 @@ def test_rules_of_a_text_are_those_of_its_words(words, blank, size, echo):
         ({"required": ("a\nb",)}, "a line break"),
         ({"required": ("dog",), "banned_patterns": ("[Dd]og|DOG",)}, "matches the banned pattern"),
         ({"required": ("dog",), "banned_patterns": ("(?i)d.g",)}, "matches the banned pattern"),
-        ({"required": ("the the",)}, "'the' behind itself; set no_echo"),
+        ({"required": ("the the",)}, "'the' behind itself; set no_repeated_word"),
         ({"required": ("a dog, a dog",)}, "'a dog' twice"),
         ({"required": ("a red fox", "dog"), "max_words": 3}, "4 words do not fit into max_words 3"),
         ({"required": ("a red fox",), "max_tokens": 2}, "do not fit into max_tokens 2"),
@@ -245,9 +249,9 @@ def test_rules_that_contradict_each_other_are_refused(rules, message):
         {"required": ("Zürich",), "ascii": False},
         {"required": ("dog",), "banned_patterns": ("^dog", "dog$", r"\ba\b", "^(?!The )")},
         {"required": ("red fox", "fox red"), "max_words": 3},
-        {"required": ("the the",), "no_echo": False},
+        {"required": ("the the",), "no_repeated_word": False},
         {"required": ("a b a b",), "no_repeat_ngram": 3},
-        {"vocabulary": ("dog",), "min_words": 2, "no_echo": False},
+        {"vocabulary": ("dog",), "min_words": 2, "no_repeated_word": False},
         {"vocabulary": ("dog", "cat"), "banned": ("cat",)},
         {"banned": {"cat", "dog"}},
     ],
@@ -263,8 +267,8 @@ def test_rules_that_a_text_can_keep_are_taken(rules):
         ({}, "a\tb", "it has a tab"),
         ({"ascii": False}, "a\u202eb", "control or format character"),
         ({"ascii": False}, "a\u2028b", "control or format character"),
-        ({"no_repeat_ngram": 0}, "x x x", "it has 'x' behind itself (no_echo)"),
-        ({"no_echo": False}, "x x x", "it has 'x x' twice (no_repeat_ngram 2)"),
+        ({"no_repeat_ngram": 0}, "x x x", "it has 'x' behind itself (no_repeated_word)"),
+        ({"no_repeated_word": False}, "x x x", "it has 'x x' twice (no_repeat_ngram 2)"),
         ({"banned": ("dog", "red fox")}, "A Dog", "the banned word 'dog'"),
         ({"banned": ("dog", "red fox")}, "A Red fox", "the banned phrase 'red fox'"),
         ({"banned_patterns": (r"\d",)}, "4", "the banned pattern"),

@@ -53,7 +53,7 @@ def test_every_value_of_a_search_behind_a_context_is_exact(model, name, context,
 def test_proposals_are_those_behind_the_context(model, name):
     """A known answer: one step with one candidate takes the likeliest token behind the context."""
     lm = model(name)
-    free = pf.Constraints(round_trip=False, no_repeat_ngram=0, no_echo=False)
+    free = pf.Constraints(round_trip=False, no_repeat_ngram=0, no_repeated_word=False)
     method = pf.AutoDAN(1, transport="none")
     firsts = set()
     for context in ("", LINES, "The", "Look at this picture of the park, in which a"):

@@ -66,7 +66,7 @@ def test_editing_finds_the_best_text_of_its_length(puzzle, method, strategy):
 def test_polish_reaches_the_best_text_from_another_length(puzzle):
     best = min((puzzle.best(length) for length in range(1, 5)), key=lambda answer: answer[1])
     for init in ("dog runs", "runs the runs dog"):
-        rules = pf.Constraints(no_repeat_ngram=0, no_echo=False, max_tokens=4)
+        rules = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False, max_tokens=4)
         stopping = pf.Stopping(steps=20, patience=20, value=best[1] + 1e-4)
         found = pf.Search(
             puzzle.objective, pf.Polish(init=init), pf.BeamSearch(4), stopping=stopping, constraints=rules

@@ -249,7 +249,7 @@ def test_the_search_ends_where_the_language_model_has_no_room(captioner):
     prefix = "A dog and a cat" * 25
     length = len(lm.plain_ids([prefix])[0])
     assert 100 < length < 127
-    free = pf.Constraints(no_repeat_ngram=0, no_echo=False)
+    free = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False)
     method = pf.AutoDAN(4, transport="none")
     search = pf.Search(
         objective, method, pf.BeamSearch(1), prefix=prefix, steps=60, patience=60, constraints=free

@@ -8,7 +8,7 @@ from tokenizers import AddedToken
 
 import promptfuse as pf
 from promptfuse.adapters import LexicalTransport
-from promptfuse.search.methods.proposer import Setting
+from promptfuse.search.methods.proposer import SearchContext
 from promptfuse.search.methods.swaps import Lexicon
 from promptfuse.text.segments import special_ids
 from tests.search.conftest import FREE
@@ -25,7 +25,7 @@ def test_words_with_unknown_tokens_have_no_estimate(model):
     assert any(unknown in ids for ids in spelled.values())
     assert len(transport.tokens) > 10
     assert not any(unknown in spelled[token] for token in transport.tokens.tolist())
-    setting = Setting(pf.Objective(pf.Fluency(lm)), FREE, "", 1, 0)
+    setting = SearchContext(pf.Objective(pf.Fluency(lm)), FREE, "", 1, 0)
     lexicon = Lexicon(setting.whole_words, tone)
     assert len(lexicon.tokens) > 10
     assert not any(unknown in spelled[token] for token in lexicon.tokens.tolist())

@@ -7,7 +7,7 @@ import torch
 
 import promptfuse as pf
 from promptfuse.search.pareto import Archive, pareto_front
-from promptfuse.search.scalarizer import AUGMENTATION, Weighing
+from promptfuse.search.scalarizer import AUGMENTATION, Scalarizer
 from tests.search.conftest import FREE
 
 METHOD = pf.RandomSearch(length=4, radius=4, candidates=40)
@@ -103,7 +103,7 @@ def test_a_term_that_is_constant_keeps_a_finite_weight(puzzle):
 
 
 def test_chebyshev_value_by_hand(puzzle):
-    weighing = Weighing(puzzle.objective, "given", "chebyshev")
+    weighing = Scalarizer(puzzle.objective, "given", "chebyshev")
     losses = {"fluency": torch.tensor([1.0, 2.0, 4.0]), "class": torch.tensor([3.0, 0.5, 0.25])}
     weighing.fit(losses)
     apart = [(0.0, 2.75), (1.0, 0.25), (3.0, 0.0)]
@@ -191,7 +191,7 @@ def test_the_ideal_point_moves_to_better_losses_only(puzzle):
         puzzle.objective.terms["fluency"],
         pf.ClassProbability(puzzle.objective.terms["class"].model, "good", -2.0),
     )
-    weighing = Weighing(away, "given", "chebyshev")
+    weighing = Scalarizer(away, "given", "chebyshev")
     assert weighing.value({"fluency": 3.0, "class": 1.0}) == 0.0  # All that there is.
     seen = [([3.0, 4.0], [1.0, 2.0], True), ([3.5], [1.5], False), ([2.0], [0.5], True), ([9.0], [7.0], True)]
     for fluency, label, moved in seen:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import promptfuse as pf
-from promptfuse.models.together import Meeting
+from promptfuse.models.together import BatchScheduler
 from promptfuse.tasks import caption_all, caption_each, caption_many
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:5]
@@ -38,7 +38,7 @@ def test_captions_are_those_of_one_at_a_time(captioner, alone, in_flight):
 def test_photos_share_their_passes(captioner, monkeypatch):
     met = []
     monkeypatch.setattr(
-        "promptfuse.tasks.many.Meeting", lambda: met.append(Meeting()) or met[-1]
+        "promptfuse.tasks.many.BatchScheduler", lambda: met.append(BatchScheduler()) or met[-1]
     )  # the meetings that are held
     caption_all(captioner, PHOTOS[:4], in_flight=4, **QUICK)
     (meeting,) = met

@@ -11,7 +11,7 @@ from pathlib import Path
 from promptfuse.errors import ConfigError
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """Write UTF-8 text to a temporary name beside the file, then rename it.
 
     Raises:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 
-def lazily(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
+def make_lazy_getattr(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
     """A package's ``__getattr__`` (PEP 562).
 
     Args:

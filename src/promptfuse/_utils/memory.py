@@ -18,7 +18,7 @@ _MMAP_THRESHOLD = -3
 """glibc's number for ``mallopt``: the bytes from which a request is mapped by itself; at most 32 MiB."""
 
 
-def reuse_memory() -> None:
+def retain_heap() -> None:
     """Have the C library hand freed memory out again, for the whole process, from now on.
 
     The passes of a step ask for tens of megabytes and free them, again and again. By default glibc gives
@@ -41,7 +41,7 @@ def keep_memory_flat() -> None:
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
-    reuse_memory()
+    retain_heap()
     with suppress(OSError, AttributeError):  # Only glibc can do so.
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 
 
-def at_home(path: str | os.PathLike[str]) -> Path:
+def expand_user(path: str | os.PathLike[str]) -> Path:
     """A path with the home folder in the place of ``~``; as it is where there is no such user.
 
     ``Path.expanduser`` raises for the latter, where all others see a file that is not there.
@@ -18,4 +18,4 @@ def at_home(path: str | os.PathLike[str]) -> Path:
 
 def cache_root() -> Path:
     """The folder of all that is cached: ``PROMPTFUSE_CACHE`` if it is set, else the user's cache folder."""
-    return at_home(os.environ.get("PROMPTFUSE_CACHE") or platformdirs.user_cache_dir("promptfuse"))
+    return expand_user(os.environ.get("PROMPTFUSE_CACHE") or platformdirs.user_cache_dir("promptfuse"))

@@ -50,7 +50,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]
     ]
 
 
-def require_same_values(
+def check_resumable(
     folder: Path | str, before: dict[str, Any], now: dict[str, Any], free: Sequence[Place] = ()
 ) -> None:
     """Make sure that a run goes on as it began.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from promptfuse._utils.memory import reuse_memory
+from promptfuse._utils.memory import retain_heap
 from promptfuse.cli._options import LmOption, LmPrefix, whole
 from promptfuse.cli.adapter import adapter_app
 from promptfuse.cli.datasets import datasets_app
@@ -367,7 +367,7 @@ app.add_typer(adapter_app, name="adapter")
 
 def main() -> None:
     """Run the command line; bad input gives one line on standard error and exit code 2."""
-    reuse_memory()
+    retain_heap()
     for stream in (sys.stdout, sys.stderr):
         # A file may have a name that is no text; it is shown all the same.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":

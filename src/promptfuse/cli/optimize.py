@@ -19,7 +19,7 @@ from promptfuse.cli._options import LmPrefix, whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
-    from promptfuse.config import RunConfig
+    from promptfuse.config import SearchConfig
     from promptfuse.search import Result, Search
 
 
@@ -192,7 +192,7 @@ def _changes(
     return changes | {key: value for key, value in options.items() if value is not None}
 
 
-def _run(config: Path, settings: RunConfig, trace: Path | None, allow_code: bool) -> Result:
+def _run(config: Path, settings: SearchConfig, trace: Path | None, allow_code: bool) -> Result:
     """Run the search, and write what was asked for."""
     from promptfuse._utils.atomic_files import check_target
     from promptfuse.config.base import at

@@ -97,7 +97,7 @@ def report(
         if number < 0:
             raise ConfigError(f"--{name} {number} is negative; give 0 or more")
 
-    from promptfuse._utils.atomic_files import check_target, write_whole
+    from promptfuse._utils.atomic_files import atomic_write, check_target
     from promptfuse.evaluation.metrics.labelled_texts import label_and_path
     from promptfuse.evaluation.metrics.selection import choose
     from promptfuse.evaluation.run_files import parts
@@ -131,7 +131,7 @@ def report(
         if page is not None:
             write_report(page, measured, photos=pictures, limit=limit_gallery)
     if table is not None:
-        write_whole(table, text_tables(measured, table))
+        atomic_write(table, text_tables(measured, table))
     if as_json:
         typer.echo(json.dumps(measured.to_dict(), ensure_ascii=False))
         return

@@ -21,7 +21,7 @@ from promptfuse.errors import ConfigError
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from promptfuse.evaluation.runs import OnProgress, Progress, RunConfig
+    from promptfuse.evaluation.runs import DatasetRunConfig, OnProgress, Progress
 
 EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -134,7 +134,7 @@ def _changes(pairs: list[str]) -> dict[str, Any]:
     return changes
 
 
-def _validate(config: Path, settings: RunConfig, as_json: bool) -> None:
+def _validate(config: Path, settings: DatasetRunConfig, as_json: bool) -> None:
     from promptfuse.evaluation.runs import check_run
 
     found = check_run(settings)
@@ -148,7 +148,7 @@ def _validate(config: Path, settings: RunConfig, as_json: bool) -> None:
     typer.echo(f"{config}: valid; {found.photos} photos{missing}; models: {models}")
 
 
-def _carry_out(settings: RunConfig, out: str, retry_failed: bool, as_json: bool) -> None:
+def _carry_out(settings: DatasetRunConfig, out: str, retry_failed: bool, as_json: bool) -> None:
     """Do the run, show how it goes, and say how it ended."""
     from promptfuse.evaluation.runs import run_dataset
 

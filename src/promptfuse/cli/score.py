@@ -164,10 +164,10 @@ def score(
         )
     typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else found.table())
     if per_caption is not None:
-        from promptfuse._utils.atomic_files import write_whole
+        from promptfuse._utils.atomic_files import atomic_write
 
         rows = [{**row, "text": predicted.texts[row["id"]]} for row in found.per_caption()]
-        write_whole(per_caption, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        atomic_write(per_caption, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _judges(clip: str | None, lm: str | None, classifier: str | None, device: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
 from promptfuse._utils.addresses import is_address
-from promptfuse._utils.paths import at_home
+from promptfuse._utils.paths import expand_user
 from promptfuse.errors import PromptfuseError
 
 
@@ -59,7 +59,7 @@ def _kind_alone(value: Any) -> Any:
 def _from_folder(value: str, info: ValidationInfo) -> str:
     """A path of the file, which is relative to the file's folder, as an absolute one."""
     folder = (info.context or {}).get("folder")
-    return value if folder is None else str(Path(folder, at_home(value)).resolve())
+    return value if folder is None else str(Path(folder, expand_user(value)).resolve())
 
 
 def _unless_address(value: str, info: ValidationInfo) -> str:

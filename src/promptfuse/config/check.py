@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from promptfuse._utils.yaml_files import nearest
 from promptfuse.config.base import at
-from promptfuse.config.run import RunConfig
+from promptfuse.config.run import SearchConfig
 from promptfuse.config.terms import BlackBoxSettings, ClassProbabilitySettings
 from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import load_image
-from promptfuse.models.info import Sketch, sketch_model
+from promptfuse.models.info import ModelInfo, sketch_model
 from promptfuse.search import Chain
 from promptfuse.search.methods.proposer import remedy_for, shortened
 
 
-def check_config(config: RunConfig, *, allow_code: bool = False) -> dict[str, Sketch]:
+def check_config(config: SearchConfig, *, allow_code: bool = False) -> dict[str, ModelInfo]:
     """Check that all models, labels, photos and functions are there and fit their terms.
 
     Args:
@@ -54,7 +54,7 @@ def check_config(config: RunConfig, *, allow_code: bool = False) -> dict[str, Sk
     return sketches
 
 
-def _check_rules(config: RunConfig) -> None:
+def _check_rules(config: SearchConfig) -> None:
     """Raise where what every text begins with breaks a rule, whatever a model makes of it."""
     rules, method = config.constraints.build(), config.method.build()
     while isinstance(method, Chain):  # Later methods go on from what the first has found.

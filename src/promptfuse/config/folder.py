@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from promptfuse._utils.atomic_files import write_whole
-from promptfuse._utils.resume import require_same_values
+from promptfuse._utils.atomic_files import atomic_write
+from promptfuse._utils.resume import check_resumable
 from promptfuse._utils.yaml_files import dump_yaml, read_yaml
-from promptfuse.config.run import RunConfig
+from promptfuse.config.run import SearchConfig
 from promptfuse.errors import ConfigError
 from promptfuse.search import Result
 from promptfuse.search.resume import LIMITS
@@ -23,7 +23,7 @@ FREE = (("run_dir",), ("device",), ("batch_size",), ("models", "*", "device"))
 RESULT = "result.json"
 
 
-def claim_folder(folder: Path, config: RunConfig, *, write: bool = False) -> None:
+def claim_folder(folder: Path, config: SearchConfig, *, write: bool = False) -> None:
     """Make sure that a folder holds no run of another configuration, and no files of somebody else's.
 
     Limits such as the most steps may differ where there is a saved search, which looks at them itself.
@@ -43,13 +43,13 @@ def claim_folder(folder: Path, config: RunConfig, *, write: bool = False) -> Non
     found = path.exists()
     if found:
         free = (*FREE, *LIMITS) if (folder / "state.json").exists() else FREE
-        require_same_values(folder, read_yaml(path, "models: ..."), config.to_dict(), free=free)
+        check_resumable(folder, read_yaml(path, "models: ..."), config.to_dict(), free=free)
     _require_own_result(folder, found)
     if write and not (found and _needs_no_change(path, config)):
-        write_whole(path, config.to_yaml())
+        atomic_write(path, config.to_yaml())
 
 
-def _needs_no_change(path: Path, config: RunConfig) -> bool:
+def _needs_no_change(path: Path, config: SearchConfig) -> bool:
     """Whether a file says the same already, or somebody has edited it: then it may have comments."""
     known = read_yaml(path, "models: ...")
     return known == config.to_dict() or path.read_text(encoding="utf-8") != dump_yaml(known)
@@ -75,4 +75,4 @@ def write_result(folder: Path, result: Result) -> None:
     """Write ``result.json``: all of the result but the steps, which ``history.jsonl`` holds."""
     values = result.to_dict()
     del values["history"]
-    write_whole(folder / RESULT, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
+    atomic_write(folder / RESULT, json.dumps(values, ensure_ascii=False, indent=1) + "\n")

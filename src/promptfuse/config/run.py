@@ -36,7 +36,7 @@ def _name_alone(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class RunConfig(Settings):
+class SearchConfig(Settings):
     """A search, as a YAML file describes it; ``docs/optimize.md`` lists every key.
 
     Attributes:
@@ -49,7 +49,7 @@ class RunConfig(Settings):
         prefix: what every text begins with.
         glue: whether the first new token may go on with the prefix's last word.
         complete: whether a text that grows has to come to an end before it may be returned; see ``Search``.
-        weights: ``given``, ``auto``, or importances by term; see ``Weighing``.
+        weights: ``given``, ``auto``, or importances by term; see ``Scalarizer``.
         scalarisation: ``weighted`` or ``chebyshev``.
         seed: of whatever is drawn.
         batch_size: the most rows in one forward pass; None for as many as fit.
@@ -88,7 +88,7 @@ class RunConfig(Settings):
         return weights
 
     @model_validator(mode="after")
-    def _fits_together(self) -> RunConfig:
+    def _fits_together(self) -> SearchConfig:
         if not self.terms:
             raise ValueError("terms: there are none; give one at least, e.g. of the kind Fluency")
         for name, term in self.terms.items():
@@ -202,11 +202,11 @@ class RunConfig(Settings):
 
 def _no_settings(field: str) -> Any:
     """Constraints or stopping with their defaults."""
-    annotation: Any = RunConfig.model_fields[field].annotation
+    annotation: Any = SearchConfig.model_fields[field].annotation
     return annotation()
 
 
-def load_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> RunConfig:
+def load_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> SearchConfig:
     """A configuration from a YAML file.
 
     Args:
@@ -222,9 +222,9 @@ def load_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | None 
     for key, value in (changes or {}).items():
         change_value(values, key, value)
     try:
-        return RunConfig.model_validate(values, context={"folder": path.parent.resolve()})
+        return SearchConfig.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, RunConfig)}") from None
+        raise ConfigError(f"{path}: {explain(error, SearchConfig)}") from None
 
 
 def _spell_out(values: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from promptfuse._utils.paths import at_home
+from promptfuse._utils.paths import expand_user
 from promptfuse.config.base import PhotoPaths, Settings, Texts, as_problem
 from promptfuse.errors import ConfigError
 from promptfuse.models import (
@@ -62,7 +62,7 @@ class ModelSettings(Settings):
         folder = (info.context or {}).get("folder")
         if folder is None or name in EMBEDDED:
             return name
-        path = Path(folder, at_home(name))
+        path = Path(folder, expand_user(name))
         return str(path.resolve()) if name.startswith((".", "/", "~")) or path.is_dir() else name
 
     def load(self, device: str) -> Model:

@@ -26,7 +26,7 @@ from promptfuse.models.fast.prefix import (
     Prefix,
     at_least_float32,
     common_length,
-    reads_whole,
+    prefix_cache_disabled,
 )
 from promptfuse.models.finite import check_finite
 from promptfuse.models.identity import DIGITS, Weights, digest, settings_of
@@ -334,7 +334,7 @@ class Model(ABC):
         self.check(texts, rows)
         return rows, content
 
-    def grown_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    def cached_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """``token_rows`` of texts that grow at the end: what has been encoded before is put together.
 
         Raises:
@@ -345,8 +345,8 @@ class Model(ABC):
         return rows, content
 
     def encode_grown(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
-        """``grown_rows`` without its checks."""
-        if reads_whole():
+        """``cached_rows`` without its checks."""
+        if prefix_cache_disabled():
             return self.encode_rows(texts)
         found = self.encoder.encode_many(texts)
         return [list(text.ids) for text in found], [(text.start, text.stop) for text in found]
@@ -365,7 +365,7 @@ class Model(ABC):
             return [read(list(row), skip_special_tokens=False) for row in rows]
         return list(tokenizer.batch_decode(list(rows), clean_up_tokenization_spaces=False))
 
-    def open_rows(self, texts: Sequence[str]) -> list[list[int]]:
+    def unterminated_rows(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text that may go on: without the special tokens behind it, of any length."""
         rows, content = self.encode_grown(texts)
         return [row[:stop] for row, (_, stop) in zip(rows, content, strict=True)]
@@ -445,7 +445,7 @@ class Model(ABC):
         Returns:
             Where each row goes on from; None if the model has to read every row whole.
         """
-        if reads_whole():
+        if prefix_cache_disabled():
             return None
         shared = [
             min(common_length(row, parent), self.most_shared(row))

@@ -16,7 +16,7 @@ from promptfuse.errors import TextError
 from promptfuse.models.base import REMEMBERED_PARTS, Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes, token_budget
 from promptfuse.models.fast.kv import CausalReader
-from promptfuse.models.fast.prefix import Branches, Prefix, reads_whole
+from promptfuse.models.fast.prefix import Branches, Prefix, prefix_cache_disabled
 from promptfuse.models.lead import Lead
 from promptfuse.models.lookups import Lookup
 from promptfuse.models.start import Start, chat_ids, find_start
@@ -224,7 +224,7 @@ class CausalLM(Model):
 
     def grown_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """``plain_ids`` of texts that grow at the end: what has been encoded before is put together."""
-        if reads_whole():
+        if prefix_cache_disabled():
             return self._lead.encode(texts, self._encode)
         return self._lead.encode(
             texts, lambda strings: [text.ids for text in self.encoder.encode_many(strings)]
@@ -417,7 +417,7 @@ class CausalLM(Model):
             raise TextError(
                 f"{self.name}: a text has {longest} tokens, the model takes {self.max_length}; shorten it"
             )
-        if reuse and not reads_whole():
+        if reuse and not prefix_cache_disabled():
             return together(("next", id(self)), full, self._next_of_several)
         return self._next(full, reuse=False)
 

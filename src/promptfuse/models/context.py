@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from promptfuse._utils.paths import at_home
+from promptfuse._utils.paths import expand_user
 from promptfuse.errors import ConfigError
 
 MOST_BYTES = 1 << 20
@@ -28,7 +28,7 @@ def read_context(value: str, folder: Path | None = None) -> str:
         return value
     if value.startswith("@@"):
         return value[1:]
-    path = Path(folder or "", at_home(value[1:]))
+    path = Path(folder or "", expand_user(value[1:]))
     if value == "@" or path.is_dir():
         raise ConfigError(f"lm_prefix {value!r}: names no file; give a text, or @FILE with the text in it")
     try:

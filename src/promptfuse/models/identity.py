@@ -28,7 +28,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from promptfuse._utils.atomic_files import write_whole
+from promptfuse._utils.atomic_files import atomic_write
 from promptfuse._utils.paths import cache_root
 
 LOGGER = logging.getLogger(__name__)
@@ -217,7 +217,7 @@ class Weights:
             values = {"folder": str(listing.folder), "files": files, "weights": found}
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, json.dumps(values, indent=1) + "\n")
+                atomic_write(path, json.dumps(values, indent=1) + "\n")
             except OSError as error:
                 LOGGER.debug("%s: %s; the weights are hashed again the next time", path, error)
         return found

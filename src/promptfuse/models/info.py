@@ -17,7 +17,7 @@ from promptfuse.models.start import find_start
 
 
 @dataclass(frozen=True)
-class Sketch:
+class ModelInfo:
     """What is known of a model before it is loaded.
 
     Attributes:
@@ -42,7 +42,7 @@ class Sketch:
         return label.casefold() in (known.casefold() for known in self.labels)
 
 
-def sketch_model(name: str, device: str = "cpu") -> Sketch:
+def sketch_model(name: str, device: str = "cpu") -> ModelInfo:
     """Look at a model's configuration; weights are neither read nor downloaded.
 
     Args:
@@ -65,7 +65,7 @@ def sketch_model(name: str, device: str = "cpu") -> Sketch:
     if role is SequenceClassifier:
         labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
     where: Literal["embedded", "folder", "hub"] = "folder" if Path(found.source).is_dir() else "hub"
-    return Sketch(name, role, labels, "embedded" if name in EMBEDDED else where)
+    return ModelInfo(name, role, labels, "embedded" if name in EMBEDDED else where)
 
 
 def place_of(name: str) -> tuple[Literal["embedded", "folder", "cached", "not cached"], str]:

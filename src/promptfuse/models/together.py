@@ -3,7 +3,7 @@
 A forward pass over many rows takes little longer than one over a few, so searches that run side by side
 should share theirs. Each search runs in a thread of its own, as if it were alone. Where it asks for work
 that can be shared it calls `together`, and waits there until the others have come to a like call. The
-calls are then answered at once, by the thread that runs the `Meeting`.
+calls are then answered at once, by the thread that runs the `BatchScheduler`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from promptfuse.errors import PromptfuseError
-from promptfuse.models.fast.prefix import reads_whole
+from promptfuse.models.fast.prefix import prefix_cache_disabled
 
 Payload = TypeVar("Payload")
 Answer = TypeVar("Answer")
@@ -39,7 +39,7 @@ def together(
     member = _MEMBER.get()
     if member is None:
         return joint([payload])[0]
-    answer: Answer = member.meeting.ask(member.number, (key, reads_whole()), payload, joint)
+    answer: Answer = member.meeting.ask(member.number, (key, prefix_cache_disabled()), payload, joint)
     return answer
 
 
@@ -47,7 +47,7 @@ def together(
 class _Member:
     """Who a thread is."""
 
-    meeting: Meeting
+    meeting: BatchScheduler
     number: int
 
 
@@ -66,7 +66,7 @@ class _Question:
     error: BaseException | None = None
 
 
-class Meeting:
+class BatchScheduler:
     """Runs tasks side by side and answers what they ask together.
 
     Only one thread is ever busy: a member runs until it asks for something or ends, then the next one does.

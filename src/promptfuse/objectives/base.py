@@ -172,7 +172,7 @@ class Term(ABC):
     def _beginnings(self, texts: Sequence[str]) -> list[list[int]]:
         """Rows of texts with the prefix, and without the suffix and what closes a row."""
         distinct = list(dict.fromkeys(texts))
-        found = self.reading_model.open_rows([self.opened(text) for text in distinct])
+        found = self.reading_model.unterminated_rows([self.opened(text) for text in distinct])
         by_text = dict(zip(distinct, found, strict=True))
         return [by_text[text] for text in texts]
 
@@ -256,7 +256,7 @@ class Term(ABC):
         self, texts: Sequence[str], slots: int
     ) -> tuple[list[list[int]], list[tuple[int, int]], list[tuple[int, int]]]:
         """Rows with placeholders, their contents, and for each the place and number of its placeholders."""
-        rows, content = self.reading_model.grown_rows([self.opened(text) for text in texts])
+        rows, content = self.reading_model.cached_rows([self.opened(text) for text in texts])
         tail, holder = self._tail_ids(self.suffix), self._holder_id()
         filled, ranges, places = [], [], []
         for row, (start, stop) in zip(rows, content, strict=True):
@@ -367,7 +367,7 @@ def _score_together(asked: Sequence[_Asked], batch_size: int | None) -> list[Ten
     for one in asked:
         model, wrapped = one.term.reading_model, [one.term.given(text) for text in one.texts]
         # With a suffix no text is the beginning of another.
-        more, ranges = model.token_rows(wrapped) if one.term.suffix else model.grown_rows(wrapped)
+        more, ranges = model.token_rows(wrapped) if one.term.suffix else model.cached_rows(wrapped)
         rows += more
         content += ranges
         beginnings += [] if one.parents is None else one.term._beginnings(one.parents)

@@ -14,7 +14,7 @@ from promptfuse.models import Model, load_image
 from promptfuse.models.images import ImageLike
 
 
-def expect(model: Any, term: str, *kinds: type[Model]) -> Model:
+def require_model_kind(model: Any, term: str, *kinds: type[Model]) -> Model:
     """The model, if it is of one of the kinds; else a ``ModelError``."""
     if not isinstance(model, Model):
         loaded = f"load_model({model!r})" if isinstance(model, str | PathLike) else "load_model(...)"

@@ -12,8 +12,8 @@ from promptfuse.errors import ConfigError
 from promptfuse.models import Batch, ImageTextModel, Model, SequenceClassifier
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives.base import Term
-from promptfuse.objectives.checks import expect, read_photos
-from promptfuse.objectives.endings import EndingsTerm
+from promptfuse.objectives.checks import read_photos, require_model_kind
+from promptfuse.objectives.endings import ContinuationTerm
 
 
 class ClassProbability(Term):
@@ -41,7 +41,9 @@ class ClassProbability(Term):
         suffix: str = "",
         name: str = "class",
     ) -> None:
-        super().__init__(expect(model, "ClassProbability", SequenceClassifier), weight, prefix, suffix, name)
+        super().__init__(
+            require_model_kind(model, "ClassProbability", SequenceClassifier), weight, prefix, suffix, name
+        )
         self.label = label
         self.index = self.classifier.label_index(label)
 
@@ -109,7 +111,9 @@ class ZeroShotClass(Term):
         suffix: str = "",
         name: str = "class",
     ) -> None:
-        super().__init__(expect(model, "ZeroShotClass", ImageTextModel), weight, prefix, suffix, name)
+        super().__init__(
+            require_model_kind(model, "ZeroShotClass", ImageTextModel), weight, prefix, suffix, name
+        )
         self.labels, self.index = _check_labels(label, labels)
         self.template = template
         texts = _fill(template, self.labels)
@@ -133,7 +137,7 @@ class ZeroShotClass(Term):
         return -logits.log_softmax(-1)[:, self.index]
 
 
-class ZeroShotPrompt(EndingsTerm):
+class ZeroShotPrompt(ContinuationTerm):
     """Negative log-probability of a photo's label, with the text as prompt before the labels, in nats.
 
     The text stands in the place of "a photo of" in CLIP's zero-shot classification of a photo (Radford et
@@ -173,7 +177,7 @@ class ZeroShotPrompt(EndingsTerm):
         name: str = "class",
     ) -> None:
         self.labels, self.index = _check_labels(label, labels)
-        checked = expect(model, "ZeroShotPrompt", ImageTextModel)
+        checked = require_model_kind(model, "ZeroShotPrompt", ImageTextModel)
         super().__init__(checked, _fill(template, self.labels), weight, prefix, suffix, name)
         self.template = template
         photos, self.photo_hashes = read_photos(image)

@@ -16,7 +16,7 @@ from promptfuse.objectives.base import Term
 Rows = tuple[list[list[int]], list[tuple[int, int]]]
 
 
-class EndingsTerm(Term):
+class ContinuationTerm(Term):
     """A loss of what a model makes of a text followed by each of several endings.
 
     Args:

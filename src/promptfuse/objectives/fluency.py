@@ -11,7 +11,7 @@ from promptfuse._utils.values import some_text
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import Batch, CausalLM, Model
 from promptfuse.objectives.base import Term
-from promptfuse.objectives.checks import check_unicode, expect
+from promptfuse.objectives.checks import check_unicode, require_model_kind
 
 TYPICAL_LENGTH = 12
 """Tokens of a text whose fluency is its mean NLL per token whatever the length exponent."""
@@ -57,7 +57,7 @@ class Fluency(Term):
         name: str = "fluency",
         context: str = "",
     ) -> None:
-        lm = cast(CausalLM, expect(model, "Fluency", CausalLM))
+        lm = cast(CausalLM, require_model_kind(model, "Fluency", CausalLM))
         check_unicode(some_text(context, "context"), "context")
         if prefix and context:
             raise ConfigError("a prefix and a context: only one can stand before the text; put them into one")
@@ -81,7 +81,7 @@ class Fluency(Term):
         """See ``Term.opened``; without the prefix or context, which the model reads before every text."""
         return text
 
-    def per_nat(self, tokens: Tensor) -> Tensor:
+    def length_normalizer(self, tokens: Tensor) -> Tensor:
         """What one nat of a text's NLL adds to its loss, by the number of predicted tokens."""
         return tokens.pow(-self.length_exponent) * float(TYPICAL_LENGTH ** (self.length_exponent - 1))
 
@@ -111,7 +111,7 @@ class Fluency(Term):
         total, count = self.lm.content_nll(batch)
         if not bool(count.all()):
             raise TextError(f"{self.model.name} predicts no token of an empty text; give at least one word")
-        return total * self.per_nat(count.to(total.dtype))
+        return total * self.length_normalizer(count.to(total.dtype))
 
 
 def describe_start(lm: CausalLM) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from promptfuse.models import CausalLM, Model
 from promptfuse.models.base import at_least_float32
 from promptfuse.objectives import Fluency, Term
-from promptfuse.objectives.endings import EndingsTerm
+from promptfuse.objectives.endings import ContinuationTerm
 
 Spans = Sequence[tuple[int, int]]
 """For each token the half-open range of characters that it covers."""
@@ -45,7 +45,7 @@ def text_gradient(term: Term, text: str) -> TextGradient:
     model = term.reading_model
     wrapped = term.given(text)
     (row,), ((start, stop),) = model.token_rows([wrapped])
-    rows, content = term.rows([text]) if isinstance(term, EndingsTerm) else ([row], [(start, stop)])
+    rows, content = term.rows([text]) if isinstance(term, ContinuationTerm) else ([row], [(start, stop)])
     batch = model.collate(rows, content)
     with torch.no_grad():
         embeddings = model.embed(batch.ids).clone()
@@ -95,7 +95,7 @@ def _label_gradient(term: Fluency, row: Sequence[int], start: int) -> Tensor:
     """
     batch = term.lm.collate([row], [(start, len(row))])
     logits = term.lm.call(batch).logits[0]
-    found = -at_least_float32(logits).log_softmax(-1) * term.per_nat(
+    found = -at_least_float32(logits).log_softmax(-1) * term.length_normalizer(
         logits.new_tensor(float(len(row) - max(start, 1)))
     )
     return torch.cat([torch.zeros_like(found[:1]), found[:-1]])

@@ -11,7 +11,7 @@ from torch import Tensor
 from promptfuse.models import Batch, ImageTextModel, Model, SentenceEncoder
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives.base import Term
-from promptfuse.objectives.checks import expect, read_photos, read_texts
+from promptfuse.objectives.checks import read_photos, read_texts, require_model_kind
 
 
 class _Similarity(Term):
@@ -65,7 +65,9 @@ class ImageSimilarity(_Similarity):
         suffix: str = "",
         name: str = "image",
     ) -> None:
-        super().__init__(expect(model, "ImageSimilarity", ImageTextModel), weight, prefix, suffix, name)
+        super().__init__(
+            require_model_kind(model, "ImageSimilarity", ImageTextModel), weight, prefix, suffix, name
+        )
         photos, self.photo_hashes = read_photos(image)
         # The mean of cosines is the product with the mean, which therefore stays as short as it is.
         self.features = self.encoder.image_features(photos).mean(0)
@@ -108,7 +110,7 @@ class TextSimilarity(_Similarity):
         suffix: str = "",
         name: str = "text",
     ) -> None:
-        checked = expect(model, "TextSimilarity", SentenceEncoder, ImageTextModel)
+        checked = require_model_kind(model, "TextSimilarity", SentenceEncoder, ImageTextModel)
         super().__init__(checked, weight, prefix, suffix, name)
         self.targets = read_texts(text, "target text")
         with torch.no_grad():

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from promptfuse.errors import TextError
 from promptfuse.models import Batch, CausalLM, Model
-from promptfuse.objectives.checks import expect, read_texts
+from promptfuse.objectives.checks import read_texts, require_model_kind
 from promptfuse.objectives.continuation import Continuation, GreedyDecoding
-from promptfuse.objectives.endings import EndingsTerm, Rows
+from promptfuse.objectives.endings import ContinuationTerm, Rows
 from promptfuse.objectives.fluency import describe_start
 
 
-class TargetContinuation(EndingsTerm):
+class TargetContinuation(ContinuationTerm):
     """Mean negative log-likelihood per token of a target behind the text, in nats.
 
     The loss of GCG (Zou et al., 2023, section 2.1), for any causal language model, be it the one that
@@ -47,7 +47,7 @@ class TargetContinuation(EndingsTerm):
         suffix: str = "",
         name: str = "target",
     ) -> None:
-        checked = expect(model, "TargetContinuation", CausalLM)
+        checked = require_model_kind(model, "TargetContinuation", CausalLM)
         super().__init__(checked, read_texts(target, "target"), weight, prefix, suffix, name)
         self.suffix += self.lm.closing
 
@@ -61,7 +61,7 @@ class TargetContinuation(EndingsTerm):
         return cast(CausalLM, self.model)
 
     def rows(self, texts: Sequence[str]) -> Rows:
-        """See ``EndingsTerm.rows``.
+        """See ``ContinuationTerm.rows``.
 
         Raises:
             TextError: also if there is nothing before a target that it could be predicted from.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from promptfuse._utils.atomic_files import check_target, write_whole
+from promptfuse._utils.atomic_files import atomic_write, check_target
 from promptfuse.models.images import ImageLike, load_image
 from promptfuse.version import __version__
 
@@ -48,7 +48,7 @@ def write_document(path: Path, title: str, header: str, body: str, footer: str, 
 <footer>promptfuse {__version__}. {footer}</footer>
 </body></html>
 """
-    write_whole(path, page)
+    atomic_write(path, page)
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:

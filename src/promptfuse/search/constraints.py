@@ -44,7 +44,7 @@ class Constraints:
             with, which may have others. False: any characters. Control and format characters, line breaks
             among them, never stand in a text.
         no_repeat_ngram: no run of this many words twice in one text; 0 allows repeats.
-        no_echo: no word directly behind itself.
+        no_repeated_word: no word directly behind itself.
         banned: words and phrases that must not occur.
         banned_patterns: regular expressions that must not match anywhere in a text.
         required: words, or phrases of several words, that a complete text has.
@@ -64,7 +64,7 @@ class Constraints:
 
     ascii: bool | None = None
     no_repeat_ngram: int = 2
-    no_echo: bool = True
+    no_repeated_word: bool = True
     banned: tuple[str, ...] = ()
     banned_patterns: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
@@ -146,8 +146,8 @@ class Constraints:
         size = self.no_repeat_ngram
         head, new = _beginning(text[:border], size), words_of(text[border:])
         words = [*head.words, *new]
-        if self.no_echo and (head.echoes or find_echo([*head.words[-1:], *new]) is not None):
-            return f"it has {find_echo(words)!r} behind itself (no_echo)"
+        if self.no_repeated_word and (head.echoes or find_echo([*head.words[-1:], *new]) is not None):
+            return f"it has {find_echo(words)!r} behind itself (no_repeated_word)"
         if size:
             runs = runs_of([*head.words[max(len(head.words) - size + 1, 0) :], *new], size)
             if head.repeats or len(set(runs)) < len(runs) or not head.runs.isdisjoint(runs):
@@ -202,7 +202,7 @@ class Constraints:
 
 
 _LISTS = ("banned", "banned_patterns", "required", "vocabulary")
-_SWITCHES = ("ascii", "no_echo", "round_trip", "ellipsis")
+_SWITCHES = ("ascii", "no_repeated_word", "round_trip", "ellipsis")
 _MAY_BE_NONE = ("ascii", "vocabulary", "max_words", "max_tokens")
 
 

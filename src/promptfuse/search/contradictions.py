@@ -68,9 +68,10 @@ def _check_vocabulary(rules: Constraints) -> None:
     left -= {word for (word,) in (words_of(one) for one in rules.banned if len(words_of(one)) == 1)}
     if not left:
         raise ConfigError("vocabulary: all its words are banned; drop some from either")
-    if len(left) == 1 and rules.no_echo and rules.min_words > 1:
+    if len(left) == 1 and rules.no_repeated_word and rules.min_words > 1:
         raise ConfigError(
-            f"min_words: {rules.min_words} words out of one, {min(left)!r}, are an echo; set no_echo to false"
+            f"min_words: {rules.min_words} words out of one, {min(left)!r}, are an echo; "
+            "set no_repeated_word to false"
         )
 
 
@@ -89,8 +90,8 @@ def _check_required(rules: Constraints, phrase: str) -> None:
         allowed = {word for entry in rules.vocabulary for word in words_of(entry)}
         if not set(words) <= allowed:
             raise ConfigError(f"required: {phrase!r} is not in the vocabulary; add it there")
-    if rules.no_echo and (word := find_echo(words)) is not None:
-        raise ConfigError(f"required: {phrase!r} has {word!r} behind itself; set no_echo to false")
+    if rules.no_repeated_word and (word := find_echo(words)) is not None:
+        raise ConfigError(f"required: {phrase!r} has {word!r} behind itself; set no_repeated_word to false")
     if rules.no_repeat_ngram and (run := find_repeat(words, rules.no_repeat_ngram)) is not None:
         raise ConfigError(
             f"required: {phrase!r} has {' '.join(run)!r} twice; lower or raise no_repeat_ngram "

@@ -21,14 +21,14 @@ from promptfuse.search.arguments import check_weights, expect_object
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.feasible import check_beginning, check_required
 from promptfuse.search.hypothesis import Hypothesis, Proposal, Step
-from promptfuse.search.methods.proposer import Proposer, Setting
+from promptfuse.search.methods.proposer import Proposer, SearchContext
 from promptfuse.search.methods.registry import make_proposer
 from promptfuse.search.methods.settings import AutoDAN, Chain, Method, describe_method
 from promptfuse.search.pareto import Archive, pareto_front
 from promptfuse.search.readback import RoundTrip
 from promptfuse.search.result import Result, continuations, describe_models
 from promptfuse.search.resume import require_resumable
-from promptfuse.search.scalarizer import Scalarisation, Weighing, Weights
+from promptfuse.search.scalarizer import Scalarisation, Scalarizer, Weights
 from promptfuse.search.scoring import hypotheses, known_fluency
 from promptfuse.search.sentences import Ending, sentence_ending
 from promptfuse.search.state import RunFolder
@@ -66,8 +66,8 @@ class Search:
         complete: whether a text that grows has to come to an end before it may be returned: by a sentence's
             end, or by the language model's. If not, every text may be returned, as suits prompts, which need
             not be sentences.
-        weights: ``given``, ``auto`` or importances by term; see ``Weighing``.
-        scalarisation: ``weighted`` or ``chebyshev``; see ``Weighing``.
+        weights: ``given``, ``auto`` or importances by term; see ``Scalarizer``.
+        scalarisation: ``weighted`` or ``chebyshev``; see ``Scalarizer``.
         seed: for methods that draw.
         batch_size: the most rows in one forward pass; None for as many as fit.
         exact: read every text whole, with nothing remembered: the slow reference, with the same result.
@@ -119,7 +119,7 @@ class Search:
         if batch_size is not None:
             batch_size = whole_number(batch_size, "batch size")
         self.stopping = stopping_of(stopping, steps, patience, early_stop)
-        self.weighing = Weighing(objective, weights, scalarisation)
+        self.weighing = Scalarizer(objective, weights, scalarisation)
         self.objective = self.weighing.objective
         self.method = method or AutoDAN()
         self.strategy = strategy or BeamSearch()
@@ -142,7 +142,7 @@ class Search:
         self.quiet_steps = 0
         self.proposer, self.selector = self._begin_stage()
         # What a chain begins by appending may be cut off; editing it does not make it whole.
-        self._sentences = complete and self.proposer.grows
+        self._sentences = complete and self.proposer.appends
         check_required(self.constraints, self.objective.primary, self.round_trip)
         self.beams = self.proposer.start([])
         for beam in self.beams:
@@ -158,12 +158,12 @@ class Search:
 
     def _begin_stage(self) -> tuple[Proposer, Selector]:
         seed = self.seed if self.stage == 0 else (self.seed, self.stage)
-        setting = Setting(
+        setting = SearchContext(
             self.objective, self.constraints, self.prefix, self.strategy.width, seed, self._keep, self.glue
         )
         selector = make_selector(self.strategy, self.constraints.progress, self._keep)
         proposer = make_proposer(setting, self._methods[self.stage])
-        selector.revisits = proposer.revisits
+        selector.stateful = proposer.stateful
         return proposer, selector
 
     def _keep(self, text: str) -> bool:
@@ -265,7 +265,7 @@ class Search:
         before = self.exact_evaluations
         children = self._score(proposals)
         # A sentence that is complete and grows no more leaves the beams.
-        leaves = self._sentences and self.proposer.grows
+        leaves = self._sentences and self.proposer.appends
         children = [item for item in children if not (self._finish_if_complete(item) and leaves)]
         last = self.beams
         self.beams = self._select(last, children)
@@ -275,7 +275,7 @@ class Search:
         changed = best_after is not None and (best_before is None or best_after.text != best_before.text)
         if changed or best_after is None:
             self.quiet_steps = 0
-        elif not self.proposer.grows or all(beam.value >= best_after.value for beam in self.beams):
+        elif not self.proposer.appends or all(beam.value >= best_after.value for beam in self.beams):
             self.quiet_steps += 1  # A text that is better already may come to an end yet.
         self.stage_steps += 1
         stage, gains = self.stage + 1, self.proposer.gains
@@ -306,7 +306,7 @@ class Search:
         starts = {item.text for item in last if not item.terms}
         children = [item for item in children if item.text not in starts or item.parent == item.text]
         parents = [by_text.get(item.text, item) for item in last] if self.proposer.keeps_parents else []
-        if self.proposer.improves:
+        if self.proposer.only_improvements:
             values = {item.text: item.value for item in parents}
             children = [item for item in children if item.value < values.get(item.parent, float("inf"))]
         best = self.finished.best()
@@ -316,7 +316,7 @@ class Search:
         """Keep a text that may be returned; whether it is one."""
         ending = self._ending(item) if self._sentences else "sure"
         # Whether "45." has come to an end tells the language model, where it could go on.
-        if ending == "sure" or (ending == "open" and not self.proposer.grows):
+        if ending == "sure" or (ending == "open" and not self.proposer.appends):
             return self._finish(item)
         # Some texts are better as long as they have not come to an end; the result tells of the best.
         better = self._incomplete is None or item.value < self._incomplete.value
@@ -363,7 +363,7 @@ class Search:
         A proposal that has outgrown one of the models is dropped, not an error: the search has shorter
         ones.
         """
-        if not self.proposer.grows:
+        if not self.proposer.appends:
             fresh = [Proposal(item.text, item.ids, item.nll, -1) for item in self.beams if not item.terms]
             known = {item.text for item in self.beams}
             again = [item for item in proposals if item.text in known]

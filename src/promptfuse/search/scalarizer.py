@@ -21,13 +21,13 @@ times these numbers (1 for a term that is not named)."""
 
 Scalarisation = Literal["weighted", "chebyshev"]
 """``weighted``: the sum of weight x loss. ``chebyshev``: the term that is farthest, times its weight, from
-the best loss of it that was seen; see ``Weighing``."""
+the best loss of it that was seen; see ``Scalarizer``."""
 
 AUGMENTATION = 0.05
 """Share of the sum in the Chebyshev value: without it a term that is not the worst would not matter."""
 
 
-class Weighing:
+class Scalarizer:
     """Turns losses into values.
 
     With ``auto``, each term is divided by the standard deviation of its loss over the first candidates,

@@ -28,7 +28,7 @@ def known_fluency(objective: Objective, proposals: Sequence[Proposal]) -> dict[s
     sums = torch.tensor([item.nll or 0.0 for item in proposals])
     counts = torch.tensor([float(len(item.ids) - predicted) for item in proposals])
     return {
-        name: sums * term.per_nat(counts)
+        name: sums * term.length_normalizer(counts)
         for name, term in objective.terms.items()
         if isinstance(term, Fluency) and term.lm is primary and not term.suffix
     }

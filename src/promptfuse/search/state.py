@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptfuse._utils.atomic_files import write_whole
+from promptfuse._utils.atomic_files import atomic_write
 from promptfuse.errors import ConfigError
 from promptfuse.search.hypothesis import Step
 
@@ -121,7 +121,7 @@ class RunFolder:
 
     def _write(self, state: dict[str, Any], length: int) -> None:
         values = {key: value for key, value in state.items() if key != "history"}
-        write_whole(self.state_path, json.dumps({**values, "history_length": length}, ensure_ascii=False))
+        atomic_write(self.state_path, json.dumps({**values, "history_length": length}, ensure_ascii=False))
 
     def _damaged(self) -> ConfigError:
         return ConfigError(

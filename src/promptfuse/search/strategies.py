@@ -81,12 +81,12 @@ class Selector(ABC):
             than needed.
 
     Attributes:
-        revisits: whether a text that was gone on from may be gone on from again; it leads to other texts
+        stateful: whether a text that was gone on from may be gone on from again; it leads to other texts
             if the method has a state of its own.
     """
 
     def __init__(self, width: int, met: Callable[[str], int], keep: Callable[[str], bool]) -> None:
-        self.revisits = False
+        self.stateful = False
         self.width = width
         self.met = met
         self.keep = keep
@@ -109,7 +109,7 @@ class Selector(ABC):
         return False
 
     def revalue(self, revalued: Callable[[Iterable[Hypothesis]], list[Hypothesis]]) -> None:
-        """Take the values anew of texts that wait; see ``Weighing.revalued``."""
+        """Take the values anew of texts that wait; see ``Scalarizer.revalued``."""
         del revalued
 
     def state_dict(self) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class QueueSelector(Selector):
         self.taken |= {item.text for item in parents}
         waiting = {item.text: item for item in self.queue}
         for item in children:
-            if self.revisits or item.text not in self.taken:
+            if self.stateful or item.text not in self.taken:
                 waiting.setdefault(item.text, item)
         ranked = self._ranked(waiting.values(), lambda item: item.value)
         chosen = self._taken(ranked)

@@ -14,7 +14,7 @@ from promptfuse.errors import ConfigError
 from promptfuse.models import Model, Preset, SequenceClassifier, load_image, load_model, load_preset
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Objective, Term
-from promptfuse.objectives.checks import expect
+from promptfuse.objectives.checks import require_model_kind
 from promptfuse.search import AutoDAN, BeamSearch, Callback, Method, Result, Search
 from promptfuse.tasks.effort import Effort, extent
 from promptfuse.tasks.steering import Steer, Steers, read_steers
@@ -85,7 +85,9 @@ class Captioner:
             name = f"./{name}"  # A model that is called as a role is.
         if name not in self._loaded:
             self._loaded[name] = load_model(meant.model, device=self.device)
-        model = cast(SequenceClassifier, expect(self._loaded[name], "a steer", SequenceClassifier))
+        model = cast(
+            SequenceClassifier, require_model_kind(self._loaded[name], "a steer", SequenceClassifier)
+        )
         return model, model.labels[model.label_index(meant.label)]
 
     def load(self, sentiment: str | None = None, steer: Steers = ()) -> None:

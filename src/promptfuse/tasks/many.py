@@ -10,7 +10,7 @@ from typing import Any
 
 from promptfuse.errors import ConfigError, PromptfuseError
 from promptfuse.models.images import ImageLike
-from promptfuse.models.together import Meeting
+from promptfuse.models.together import BatchScheduler
 from promptfuse.search import Result
 from promptfuse.tasks.caption import Captioner
 
@@ -19,8 +19,8 @@ OnOutcome = Callable[[int, Outcome], None]
 """Called with a photo's number and what became of it, as soon as it is known, by one thread at a time."""
 
 
-def side_by_side(work: Callable[[int], None], count: int, in_flight: int) -> None:
-    """Do numbered pieces of work, several at a time, in a `Meeting`.
+def run_interleaved(work: Callable[[int], None], count: int, in_flight: int) -> None:
+    """Do numbered pieces of work, several at a time, in a `BatchScheduler`.
 
     Where all are in flight at once, what they ask together depends on nothing but the pieces; where there
     are more, also on which ends first.
@@ -38,7 +38,7 @@ def side_by_side(work: Callable[[int], None], count: int, in_flight: int) -> Non
             work(number)
             number = next(others, None)
 
-    Meeting().run([partial(begin_with, number) for number in range(first)])
+    BatchScheduler().run([partial(begin_with, number) for number in range(first)])
 
 
 def caption_all(
@@ -83,7 +83,7 @@ def caption_all(
         if on_outcome is not None:
             on_outcome(number, outcome)
 
-    side_by_side(work, len(images), in_flight)
+    run_interleaved(work, len(images), in_flight)
     return [outcomes[number] for number in range(len(images))]
 
 

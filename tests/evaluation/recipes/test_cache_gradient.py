@@ -11,7 +11,7 @@ from promptfuse.evaluation.recipes.cache_gradient import (
     shift,
 )
 from promptfuse.evaluation.recipes.decoding import read
-from promptfuse.models.together import Meeting
+from promptfuse.models.together import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 FEW = {"top_k": 8, "iterations": 2, "steps": 5, "beams": 1}
@@ -133,7 +133,7 @@ def test_the_same_in_any_company(photos):
     def worker(number):
         found[number] = describer(photos[number], seed=number)
 
-    Meeting().run([lambda number=number: worker(number) for number in range(3)])
+    BatchScheduler().run([lambda number=number: worker(number) for number in range(3)])
     assert [found[number].text for number in range(3)] == [caption.text for caption in alone]
 
 

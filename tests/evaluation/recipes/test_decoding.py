@@ -7,7 +7,7 @@ import yaml
 from promptfuse.errors import TextError
 from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.recipes.decoding import Language, read
-from promptfuse.models.together import Meeting
+from promptfuse.models.together import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 TEXTS = ("A brown dog runs", "Two children are playing", "The little girl is")
@@ -44,7 +44,7 @@ def test_photos_that_are_as_far_are_read_together():
         first = read(lm, rows[number][:, :2])
         found[number] = read(lm, rows[number][:, 2:], first.layers)
 
-    meeting = Meeting()
+    meeting = BatchScheduler()
     meeting.run([lambda number=number: worker(number) for number in range(3)])
     assert (meeting.rounds, meeting.questions) == (2, 6)
     for number, row in enumerate(rows):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from promptfuse.evaluation.recipes.gibbs import GibbsSampler
-from promptfuse.models.together import Meeting
+from promptfuse.models.together import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 FEW = {"length": 5, "sweeps": 2, "top_k": 6}
@@ -16,8 +16,8 @@ def definition(sampler, objective, texts, length):
     """The ranking of texts of equal length by the definition, from exact values."""
     recipe = sampler.recipe
     found = [objective.exact(text).terms for text in texts]
-    per_nat = float(objective.terms["fluency"].per_nat(torch.tensor(float(length))))
-    likelihood = [-one["fluency"] / per_nat / recipe.prior_temperature for one in found]
+    length_normalizer = float(objective.terms["fluency"].length_normalizer(torch.tensor(float(length))))
+    likelihood = [-one["fluency"] / length_normalizer / recipe.prior_temperature for one in found]
     match = [sampler.matcher.scale * (1 - one["image"]) for one in found]
     if recipe.sentiment:
         tone = [-objective.terms["sentiment"].weight * one["sentiment"] for one in found]
@@ -115,7 +115,7 @@ def test_same_seed_same_caption_in_any_company(photos):
     def worker(number):
         found[number] = describer(photos[number], seed=number)
 
-    Meeting().run([lambda number=number: worker(number) for number in range(3)])
+    BatchScheduler().run([lambda number=number: worker(number) for number in range(3)])
     assert [found[number].text for number in range(3)] == [caption.text for caption in alone]
     assert [found[number].value for number in range(3)] == [caption.value for caption in alone]
 

@@ -7,7 +7,7 @@ import torch
 
 from promptfuse.evaluation.recipes.decoding import Language
 from promptfuse.evaluation.recipes.guided import magic_scores
-from promptfuse.models.together import Meeting
+from promptfuse.models.together import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 
@@ -116,7 +116,7 @@ def test_the_same_in_any_company_and_for_any_seed(photos):
     def worker(number):
         found[number] = describer(photos[number], seed=number)
 
-    Meeting().run([lambda number=number: worker(number) for number in range(4)])
+    BatchScheduler().run([lambda number=number: worker(number) for number in range(4)])
     assert [found[number].text for number in range(4)] == [caption.text for caption in alone]
 
 

@@ -7,7 +7,7 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.recipes.decoding import Language
 from promptfuse.evaluation.recipes.samples import _choose, sample
-from promptfuse.models.together import Meeting
+from promptfuse.models.together import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 
@@ -90,7 +90,7 @@ def test_same_seed_same_caption_in_any_company(photos):
     def worker(number):
         found[number] = describer(photos[number], seed=number)
 
-    Meeting().run([lambda number=number: worker(number) for number in range(3)])
+    BatchScheduler().run([lambda number=number: worker(number) for number in range(3)])
     assert [found[number] for number in range(3)] == alone
     other = describer(photos[0], seed=99)
     assert other.text != alone[0].text

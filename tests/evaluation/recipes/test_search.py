@@ -5,7 +5,7 @@ import torch
 
 import promptfuse as pf
 from promptfuse.errors import ConfigError, ImageError
-from promptfuse.models.together import Meeting
+from promptfuse.models.together import BatchScheduler
 from promptfuse.search import AutoDAN, Chain, Polish
 from promptfuse.search.methods.guidance import Guidance, word_token
 from tests.evaluation.recipes.conftest import quick
@@ -29,7 +29,7 @@ def test_the_value_is_scored_from_scratch_whoever_is_in_flight(photos):
     def worker(number):
         captions[number] = describer(photos[number])
 
-    Meeting().run([lambda number=number: worker(number) for number in range(4)])
+    BatchScheduler().run([lambda number=number: worker(number) for number in range(4)])
     for number, caption in captions.items():
         objective = pf.Captioner("mini").objective(photos[number])
         exact = objective.exact(caption.text)

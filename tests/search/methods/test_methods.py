@@ -7,15 +7,17 @@ import promptfuse as pf
 from promptfuse.search.methods.gcg import GCGProposer
 from promptfuse.search.methods.pez import LabelGradient, PEZProposer, SoftPrompt
 from promptfuse.search.methods.polish import PolishProposer
-from promptfuse.search.methods.proposer import Setting
+from promptfuse.search.methods.proposer import SearchContext
 from promptfuse.search.methods.random_search import RandomSearchProposer
 from tests.search.conftest import FREE
 
-LOOSE = pf.Constraints(no_repeat_ngram=0, no_echo=False)
+LOOSE = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False)
 
 
-def setting_of(objective: pf.Objective, prefix: str = "", **rules) -> Setting:
-    return Setting(objective, pf.Constraints(no_repeat_ngram=0, no_echo=False, **rules), prefix, 2, 0)
+def setting_of(objective: pf.Objective, prefix: str = "", **rules) -> SearchContext:
+    return SearchContext(
+        objective, pf.Constraints(no_repeat_ngram=0, no_repeated_word=False, **rules), prefix, 2, 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +189,7 @@ def test_each_beam_has_a_soft_prompt_of_its_own(puzzle):
 
 def test_soft_prompts_pass_by_texts_that_may_not_be_proposed(puzzle):
     """The projection goes through texts with the banned word; none of them is kept."""
-    rules = pf.Constraints(no_repeat_ngram=0, no_echo=False, banned=("red",))
+    rules = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False, banned=("red",))
     search = pf.Search(
         puzzle.objective,
         pf.PEZ(length=4, weight_decay=1.0),

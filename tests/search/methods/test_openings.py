@@ -7,7 +7,7 @@ import torch
 
 import promptfuse as pf
 from promptfuse.search.methods.openings import noun_phrases, opened, openings
-from promptfuse.search.methods.proposer import Setting
+from promptfuse.search.methods.proposer import SearchContext
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 
@@ -17,8 +17,8 @@ def captioner() -> pf.Captioner:
     return pf.Captioner("mini")
 
 
-def setting_of(objective: pf.Objective, prefix: str = "", **rules) -> Setting:
-    return Setting(objective, pf.Constraints(**rules), prefix, 4, 0)
+def setting_of(objective: pf.Objective, prefix: str = "", **rules) -> SearchContext:
+    return SearchContext(objective, pf.Constraints(**rules), prefix, 4, 0)
 
 
 def test_the_list_is_of_plain_phrases():

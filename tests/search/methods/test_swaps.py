@@ -5,9 +5,9 @@ import torch
 
 import promptfuse as pf
 from promptfuse.adapters.diagnostics.ranking import spearman
-from promptfuse.objectives.endings import EndingsTerm
+from promptfuse.objectives.endings import ContinuationTerm
 from promptfuse.objectives.gradients import common_segments, text_gradient
-from promptfuse.search.methods.proposer import Setting
+from promptfuse.search.methods.proposer import SearchContext
 from promptfuse.search.methods.swaps import Lexicon, SwapEstimator, pulled
 from promptfuse.text.segments import segment_text
 from tests.search.conftest import FREE, WORDS
@@ -49,7 +49,7 @@ def test_gradients_of_terms_against_finite_differences(model, number):
     found = text_gradient(term, TEXT)
     judge, wrapped = term.model, term.wrap(TEXT)
     (row,), ((start, stop),) = judge.token_rows([wrapped])
-    rows, content = term.rows([TEXT]) if isinstance(term, EndingsTerm) else ([row], [(start, stop)])
+    rows, content = term.rows([TEXT]) if isinstance(term, ContinuationTerm) else ([row], [(start, stop)])
     batch = judge.collate(rows, content)
     # The text's tokens are found by their characters; here they are found by counting from the end.
     behind = len(judge.tokenizer(term.suffix, add_special_tokens=False)["input_ids"])
@@ -94,7 +94,7 @@ def test_segments_are_those_of_the_tokenizers(model, name, text):
 
 
 def test_lexicon_against_a_loop_over_the_words(model):
-    setting = Setting(pf.Objective(pf.Fluency(model("gpt2"))), pf.Constraints(), "", 1, 0)
+    setting = SearchContext(pf.Objective(pf.Fluency(model("gpt2"))), pf.Constraints(), "", 1, 0)
     other = model("bert")
     lexicon = Lexicon(setting.whole_words, other)
     table = other.embedding_table
@@ -141,7 +141,7 @@ def test_pulled_gradient_is_that_of_autograd_through_the_coupling(model):
 @pytest.mark.parametrize("kind", ["lexical", "t-product"])
 @pytest.mark.parametrize("text", ["runs red the .", "a dog fox old"])
 def test_estimates_rank_swaps_as_their_true_values_do(puzzle, kind, text):
-    setting = Setting(puzzle.objective, FREE, "", 1, 0)
+    setting = SearchContext(puzzle.objective, FREE, "", 1, 0)
     (ids,) = setting.encode([text])
     found = SwapEstimator(setting, kind).changes(text, ids)
     estimates, texts = [], []
@@ -155,7 +155,7 @@ def test_estimates_rank_swaps_as_their_true_values_do(puzzle, kind, text):
 
 def test_terms_without_a_gradient_are_left_out(puzzle):
     with_box = pf.Objective(*puzzle.objective.terms.values(), pf.BlackBox(len))
-    settings = [Setting(objective, FREE, "", 1, 0) for objective in (puzzle.objective, with_box)]
+    settings = [SearchContext(objective, FREE, "", 1, 0) for objective in (puzzle.objective, with_box)]
     (ids,) = settings[0].encode(["a dog runs ."])
     one, two = (SwapEstimator(setting, "lexical").changes("a dog runs .", ids) for setting in settings)
     assert torch.equal(one, two)

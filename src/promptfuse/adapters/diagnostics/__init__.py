@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from promptfuse._utils.lazy import lazily
+from promptfuse._utils.lazy import make_lazy_getattr
 
 if TYPE_CHECKING:
     from promptfuse.adapters.diagnostics.cases import Case, beginnings, make_cases, write_texts
@@ -40,4 +40,4 @@ __all__ = [
 ]
 
 
-__getattr__ = lazily(__name__, _HOME)
+__getattr__ = make_lazy_getattr(__name__, _HOME)

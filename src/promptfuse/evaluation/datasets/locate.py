@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from promptfuse._utils.addresses import exists, is_address, join, parent
-from promptfuse._utils.paths import at_home
+from promptfuse._utils.paths import expand_user
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.records import Row
 
@@ -86,7 +86,7 @@ class Locator:
             ConfigError: if there is no such folder.
         """
         self._listings: dict[str, dict[str, str]] = {}
-        if images is not None and not is_address(images) and not at_home(images).is_dir():
+        if images is not None and not is_address(images) and not expand_user(images).is_dir():
             raise ConfigError(f"{images}: no such folder of photos; check the path")
         if images is None and is_address(source):
             images = parent(source)
@@ -97,7 +97,7 @@ class Locator:
                 self.roots += [join(folder, name) for folder in above for name in SUBFOLDERS]
             return
         if images is not None:
-            first = at_home(images)
+            first = expand_user(images)
             candidates = [first, *(first / name for name in SUBFOLDERS)]
         else:
             first = Path(source).parent

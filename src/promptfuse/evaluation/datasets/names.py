@@ -15,7 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from promptfuse._utils.addresses import exists, is_address, join
-from promptfuse._utils.paths import at_home
+from promptfuse._utils.paths import expand_user
 from promptfuse._utils.yaml_files import nearest, read_yaml
 from promptfuse.errors import ConfigError
 
@@ -119,7 +119,7 @@ def register(
 def data_root() -> str | None:
     """The folder or address of the data, ``PROMPTFUSE_DATA``; None if it is not set."""
     root = os.environ.get("PROMPTFUSE_DATA", "").strip()
-    return root if not root or is_address(root) else str(at_home(root))
+    return root if not root or is_address(root) else str(expand_user(root))
 
 
 def user_file() -> Path:
@@ -263,7 +263,7 @@ def _from_yaml(path: Path) -> dict[str, Entry]:
 def _absolute(path: str, folder: Path | None = None) -> str:
     if is_address(path):
         return path
-    return os.path.abspath(Path(folder or Path.cwd(), at_home(path)))  # noqa: PTH100
+    return os.path.abspath(Path(folder or Path.cwd(), expand_user(path)))  # noqa: PTH100
 
 
 def _is_name(name: str) -> bool:

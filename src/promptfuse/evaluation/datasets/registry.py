@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 
 from promptfuse._utils.addresses import is_address, name_of
-from promptfuse._utils.paths import at_home
+from promptfuse._utils.paths import expand_user
 from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.karpathy import RESTVAL
@@ -107,7 +107,7 @@ def locate_source(
     if not text:
         raise ConfigError("the data set has no path; give a file, a folder or a name")
     if not is_address(text):
-        path = at_home(text)
+        path = expand_user(text)
         if "\0" in text or not os.path.lexists(path):
             entry = find_name(text)
             return Place(

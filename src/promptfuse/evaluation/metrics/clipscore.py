@@ -14,7 +14,7 @@ from promptfuse.evaluation.datasets import open_photo
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Unavailable, mean
 from promptfuse.evaluation.metrics.encoding import BATCH, cut_note, read_in_batches
 from promptfuse.models import ImageTextModel, Model, load_image
-from promptfuse.objectives.checks import expect
+from promptfuse.objectives.checks import require_model_kind
 
 PREFIX = "A photo depicts "
 """What stands before every caption and reference, as in the paper, section 3."""
@@ -40,7 +40,7 @@ class ClipScore(Metric):
     titles: ClassVar[Mapping[str, str]] = {"clipscore": "CLIPScore", "refclipscore": "RefCLIPScore"}
 
     def __init__(self, model: Model, *, prefix: str = PREFIX, batch_size: int = BATCH) -> None:
-        self.model = cast(ImageTextModel, expect(model, "CLIPScore", ImageTextModel))
+        self.model = cast(ImageTextModel, require_model_kind(model, "CLIPScore", ImageTextModel))
         self.prefix = prefix
         self.batch_size = batch_size
 
@@ -106,7 +106,7 @@ def photo_features(
     Returns:
         The features, None for photos that cannot be read, and the reasons of these.
     """
-    judge = cast(ImageTextModel, expect(model, "CLIPScore", ImageTextModel))
+    judge = cast(ImageTextModel, require_model_kind(model, "CLIPScore", ImageTextModel))
     found: list[Tensor | None] = [image if isinstance(image, Tensor) else None for image in images]
     reasons: list[str] = []
     if judge.device.type == "cpu":

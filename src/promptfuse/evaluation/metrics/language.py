@@ -12,7 +12,7 @@ from torch import Tensor
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
 from promptfuse.evaluation.metrics.encoding import BATCH, cut_note, fitting, read_in_batches
 from promptfuse.models import Batch, CausalLM, Model, SequenceClassifier
-from promptfuse.objectives.checks import expect
+from promptfuse.objectives.checks import require_model_kind
 
 
 class Perplexity(Metric):
@@ -39,7 +39,7 @@ class Perplexity(Metric):
     }
 
     def __init__(self, model: Model, *, batch_size: int = BATCH) -> None:
-        self.model = cast(CausalLM, expect(model, "perplexity", CausalLM))
+        self.model = cast(CausalLM, require_model_kind(model, "perplexity", CausalLM))
         self.batch_size = batch_size
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
@@ -103,7 +103,9 @@ class LabelAccuracy(Metric):
     titles: ClassVar[Mapping[str, str]] = {"sentiment_accuracy": "sentiment accuracy"}
 
     def __init__(self, model: Model, label: str | None, *, batch_size: int = BATCH) -> None:
-        self.model = cast(SequenceClassifier, expect(model, "sentiment accuracy", SequenceClassifier))
+        self.model = cast(
+            SequenceClassifier, require_model_kind(model, "sentiment accuracy", SequenceClassifier)
+        )
         self.index = None if label is None else self.model.label_index(label)
         self.batch_size = batch_size
 

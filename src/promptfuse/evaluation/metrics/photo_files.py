@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from promptfuse._utils.addresses import is_address, join
-from promptfuse._utils.paths import at_home
+from promptfuse._utils.paths import expand_user
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.folder import files_of, is_photo
 
@@ -38,9 +38,9 @@ def find_photos(folder: str, ids: Iterable[str]) -> dict[str, str]:
         ConfigError: if there is no such folder, several of its photos match one id, or none matches any.
     """
     remote = is_address(folder)
-    if not remote and not at_home(folder).is_dir():
+    if not remote and not expand_user(folder).is_dir():
         raise ConfigError(f"{folder}: no such folder of photos; check the path")
-    root = folder if remote else str(at_home(folder))
+    root = folder if remote else str(expand_user(folder))
     depths = _by_depth(files_of(root))
     plain, folded = ([_table(part, key) for part in depths] for key in (_plain, _folded))
     tables, direct = [*plain, *folded], [plain[0], folded[0]]

@@ -16,7 +16,7 @@ from promptfuse.evaluation.metrics.encoding import BATCH, cut_note, read_in_batc
 from promptfuse.evaluation.metrics.labelled_texts import read_labelled_texts
 from promptfuse.evaluation.metrics.selection import JUDGED, METRICS
 from promptfuse.models import ImageTextModel, Model, SentenceEncoder
-from promptfuse.objectives.checks import expect
+from promptfuse.objectives.checks import require_model_kind
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -98,7 +98,7 @@ class TextJudge:
             ModelError: if the encoder is of another kind.
         """
         _require_sklearn()
-        encoder = expect(encoder, "a judge of texts", SentenceEncoder, ImageTextModel)
+        encoder = require_model_kind(encoder, "a judge of texts", SentenceEncoder, ImageTextModel)
         empty = next((index for index, text in enumerate(texts) if not text.strip()), None)
         if empty is not None:
             raise ConfigError(f"labelled text {empty + 1} is empty; write one, or leave it out")

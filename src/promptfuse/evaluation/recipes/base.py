@@ -100,7 +100,7 @@ class Caption:
 
 
 class Describer(ABC):
-    """Carries a recipe out. Several threads may call one at the same time, within a ``Meeting``.
+    """Carries a recipe out. Several threads may call one at the same time, within a ``BatchScheduler``.
 
     A caption depends on the photo and the seed alone, and on which photos are in flight with it only up to
     the rounding of larger matrix products.

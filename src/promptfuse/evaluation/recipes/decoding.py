@@ -20,7 +20,7 @@ from promptfuse.models.fast.products import fast_products
 from promptfuse.models.together import together
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
-from promptfuse.search.methods.proposer import Setting
+from promptfuse.search.methods.proposer import SearchContext
 from promptfuse.search.sentences import SENTENCE_ENDS, sentence_ending
 
 LONG = 512
@@ -155,7 +155,7 @@ class Language:
 
     def __init__(self, objective: Objective, prefix: str, glue: bool = False) -> None:
         self.lm = objective.primary
-        self.setting = Setting(objective, Constraints(), prefix.strip(), 1, 0, glue=glue)
+        self.setting = SearchContext(objective, Constraints(), prefix.strip(), 1, 0, glue=glue)
 
     @property
     def start(self) -> list[int]:

@@ -190,8 +190,8 @@ class GibbsSampler:
         recipe = self.recipe
         # All rows have as many tokens, so one number leads from the loss back to the sum.
         predicted = len(self._whole(rows[0])) - (0 if self.language.lm.start_ids else 1)
-        per_nat = float(self.fluency.per_nat(torch.tensor(float(predicted))))
-        likelihood = -self.fluency.score(texts, parents=[texts[0]] * len(texts)) / per_nat
+        length_normalizer = float(self.fluency.length_normalizer(torch.tensor(float(predicted))))
+        likelihood = -self.fluency.score(texts, parents=[texts[0]] * len(texts)) / length_normalizer
         prior = (likelihood / recipe.prior_temperature).softmax(0)
         total = recipe.alpha * prior + recipe.beta * self.matcher.match(texts, texts[0]).to(prior)
         if self.matcher.wanted:

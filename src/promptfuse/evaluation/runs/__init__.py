@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from promptfuse._utils.lazy import lazily
+from promptfuse._utils.lazy import make_lazy_getattr
 
 if TYPE_CHECKING:
     from promptfuse.evaluation.runs.check import RunCheck, check_run
-    from promptfuse.evaluation.runs.config import EngineSettings, RunConfig, load_run_config
+    from promptfuse.evaluation.runs.config import DatasetRunConfig, EngineSettings, load_run_config
     from promptfuse.evaluation.runs.manifest import Manifest, read_manifest
     from promptfuse.evaluation.runs.run import OnProgress, Progress, run_dataset
 
@@ -15,7 +15,7 @@ _HOME = {
     "RunCheck": "check",
     "check_run": "check",
     "EngineSettings": "config",
-    "RunConfig": "config",
+    "DatasetRunConfig": "config",
     "load_run_config": "config",
     "Manifest": "manifest",
     "read_manifest": "manifest",
@@ -25,12 +25,12 @@ _HOME = {
 }
 
 __all__ = [
+    "DatasetRunConfig",
     "EngineSettings",
     "Manifest",
     "OnProgress",
     "Progress",
     "RunCheck",
-    "RunConfig",
     "check_run",
     "load_run_config",
     "read_manifest",
@@ -38,4 +38,4 @@ __all__ = [
 ]
 
 
-__getattr__ = lazily(__name__, _HOME)
+__getattr__ = make_lazy_getattr(__name__, _HOME)

@@ -8,8 +8,8 @@ from typing import Any
 
 from promptfuse._utils.addresses import is_address
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.runs.config import RunConfig
-from promptfuse.models.info import Sketch, sketch_model
+from promptfuse.evaluation.runs.config import DatasetRunConfig
+from promptfuse.models.info import ModelInfo, sketch_model
 from promptfuse.tasks.steering import read_steers
 
 
@@ -26,7 +26,7 @@ class RunCheck:
 
     photos: int
     missing: tuple[str, ...]
-    models: dict[str, Sketch]
+    models: dict[str, ModelInfo]
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class RunCheck:
         }
 
 
-def check_run(config: RunConfig) -> RunCheck:
+def check_run(config: DatasetRunConfig) -> RunCheck:
     """Check that the data set, the recipe and its models are there, without loading a model's weights.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from promptfuse._utils.addresses import is_address
-from promptfuse._utils.paths import at_home
+from promptfuse._utils.paths import expand_user
 from promptfuse._utils.yaml_files import change_value, dump_yaml, explain, read_yaml
 from promptfuse.config.base import KIND_ALONE, Settings, as_problem
 from promptfuse.errors import ConfigError
@@ -40,7 +40,7 @@ class EngineSettings(Settings):
     gpus_per_worker: float = Field(default=0.0, ge=0)
 
 
-class RunConfig(Settings):
+class DatasetRunConfig(Settings):
     """A run over a data set, as a YAML file describes it; ``docs/scale.md`` lists every key.
 
     Attributes:
@@ -88,7 +88,7 @@ class RunConfig(Settings):
         folder = (info.context or {}).get("folder")
         if value is None or folder is None or is_address(value):
             return value
-        path = Path(folder, at_home(value))
+        path = Path(folder, expand_user(value))
         if info.field_name == "data" and value in registered() and not path.exists():
             return value
         if info.field_name == "data" and path.is_file():
@@ -102,7 +102,7 @@ class RunConfig(Settings):
         folder = (info.context or {}).get("folder")
         if value is None or folder is None or value in EMBEDDED:
             return value
-        path = Path(folder, at_home(value))
+        path = Path(folder, expand_user(value))
         return str(path.resolve()) if path.is_dir() else value
 
     @field_validator("lm_prefix")
@@ -145,7 +145,9 @@ class RunConfig(Settings):
         return dump_yaml(self.model_dump(mode="json"))
 
 
-def load_run_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> RunConfig:
+def load_run_config(
+    path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None
+) -> DatasetRunConfig:
     """The configuration of a run from a YAML file; its recipe is spelled out.
 
     Args:
@@ -168,7 +170,7 @@ def load_run_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | N
             given["engine"] = {"kind": engine}
     if "recipe" in changes:
         values["recipe"] = changes.pop("recipe")
-    recipe = values.get("recipe", RunConfig.model_fields["recipe"].default)
+    recipe = values.get("recipe", DatasetRunConfig.model_fields["recipe"].default)
     if isinstance(recipe, str):
         values.setdefault("name", Path(recipe).stem)
     # Spelled out, so that changes find their places and the run's folder says what was done.
@@ -177,9 +179,9 @@ def load_run_config(path: str | os.PathLike[str], changes: Mapping[str, Any] | N
         change_value(values, key, value)
     _find_files(values["recipe"], folder)
     try:
-        config = RunConfig.model_validate(values, context={"folder": folder})
+        config = DatasetRunConfig.model_validate(values, context={"folder": folder})
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, RunConfig)}") from None
+        raise ConfigError(f"{path}: {explain(error, DatasetRunConfig)}") from None
     return config.model_copy(update={"recipe": describe(config.make_recipe())})
 
 
@@ -187,7 +189,7 @@ def _spelled_out(recipe: Any, folder: Path) -> Any:
     """A recipe's settings, if it is a name or a file; anything else as it is."""
     if not isinstance(recipe, str):
         return recipe
-    file = folder / at_home(recipe)
+    file = folder / expand_user(recipe)
     return describe(load_recipe(str(file) if file.is_file() else recipe))
 
 
@@ -198,7 +200,7 @@ def _find_files(recipe: Any, folder: Path) -> None:
     for key in ("models", "base"):
         value = recipe.get(key)
         if isinstance(value, str) and value.endswith((".yaml", ".yml")):
-            recipe[key] = str(folder / at_home(value))
+            recipe[key] = str(folder / expand_user(value))
     if recipe.get("steer") is not None:
         # What is wrong with a steer is told where settings are checked.
         with suppress(ConfigError):
@@ -209,5 +211,5 @@ def _find_model(steer: str, folder: Path) -> str:
     """A steer whose model is a folder beside the file with its whole path; anything else as it is."""
     model = Steer.parse(steer).model
     known = model in (*EMBEDDED, "sentiment") or Path(model).is_dir()
-    path = folder / at_home(model)
+    path = folder / expand_user(model)
     return steer if known or not path.is_dir() else f"{path.resolve()}{steer[len(model) :]}"

@@ -21,7 +21,7 @@ from promptfuse.errors import ImageError, TextError
 from promptfuse.evaluation.datasets import Photo, open_photo
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.recipes import Describer
-from promptfuse.tasks.many import side_by_side
+from promptfuse.tasks.many import run_interleaved
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def describe_group(describer: Describer, group: Group, on_line: Callable[[Predic
                 values = {name: getattr(caption, name) for name in caption.__dataclass_fields__}
                 on_line(Prediction(photo.id, photo.image, **values, seconds=seconds, seed=seed))
 
-    side_by_side(describe_photo, len(group.photos), len(group.photos))
+    run_interleaved(describe_photo, len(group.photos), len(group.photos))
     return Work(time.perf_counter() - began, peak_memory(), _peak_device())
 
 

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
-from promptfuse._utils.atomic_files import write_whole
+from promptfuse._utils.atomic_files import atomic_write
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.predictions import Prediction, is_whole, iterate_predictions
 
@@ -109,7 +109,7 @@ class Journal:
         lines = self.path.read_bytes().splitlines(keepends=True)
         found = zip(lines, iterate_predictions(self.path), strict=True)
         kept = [line for line, prediction in found if prediction.text is not None]
-        write_whole(self.path, b"".join(kept).decode("utf-8"))
+        atomic_write(self.path, b"".join(kept).decode("utf-8"))
         os.close(self._lines)
         self.done, self.failed, self.reason = {}, 0, ""
         self._open()

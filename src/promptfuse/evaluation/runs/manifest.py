@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from promptfuse._utils.atomic_files import write_whole
-from promptfuse._utils.resume import require_same_values
+from promptfuse._utils.atomic_files import atomic_write
+from promptfuse._utils.resume import check_resumable
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import Dataset
 
@@ -112,7 +112,7 @@ class Manifest:
         """
         if self.sessions:
             self.sessions[-1].updated = now()
-        write_whole(folder / FILE, json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
+        atomic_write(folder / FILE, json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -157,7 +157,7 @@ def require_same(folder: Path | str, before: Manifest, current: Manifest) -> Non
         )
     fixed = [key for key in FIXED if key != "models" or loaded]
     was, given = ({key: getattr(one, key) for key in fixed} for one in (before, current))
-    require_same_values(folder, was, given)
+    check_resumable(folder, was, given)
 
 
 def describe_data(dataset: Dataset, split: str | None, start: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.recipes import describe
-from promptfuse.evaluation.runs.config import RunConfig
+from promptfuse.evaluation.runs.config import DatasetRunConfig
 from promptfuse.evaluation.runs.engines import Engine, make_engine
 from promptfuse.evaluation.runs.groups import Group, Work, make_groups
 from promptfuse.evaluation.runs.journal import Journal
@@ -70,7 +70,7 @@ OnProgress = Callable[[Progress], None]
 
 
 def run_dataset(
-    config: RunConfig,
+    config: DatasetRunConfig,
     out: str | os.PathLike[str],
     on_progress: OnProgress | None = None,
     *,
@@ -137,7 +137,7 @@ def run_dataset(
         return work.carry_out(engine, missing)
 
 
-def _threads(config: RunConfig) -> int:
+def _threads(config: DatasetRunConfig) -> int:
     """Threads of a process where nobody says how many: its share of all, or what Ray reserves."""
     if config.engine.kind == "ray":
         return max(1, int(config.engine.cpus_per_worker))
@@ -166,7 +166,7 @@ class _Run:
         journal: Journal,
         output: LocalOutput,
         manifest: Manifest,
-        config: RunConfig,
+        config: DatasetRunConfig,
         on_progress: OnProgress | None,
         every: float,
         warnings: tuple[str, ...],

@@ -41,7 +41,7 @@ def _near(lengths: Sequence[int], like: Tensor) -> bool:
 
 
 @dataclass(frozen=True)
-class _Sight:
+class _PrefixMask:
     """What queries see of the prefixes.
 
     Attributes:
@@ -59,7 +59,9 @@ class _Sight:
     slots: Tensor | None
 
     @classmethod
-    def of(cls, owner: Tensor, shared: Tensor, prefixes: Sequence[Prefix], device: torch.device) -> _Sight:
+    def of(
+        cls, owner: Tensor, shared: Tensor, prefixes: Sequence[Prefix], device: torch.device
+    ) -> _PrefixMask:
         """The sight of queries that each have a prefix, and the number of its tokens that they share."""
         beyond = torch.arange(max(map(len, prefixes))) >= shared[:, None]
         hidden = beyond.to(device) if bool(beyond.any()) else None
@@ -132,8 +134,8 @@ class Layout:
     depth: Tensor
     last: Tensor
     mask: Tensor | None
-    every: _Sight | None
-    ends: _Sight | None
+    every: _PrefixMask | None
+    ends: _PrefixMask | None
     longer: tuple[tuple[tuple[slice, slice], ...], ...]
 
     @classmethod
@@ -150,7 +152,7 @@ class Layout:
         count, seen, owner = torch.tensor(lengths), torch.tensor(shared), torch.tensor(origin)
         branch, positions = ragged_positions(seen, count)
         mask = dense_mask(prefixes, owner[branch], seen[branch], branch, device)
-        every = _Sight.of(owner[branch], seen[branch], prefixes, device) if mask is None else None
+        every = _PrefixMask.of(owner[branch], seen[branch], prefixes, device) if mask is None else None
         # The branches of a prefix are in order of their lengths, so those that are longer stand together.
         stretches = [len(list(same)) for _, same in groupby(origin)]
         return cls(
@@ -161,7 +163,7 @@ class Layout:
             (count.cumsum(0) - 1).to(device),
             mask,
             every,
-            _Sight.of(owner, seen, prefixes, device) if mask is None else None,
+            _PrefixMask.of(owner, seen, prefixes, device) if mask is None else None,
             () if every is None else _longer(lengths, stretches if every.runs else [len(lengths)]),
         )
 
@@ -266,7 +268,7 @@ def _by_branch(
     longest = 0 if known[0] is None else known[0].shape[2]
     sight = layout.ends if only_last else layout.every
     assert sight is not None
-    own = _Grouped(layout, only_last) if layout.groups else _Near(layout, only_last)
+    own = _Grouped(layout, only_last) if layout.groups else _ShortBranchAttention(layout, only_last)
     scores = queries.new_full((queries.shape[1], longest + layout.widest, len(queries)), -torch.inf)
     own.score(queries, keys, scores[:, longest:])
     if known[0] is not None:
@@ -278,7 +280,7 @@ def _by_branch(
     return mixed
 
 
-class _Near:
+class _ShortBranchAttention:
     """What tokens of short branches see of their own branch: themselves, the token before, and so on.
 
     A product of numbers for each distance is faster than a product of matrices for each branch.

@@ -67,7 +67,7 @@ def cache_behind(prefixes: Sequence[Prefix], rows: Sequence[int], longest: int, 
         depth: layers of the model.
     """
     if not longest:
-        return Cache(layers=[Behind(None, None) for _ in range(depth)])
+        return Cache(layers=[PrefixCacheLayer(None, None) for _ in range(depth)])
     some = next(prefix for prefix in prefixes if len(prefix))
     full = [prefix if len(prefix) else None for prefix in prefixes]
     in_order, one = list(rows) == list(range(len(prefixes))), len(prefixes) == 1
@@ -82,11 +82,11 @@ def cache_behind(prefixes: Sequence[Prefix], rows: Sequence[int], longest: int, 
             if not in_order:
                 stacked = stacked.expand(len(rows), -1, -1, -1) if one else stacked[list(rows)]
             sides.append(stacked)
-        layers.append(Behind(*sides))
+        layers.append(PrefixCacheLayer(*sides))
     return Cache(layers=layers)
 
 
-class Behind(DynamicLayer):  # type: ignore[misc]
+class PrefixCacheLayer(DynamicLayer):  # type: ignore[misc]
     """One layer of a cache that puts new keys behind known ones and keeps only the new ones.
 
     Args:

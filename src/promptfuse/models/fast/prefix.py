@@ -39,7 +39,7 @@ def reading_whole() -> Iterator[None]:
         _WHOLE.reset(token)
 
 
-def reads_whole() -> bool:
+def prefix_cache_disabled() -> bool:
     """Whether the code runs within ``reading_whole``."""
     return _WHOLE.get()
 

@@ -58,7 +58,7 @@ def load_judges(
     if not (clip or lm or classifier):
         return Judges()
     from promptfuse.models import SequenceClassifier, load_model
-    from promptfuse.objectives.checks import expect
+    from promptfuse.objectives.checks import require_model_kind
 
     def load(name: str | None) -> Model | None:
         return None if name is None else load_model(name, device=device)
@@ -67,7 +67,8 @@ def load_judges(
     if classifier is None:
         return judges
     model = cast(
-        SequenceClassifier, expect(load_model(classifier, device=device), "--classifier", SequenceClassifier)
+        SequenceClassifier,
+        require_model_kind(load_model(classifier, device=device), "--classifier", SequenceClassifier),
     )
     known = [model.labels[model.label_index(label)] for label in labels]
     return replace(judges, classifier=model, labels=tuple(dict.fromkeys(known)))

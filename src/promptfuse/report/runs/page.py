@@ -20,10 +20,10 @@ from promptfuse.report.runs.plots import (
     Mark,
     colour,
     draw_marks,
-    front,
     front_legend,
     make_frame,
     names_of,
+    pareto_front,
     scatter,
 )
 from promptfuse.report.runs.resources import resource
@@ -151,7 +151,7 @@ def cost_plots(measured: Measured) -> str:
         marks = _marks(measured, "seconds", name)
         if marks:
             title = title_of(measured, name)
-            line = front(marks)
+            line = pareto_front(marks)
             plots.append(
                 scatter(
                     f"{title} against time",
@@ -181,7 +181,7 @@ def pareto_plots(measured: Measured) -> str:
 
 
 def _pareto(measured: Measured, across: str, up: str, marks: Sequence[Mark]) -> str:
-    line = front(marks)
+    line = pareto_front(marks)
     heading = f"{title_of(measured, up)} and {title_of(measured, across)}"
     legend = front_legend() if len(line) > 1 else ""
     axes = _axis(marks[0].x), _axis(marks[0].y)

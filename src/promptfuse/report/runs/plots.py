@@ -161,7 +161,8 @@ def draw_marks(frame: Frame, marks: Sequence[Mark]) -> tuple[str, list[Mark]]:
             text = f'<text x="{at:.1f}" y="{box.bottom - 5:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
         else:
             nameless.append(mark)
-        hover = f"{mark.name}\n{frame.x_label}: {told(mark.x)}\n{frame.y_label}: {told(mark.y)}"
+        x_text, y_text = format_interval(mark.x), format_interval(mark.y)
+        hover = f"{mark.name}\n{frame.x_label}: {x_text}\n{frame.y_label}: {y_text}"
         found.append(
             f'<g class="mark"><circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{mark.colour}">{title(hover)}'
             f"</circle>{text}</g>"
@@ -174,13 +175,13 @@ def names_of(marks: Sequence[Mark]) -> str:
     return keys((mark.name, mark.colour) for mark in marks)
 
 
-def told(score: Score) -> str:
+def format_interval(score: Score) -> str:
     """A number and its interval, for a person."""
     low, high = ends(score)
     return f"{score.value:.4g}" + (f" ({low:.4g} to {high:.4g})" if high > low else "")
 
 
-def front(marks: Sequence[Mark]) -> list[Mark]:
+def pareto_front(marks: Sequence[Mark]) -> list[Mark]:
     """Those that no other is at least as good as in both numbers and better in one, from left to right."""
 
     def signs(mark: Mark) -> tuple[float, float]:
@@ -189,19 +190,19 @@ def front(marks: Sequence[Mark]) -> list[Mark]:
             mark.y.value * (1 if mark.y.better == "higher" else -1),
         )
 
-    def beaten(mark: Mark) -> bool:
+    def dominated(mark: Mark) -> bool:
         own = signs(mark)
         return any(
             other[0] >= own[0] and other[1] >= own[1] and other != own
             for other in (signs(one) for one in marks)
         )
 
-    return sorted((mark for mark in marks if not beaten(mark)), key=lambda mark: mark.x.value)
+    return sorted((mark for mark in marks if not dominated(mark)), key=lambda mark: mark.x.value)
 
 
 def front_legend() -> str:
     """What the dashed line is."""
-    return keys([("beaten by no other run in both", f"{GREY};height:2px;vertical-align:middle")])
+    return keys([("dominated by no other run in both", f"{GREY};height:2px;vertical-align:middle")])
 
 
 def _place(frame: Frame, mark: Mark) -> tuple[float, float]:

@@ -48,7 +48,7 @@ def _pair(
 
     complete = list(complete)
     front = pareto_front(complete, {name: result.weights[name] for name in (first, second)})
-    beaten = [item for item in complete if item not in front]
+    dominated = [item for item in complete if item not in front]
     best = [item for item in complete if item.text == result.text]
     line = sorted(points(front), key=lambda point: point.x)
     hollow = _near(points(complete), points(beams))
@@ -64,15 +64,15 @@ def _pair(
     inside = (
         frame.dots(hollow, 2.5, f'fill="none" stroke="{GREY}" opacity="0.6"')
         + f'<polyline points="{path}" fill="none" stroke="{GREEN}" stroke-dasharray="4 3"/>'
-        + frame.dots(points(beaten), 4, f'fill="{GREY}"')
+        + frame.dots(points(dominated), 4, f'fill="{GREY}"')
         + frame.dots(line, 5, f'fill="{GREEN}"')
         + frame.dots(points(best), 9, f'fill="none" stroke="{GREEN}" stroke-width="2" pointer-events="none"')
     )
     heading = f"{first} and {second}"
     legend = keys(
         [
-            ("complete, beaten by none in these two terms", GREEN),
-            ("complete, beaten", GREY),
+            ("complete, dominated by none in these two terms", GREEN),
+            ("complete, dominated", GREY),
             ("beams (hollow)", "transparent;border:1px solid " + GREY),
         ]
     )

@@ -12,7 +12,7 @@ from promptfuse.errors import ConfigError, TextError
 from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.search.methods.guidance import Guidance
 from promptfuse.search.methods.openings import openings
-from promptfuse.search.methods.proposer import Proposed, Proposer, Setting, with_nll
+from promptfuse.search.methods.proposer import Proposed, Proposer, SearchContext, with_nll
 from promptfuse.search.methods.settings import AutoDAN, RandomAppend
 from promptfuse.search.readback import appended
 from promptfuse.search.sentences import SENTENCE_ENDS
@@ -22,7 +22,7 @@ from promptfuse.text.segments import special_ids
 class AppendProposer(Proposer):
     """A method whose texts grow by a token in each step."""
 
-    grows: ClassVar[bool] = True
+    appends: ClassVar[bool] = True
 
     def start(self, given: Sequence[Hypothesis]) -> list[Hypothesis]:
         """See ``Proposer.start``: the texts given, else the prefix."""
@@ -112,7 +112,7 @@ def _ahead(missing: int) -> int:
 class GuidedProposer(AppendProposer):
     """AutoDAN: tokens ranked by log-probability and transported gradients."""
 
-    def __init__(self, setting: Setting, method: AutoDAN) -> None:
+    def __init__(self, setting: SearchContext, method: AutoDAN) -> None:
         super().__init__(setting)
         self.method = method
         self.guidance = Guidance(setting.objective, self.primary, method)
@@ -186,7 +186,7 @@ class GuidedProposer(AppendProposer):
 class RandomProposer(AppendProposer):
     """Tokens drawn uniformly from the allowed ones."""
 
-    def __init__(self, setting: Setting, method: RandomAppend) -> None:
+    def __init__(self, setting: SearchContext, method: RandomAppend) -> None:
         super().__init__(setting)
         self.method = method
         self.generator = setting.generator()

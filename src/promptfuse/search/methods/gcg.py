@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from promptfuse.search.hypothesis import Hypothesis, Proposal
-from promptfuse.search.methods.proposer import EditProposer, Proposed, Setting
+from promptfuse.search.methods.proposer import EditProposer, Proposed, SearchContext
 from promptfuse.search.methods.settings import GCG
 from promptfuse.search.methods.swaps import SwapEstimator
 
@@ -16,7 +16,7 @@ from promptfuse.search.methods.swaps import SwapEstimator
 class GCGProposer(EditProposer):
     """Draws from the best swaps of every token; see ``GCG``."""
 
-    def __init__(self, setting: Setting, method: GCG) -> None:
+    def __init__(self, setting: SearchContext, method: GCG) -> None:
         super().__init__(setting)
         self.method = method
         self.estimator = SwapEstimator(setting, method.transport)

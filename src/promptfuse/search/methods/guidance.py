@@ -183,7 +183,7 @@ def fluency_share(objective: Objective, tokens: Tensor) -> Tensor:
     own = own_fluency(objective)
     if not own:
         return 1 / tokens
-    return torch.stack([term.weight * term.per_nat(tokens) for term in own]).sum(0)
+    return torch.stack([term.weight * term.length_normalizer(tokens) for term in own]).sum(0)
 
 
 def own_fluency(objective: Objective) -> list[Fluency]:

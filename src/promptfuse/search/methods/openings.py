@@ -19,7 +19,7 @@ from promptfuse.errors import TextError
 from promptfuse.models import Model
 from promptfuse.objectives import ImageSimilarity, TextSimilarity
 from promptfuse.search.hypothesis import Proposal
-from promptfuse.search.methods.proposer import Setting
+from promptfuse.search.methods.proposer import SearchContext
 from promptfuse.text.borders import needs_blank
 
 _READ: WeakKeyDictionary[Model, dict[tuple[object, ...], Tensor]] = WeakKeyDictionary()
@@ -56,7 +56,7 @@ def opened(prefix: str) -> list[str]:
     return texts
 
 
-def openings(setting: Setting, count: int) -> list[Proposal]:
+def openings(setting: SearchContext, count: int) -> list[Proposal]:
     """The texts of a prefix and a noun phrase that the terms of similarity like best.
 
     Args:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from promptfuse.objectives import Fluency, Term
 from promptfuse.objectives.gradients import common_segments, text_gradient
 from promptfuse.search.hypothesis import Hypothesis, Proposal
-from promptfuse.search.methods.proposer import EditProposer, Proposed, Setting
+from promptfuse.search.methods.proposer import EditProposer, Proposed, SearchContext
 from promptfuse.search.methods.settings import PEZ
 from promptfuse.search.methods.swaps import SwapEstimator, pulled, same_model
 from promptfuse.search.state import tensor_from_json, tensor_to_json
@@ -55,9 +55,9 @@ class SoftPrompt:
 class PEZProposer(EditProposer):
     """Each beam carries a soft prompt of its own; see ``PEZ``."""
 
-    revisits: ClassVar[bool] = True
+    stateful: ClassVar[bool] = True
 
-    def __init__(self, setting: Setting, method: PEZ) -> None:
+    def __init__(self, setting: SearchContext, method: PEZ) -> None:
         super().__init__(setting)
         self.method = method
         self.estimator = SwapEstimator(setting, method.transport)

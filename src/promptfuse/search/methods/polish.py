@@ -12,7 +12,7 @@ import torch
 from promptfuse.errors import ConfigError
 from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.search.methods.guidance import fluency_share
-from promptfuse.search.methods.proposer import EditProposer, Proposed, Setting
+from promptfuse.search.methods.proposer import EditProposer, Proposed, SearchContext
 from promptfuse.search.methods.settings import Polish
 
 WORD = re.compile(r"\s*[^\W_]+(?:['-][^\W_]+)*")
@@ -38,9 +38,9 @@ class PolishProposer(EditProposer):
     """Tries the language model's words in all places; see ``Polish``."""
 
     keeps_parents: ClassVar[bool] = True
-    improves: ClassVar[bool] = True
+    only_improvements: ClassVar[bool] = True
 
-    def __init__(self, setting: Setting, method: Polish) -> None:
+    def __init__(self, setting: SearchContext, method: Polish) -> None:
         super().__init__(setting)
         self.method = method
         # How often a text was tried: each time with words that were not tried before.

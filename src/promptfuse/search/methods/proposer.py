@@ -28,11 +28,11 @@ _ALLOWED: WeakKeyDictionary[CausalLM, dict[Constraints, Tensor]] = WeakKeyDictio
 """Made once for all searches with a model: looking at each token takes longer than a step."""
 
 _FIRST: WeakKeyDictionary[CausalLM, dict[tuple[str, Constraints], Tensor]] = WeakKeyDictionary()
-"""See `Setting.first`; made once for all searches with a model."""
+"""See `SearchContext.first`; made once for all searches with a model."""
 
 
 def _allowed_tokens(primary: CausalLM, constraints: Constraints) -> Tensor:
-    """See `Setting.allowed`."""
+    """See `SearchContext.allowed`."""
     tokenizer, rows = primary.tokenizer, len(primary.embedding_table)
     special = special_ids(tokenizer)
     count = min(len(tokenizer), rows)
@@ -87,7 +87,7 @@ def remedy_for(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Setting:
+class SearchContext:
     """What a method is given to work with.
 
     Attributes:
@@ -210,18 +210,18 @@ class Proposer(ABC):
     """Makes each step's proposals and learns from their true losses.
 
     Attributes:
-        grows: whether texts grow until they end; else every text is a whole one.
+        appends: whether texts grow until they end; else every text is a whole one.
         keeps_parents: whether a step may keep the texts that it started from.
-        improves: whether only texts better than the one they come from are gone on from.
-        revisits: whether a text may lead to other texts when it is gone on from again.
+        only_improvements: whether only texts better than the one they come from are gone on from.
+        stateful: whether a text may lead to other texts when it is gone on from again.
     """
 
-    grows: ClassVar[bool] = False
+    appends: ClassVar[bool] = False
     keeps_parents: ClassVar[bool] = False
-    improves: ClassVar[bool] = False
-    revisits: ClassVar[bool] = False
+    only_improvements: ClassVar[bool] = False
+    stateful: ClassVar[bool] = False
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: SearchContext) -> None:
         self.setting = setting
         self.primary = setting.primary
         self.constraints = setting.constraints
@@ -314,7 +314,7 @@ class EditProposer(Proposer):
         return len(prefix) if tuple(ids[: len(prefix)]) == prefix else None
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str | None]:
-        """As ``Setting.decode``; None also where a text goes on with the prefix's last word."""
+        """As ``SearchContext.decode``; None also where a text goes on with the prefix's last word."""
         return [
             text if text is not None and self.leaves_prefix(text) else None
             for text in self.setting.decode(rows)

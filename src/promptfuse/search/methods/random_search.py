@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from promptfuse.search.hypothesis import Hypothesis, Proposal
-from promptfuse.search.methods.proposer import EditProposer, Proposed, Setting
+from promptfuse.search.methods.proposer import EditProposer, Proposed, SearchContext
 from promptfuse.search.methods.settings import RandomSearch
 
 
@@ -19,7 +19,7 @@ class RandomSearchProposer(EditProposer):
 
     keeps_parents: ClassVar[bool] = True
 
-    def __init__(self, setting: Setting, method: RandomSearch) -> None:
+    def __init__(self, setting: SearchContext, method: RandomSearch) -> None:
         super().__init__(setting)
         self.method = method
         self.generator = setting.generator()

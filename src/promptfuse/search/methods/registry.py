@@ -7,12 +7,12 @@ from promptfuse.search.methods.autodan import GuidedProposer, RandomProposer
 from promptfuse.search.methods.gcg import GCGProposer
 from promptfuse.search.methods.pez import PEZProposer
 from promptfuse.search.methods.polish import PolishProposer
-from promptfuse.search.methods.proposer import Proposer, Setting
+from promptfuse.search.methods.proposer import Proposer, SearchContext
 from promptfuse.search.methods.random_search import RandomSearchProposer
 from promptfuse.search.methods.settings import GCG, PEZ, AutoDAN, Method, Polish, RandomAppend, RandomSearch
 
 
-def make_proposer(setting: Setting, method: Method) -> Proposer:
+def make_proposer(setting: SearchContext, method: Method) -> Proposer:
     """The proposer for the settings of a method by itself.
 
     Raises:

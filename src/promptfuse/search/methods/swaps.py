@@ -14,7 +14,7 @@ from promptfuse.models import CausalLM, Model
 from promptfuse.objectives import Fluency, Term
 from promptfuse.objectives.gradients import TextGradient, common_segments, text_gradient
 from promptfuse.search.methods.guidance import transport
-from promptfuse.search.methods.proposer import Setting
+from promptfuse.search.methods.proposer import SearchContext
 from promptfuse.search.methods.settings import Transports
 from promptfuse.text.segments import encode_words, special_ids
 
@@ -36,7 +36,7 @@ class SwapEstimator:
         kind: the transport, or ``none`` to leave other models out.
     """
 
-    def __init__(self, setting: Setting, kind: Transports | Literal["none"]) -> None:
+    def __init__(self, setting: SearchContext, kind: Transports | Literal["none"]) -> None:
         self.setting = setting
         self.primary = setting.primary
         self.kind: Transports | Literal["none"] = kind
