@@ -26,7 +26,7 @@ def test_a_class_is_found_by_its_name(registry):
 
 def test_an_unknown_name_gets_the_nearest(registry):
     registry.register("walk")(int)
-    with pytest.raises(ConfigError, match="no method is called 'wolk'.*walk"):
+    with pytest.raises(ConfigError, match=r"no method is called 'wolk'.*walk"):
         registry.get_item("wolk")
 
 
