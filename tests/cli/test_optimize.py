@@ -463,7 +463,7 @@ def test_functions_run_if_they_are_allowed_to(promptfuse, config, tmp_path):
 
 
 def test_a_text_that_has_not_come_to_an_end_is_told(promptfuse, config):
-    sign = "; the text has not come to an end"
+    sign = "; the text is incomplete"
     code, out, err = promptfuse("optimize", config, "--steps", 1)
     assert (code, err) == (0, "")
     assert out.splitlines()[1].endswith(f"1 step{sign}")
