@@ -31,7 +31,7 @@ def check(
     ] = None,
     format: Annotated[
         str,
-        typer.Option(metavar="NAME", help="karpathy, coco, table or folder; auto detects it."),
+        typer.Option(metavar="NAME", help="karpathy, coco, table or folder; auto tells by the content."),
     ] = "auto",
     split: Annotated[
         str | None,

@@ -104,16 +104,16 @@ class Captioner:
             self.classifier(one)
 
     def loaded(self) -> dict[str, Model]:
-        """The models that have been loaded so far, by role, or by name if they have no role."""
+        """The models that have been loaded so far, by role, or by name where they have none."""
         return dict(self._loaded)
 
     def forget(self) -> None:
-        """Free what every model remembers of the texts that it has read, such as keys and values."""
+        """Have every model forget the texts that it has read; see ``Model.forget``."""
         for model in self._loaded.values():
             model.forget()
 
     def clear_cache(self) -> None:
-        """Drop everything that was computed from the models' weights; needed after changing them."""
+        """Have every model drop what it computed of its weights; see ``Model.clear_cache``."""
         for model in self._loaded.values():
             model.clear_cache()
 
