@@ -8,7 +8,7 @@ FOLDERS = {
     "_utils", "adapters", "cli", "config", "evaluation", "models", "objectives", "report", "search", "tasks",
     "text",
 }  # fmt: skip
-MODULES = {"__init__.py", "__main__.py", "errors.py", "tproduct.py", "version.py"}
+MODULES = {"__init__.py", "__main__.py", "errors.py", "testing.py", "tproduct.py", "version.py"}
 
 
 def test_the_root_holds_the_public_face_and_the_folders_of_the_flow():
