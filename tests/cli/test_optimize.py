@@ -463,7 +463,7 @@ def test_functions_run_if_they_are_allowed_to(promptfuse, config, tmp_path):
 
 
 def test_a_text_that_has_not_come_to_an_end_is_told(promptfuse, config):
-    sign = "; the text has not come to an end"
+    sign = "; the text is incomplete"
     code, out, err = promptfuse("optimize", config, "--steps", 1)
     assert (code, err) == (0, "")
     assert out.splitlines()[1].endswith(f"1 step{sign}")
@@ -507,7 +507,7 @@ def test_every_term_can_be_written_with_its_own_defaults():
 
 
 def test_the_documentation_names_every_key():
-    text = (Path(__file__).parents[2] / "docs" / "optimize.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "yaml.md").read_text(encoding="utf-8")
     models = [SearchConfig, *SINGLE.values(), *STRATEGIES.values(), *get_args(get_args(AnyTerm)[0])]
     models += [ModelSettings, ChainSettings]
     models += [SearchConfig.model_fields[name].annotation for name in ("constraints", "stopping")]

@@ -121,9 +121,9 @@ def test_texts_with_more_of_the_required_words_have_places_of_their_own(strategy
         (lambda: pf.BeamSearch(2, diverse=-1), "diverse"),
         (lambda: pf.UniformCost(0), "give 1 or more"),
         (lambda: pf.UniformCost(4, frontier=3), "less than the width"),
-        (lambda: pf.Stopping(patience=0), "patience: 0 is too few"),
+        (lambda: pf.Stopping(patience=0), "patience: must be at least 1, got 0"),
         (lambda: pf.Stopping(seconds=0), "seconds"),
-        (lambda: pf.Stopping(evaluations=0), "evaluations: 0 is too few"),
+        (lambda: pf.Stopping(evaluations=0), "evaluations: must be at least 1, got 0"),
         (lambda: pf.Stopping(value=float("nan")), "no number to reach"),
     ],
 )
@@ -198,7 +198,7 @@ def test_steps_and_stopping_are_not_mixed(puzzle):
 
 
 def test_negative_seeds_are_refused(puzzle):
-    with pytest.raises(pf.ConfigError, match="seed: -1 is negative"):
+    with pytest.raises(pf.ConfigError, match="seed: must be at least 0, got -1"):
         search_of(puzzle, METHODS[0], seed=-1)
 
 

@@ -54,7 +54,7 @@ PRESETS: Mapping[str, FitConfig] = {
     # Frequent words matter more in a text, but the maps are asked about rare ones too, so the frequency
     # counts by its fourth root. Half powers of ten from 1e-4 to 1e-2: a table explains so little of another
     # one that words held out call for more, but most words that a map is asked about are among those that
-    # it was fitted on, and for them more is worse (docs/adapters.md).
+    # it was fitted on, and for them more is worse (docs/research/adapters.md).
     "default": FitConfig(weight_power=0.25, ridges=tuple(10.0 ** (k / 2) for k in range(-8, -3))),
 }
 

@@ -37,7 +37,7 @@ def _name_alone(value: Any) -> Any:
 
 
 class SearchConfig(Settings):
-    """A search, as a YAML file describes it; ``docs/optimize.md`` lists every key.
+    """A search, as a YAML file describes it; ``docs/reference/yaml.md`` lists every key.
 
     Attributes:
         models: the models by names of the user's own; loaded once each, if a term uses them.

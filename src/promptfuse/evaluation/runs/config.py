@@ -41,7 +41,7 @@ class EngineSettings(Settings):
 
 
 class DatasetRunConfig(Settings):
-    """A run over a data set, as a YAML file describes it; ``docs/scale.md`` lists every key.
+    """A run over a data set, as a YAML file describes it; ``docs/reference/yaml.md`` lists every key.
 
     Attributes:
         data: a file or folder that `read_dataset` reads, or the name of a registered data set.
