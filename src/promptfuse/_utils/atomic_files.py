@@ -18,7 +18,7 @@ def atomic_write(path: Path, text: str) -> None:
         OSError: if it cannot be written; then the file is as it was.
     """
     with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=path.name, suffix=".part", delete=False
+        "w", encoding="utf-8", newline="", dir=path.parent, prefix=path.name, suffix=".part", delete=False
     ) as stream:
         part = Path(stream.name)
         try:

@@ -77,11 +77,17 @@ def caption_many(
     captioner.check_sentiment(sentiment)
     with _counted(on_outcome, len(images), verbose) as on_outcome:
         if workers > 1:
-            from promptfuse.tasks.workers import Order, caption_on_workers  # Only now: its import takes time.
+            from promptfuse.tasks.workers import caption_on_workers  # Only now: its import takes time.
 
-            threads = max(1, torch.get_num_threads() // workers)
-            order = Order(captioner.preset, device, in_flight, settings, threads)
-            outcomes = caption_on_workers(order, images, workers, on_outcome)
+            outcomes = caption_on_workers(
+                captioner.preset,
+                images,
+                workers=workers,
+                device=device,
+                in_flight=in_flight,
+                on_outcome=on_outcome,
+                **settings,
+            )
         else:
             outcomes = caption_all(captioner, images, in_flight=in_flight, on_outcome=on_outcome, **settings)
     results = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,17 +13,25 @@ from promptfuse._utils.addresses import is_address, is_folder, join
 from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.coco import read_coco
-from promptfuse.evaluation.datasets.columns import IMAGE_COLUMNS
-from promptfuse.evaluation.datasets.fields import shown
+from promptfuse.evaluation.datasets.documents import (
+    JSON_SUFFIXES,
+    Record,
+    csv_records,
+    headerless_records,
+    is_parquet,
+    json_lines,
+    json_records,
+    parquet_records,
+    read_json,
+)
 from promptfuse.evaluation.datasets.folder import files_of, is_photo, read_folder
-from promptfuse.evaluation.datasets.headerless import headerless_records
 from promptfuse.evaluation.datasets.imagefolder import read_metadata
 from promptfuse.evaluation.datasets.karpathy import read_karpathy
 from promptfuse.evaluation.datasets.locate import Locator
-from promptfuse.evaluation.datasets.parquet import is_parquet, parquet_records
 from promptfuse.evaluation.datasets.records import Contents, Photo
-from promptfuse.evaluation.datasets.table import Record, csv_records, json_lines, json_records, read_table
-from promptfuse.evaluation.datasets.texts import decode, first_line, read_data
+from promptfuse.evaluation.datasets.rows import IMAGE_COLUMNS, shown
+from promptfuse.evaluation.datasets.table import read_table
+from promptfuse.evaluation.datasets.texts import decode, naming, read_data
 
 FORMATS = {
     "karpathy": "JSON of Karpathy's splits: images[] with filename, split and sentences[].raw",
@@ -93,10 +100,8 @@ def _uncollected() -> Iterator[None]:
 
 
 def _scan(source: str, format: str, images: str | None, keep_rejected: bool) -> Scan:
-    try:
+    with naming(source):
         found, contents = _read(source, format, keep_rejected)
-    except ConfigError as error:
-        raise error if str(error).startswith(f"{source}:") else type(error)(f"{source}: {error}") from None
     if not contents.rows:
         raise ConfigError(f"{source}: {_nothing(source, found)}")
     if found == "folder":
@@ -155,18 +160,17 @@ def _text(source: str, data: bytes) -> str:
 
 def _parse(source: str, text: str, format: str) -> tuple[str, Any]:
     """The format, and the parsed document of Karpathy's and COCO's, the records of a table."""
-    if text.lstrip()[0] not in "{[":
+    begin = text.lstrip()
+    if begin[0] not in "{[":
         if format in ("karpathy", "coco"):
             raise ConfigError(
-                f"no JSON, which the format {format} is; leave out the format, or check the file"
+                f"not JSON, which the format {format} is; leave out the format, or check the file"
             )
-        if Path(source).suffix.lower() in (".json", ".jsonl", ".ndjson"):
-            raise ConfigError(f"not valid JSON (it begins with {shown(text.lstrip()[:20])}); correct it")
-        if (records := headerless_records(text)) is not None:
-            return "table", records
-        delimiter = "\t" if Path(source).suffix.lower() == ".tsv" else None
-        return "table", csv_records(text, delimiter)
-    document, is_lines = _json(source, text)
+        if Path(source).suffix.lower() in JSON_SUFFIXES:
+            raise ConfigError(f"not valid JSON (it begins with {shown(begin[:20])}); correct it")
+        return "table", headerless_records(text) or csv_records(text, source)
+    # Karpathy's files have every caption a second time, cut into words: half of the memory.
+    document, is_lines = read_json(text, source, hook=_without_tokens)
     if format == "auto":
         format = "table" if is_lines else _shape(document)
     if format != "table":
@@ -180,32 +184,6 @@ def _parse(source: str, text: str, format: str) -> tuple[str, Any]:
     if isinstance(document, dict) and _is_rows(document.get("data")):
         document = document["data"]  # As TextCaps has it.
     return format, json_records(document if isinstance(document, list) else [document])
-
-
-def _json(source: str, text: str) -> tuple[Any, bool]:
-    """A parsed document, or the first line of JSON lines, and which of both it is."""
-    first = first_line(text.lstrip())
-    if first.rstrip().endswith("}") and text.lstrip()[len(first) :].strip():
-        # Several lines, of which the first is complete: JSON lines. Their other lines are checked later.
-        try:
-            return _load(first), True
-        except (ValueError, RecursionError):
-            pass
-    try:
-        return _load(text), False
-    except json.JSONDecodeError as error:
-        if Path(source).suffix.lower() in (".jsonl", ".ndjson"):
-            return None, True
-        raise ConfigError(
-            f"not valid JSON ({error.msg}, line {error.lineno}, column {error.colno}); correct it"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid JSON ({str(error).splitlines()[0][:80]}); correct it") from None
-
-
-def _load(text: str) -> Any:
-    # Karpathy's files have every caption a second time, cut into words: half of the memory.
-    return json.loads(text.removeprefix("\ufeff"), object_hook=_without_tokens)
 
 
 def _without_tokens(fields: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from promptfuse._utils.addresses import is_address, read_bytes
@@ -13,6 +14,15 @@ from promptfuse.errors import ConfigError
 
 MAX_BYTES = 8 << 30
 """The most that a file behind an address may have."""
+
+
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Put a file before the messages of `ConfigError` that do not begin with it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error if str(error).startswith(f"{source}:") else type(error)(f"{source}: {error}") from None
 
 
 def read_data(source: str) -> bytes:

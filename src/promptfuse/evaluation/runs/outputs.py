@@ -63,17 +63,20 @@ class RemoteOutput(LocalOutput):
         """
         lock = lock_folder(self.folder)  # Nobody writes to the copies that are replaced.
         try:
-            with self._file_system() as (system, root), TemporaryDirectory(dir=self.folder) as copies:
-                names = [name for name in (LINES, MANIFEST) if system.exists(f"{root}/{name}")]
-                for name in names:
-                    system.get_file(f"{root}/{name}", str(Path(copies, name)))
-                self._check(Path(copies), names)
-                if names and _written(Path(copies)) > _written(self.folder):
-                    # The manifest last: until then the old one says that there is something newer to get.
-                    for name in names:
-                        Path(copies, name).replace(self.folder / name)
+            self._fetch()
         finally:
-            os.close(lock)
+            lock.release()
+
+    def _fetch(self) -> None:
+        with self._file_system() as (system, root), TemporaryDirectory(dir=self.folder) as copies:
+            names = [name for name in (LINES, MANIFEST) if system.exists(f"{root}/{name}")]
+            for name in names:
+                system.get_file(f"{root}/{name}", str(Path(copies, name)))
+            self._check(Path(copies), names)
+            if names and _written(Path(copies)) > _written(self.folder):
+                # The manifest last: until then the old one says that there is something newer to get.
+                for name in names:
+                    Path(copies, name).replace(self.folder / name)
 
     def push(self, *, at_once: bool = False) -> None:
         """See ``LocalOutput``.

@@ -8,8 +8,8 @@ import pytest
 import promptfuse as pf
 from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.runs import load_run_config, read_manifest, run_dataset
+from promptfuse.evaluation.runs.engines import MOST_KILLS, ProcessEngine
 from promptfuse.evaluation.runs.groups import make_groups
-from promptfuse.evaluation.runs.local_workers import MOST_KILLS, LocalWorkersEngine
 from tests.evaluation.runs.conftest import QUICK, contents, write_config, write_photos
 from tests.worker_processes import needs_proc, workers_of
 
@@ -47,16 +47,16 @@ def test_two_workers_give_the_lines_of_one_process_though_one_is_killed(tmp_path
 def test_workers_that_are_always_killed_are_given_up(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos", 4)
     groups = make_groups(load_run_config(write_config(tmp_path / "run.yaml")).read().photos, 2)
-    engine = LocalWorkersEngine(load_recipe(QUICK), "cpu", 1, 2)
+    engine = ProcessEngine(load_recipe(QUICK), "cpu", 1, 2)
     engine.load()
     begun = []
 
     def begin(*args):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr("promptfuse.evaluation.runs.local_workers._begin", begin)
-    inner = LocalWorkersEngine._describe
-    monkeypatch.setattr(LocalWorkersEngine, "_describe", lambda *args: begun.append(1) or inner(*args))
+    monkeypatch.setattr("promptfuse.evaluation.runs.engines.GroupWorker", begin)
+    inner = ProcessEngine._describe
+    monkeypatch.setattr(ProcessEngine, "_describe", lambda *args: begun.append(1) or inner(*args))
     with pytest.raises(pf.ConfigError, match="give fewer workers, the same command goes on"):
         engine.run(groups, [].append, [].append)
     assert len(begun) == MOST_KILLS
@@ -65,7 +65,7 @@ def test_workers_that_are_always_killed_are_given_up(tmp_path, monkeypatch):
 def test_what_a_worker_ends_with_ends_the_run(tmp_path):
     write_photos(tmp_path / "photos", 4)
     groups = make_groups(load_run_config(write_config(tmp_path / "run.yaml")).read().photos, 2)
-    engine = LocalWorkersEngine(load_recipe(QUICK), "cpu", 1, 2)
+    engine = ProcessEngine(load_recipe(QUICK), "cpu", 1, 2)
     engine.models = {"lm": {"name": "mini-lm", "fingerprint": "0"}}
     with pytest.raises(pf.ModelError, match="the worker's files are not those of the process that started"):
         engine.run(groups, [].append, [].append)
