@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from promptfuse.evaluation.metrics import METRICS, Column, Score, Unavailable, score
 from promptfuse.evaluation.metrics.base import Better, Floats, mean
-from promptfuse.evaluation.metrics.bootstrap import Interval, draw_counts
+from promptfuse.evaluation.metrics.bootstrap import (
+    Difference,
+    paired_difference,
+    percentile_interval,
+    resample,
+)
 from promptfuse.evaluation.metrics.score import SEARCHED
 from promptfuse.evaluation.metrics.selection import JUDGED
 from promptfuse.evaluation.predictions import Prediction
@@ -31,9 +34,6 @@ LIKELY = "likely."
 
 JAVA = ("meteor", "spice")
 """Groups of metrics that are Java programs, which take many times as long as all others."""
-
-RESAMPLES = 1000
-LEVEL = 0.95
 
 ACCURACY = "sentiment_accuracy"
 """Before a point and a label: how many captions a classifier that judges gives the label."""
@@ -80,21 +80,27 @@ class Measured:
         found = self.scores[run].get(name)
         return found if isinstance(found, Score) and math.isfinite(found.value) else None
 
+    def column(self, name: str) -> list[Score | None]:
+        """A number of all runs; None for a run that lacks it."""
+        return [self.score(run, name) for run in range(len(self.scores))]
+
+    def title(self, name: str) -> str:
+        """What a column is called."""
+        return next((found[name].title for found in self.scores if name in found), name)
+
     def better(self, name: str) -> Better:
-        """Which way a column is better; neither if the runs were searched for opposite things."""
-        found = [self.score(run, name) for run in range(len(self.scores))]
-        ways = {score.better for score in found if score is not None}
+        """Which direction of a column is better; neither if the runs were searched for opposite things."""
+        ways = {score.better for score in self.column(name) if score is not None}
         return ways.pop() if len(ways) == 1 else "neither"
 
-    def difference(self, run: int, other: int, name: str) -> Interval | None:
+    def difference(self, run: int, other: int, name: str) -> Difference | None:
         """A run's number less another's with its paired interval; None where there is none of it."""
         own, theirs = (self.drawn[number].get(name) for number in (run, other))
-        if own is None or theirs is None or len(own) != len(theirs):
+        if own is None or theirs is None:
             return None
-        low, high = _ends(own - theirs)
-        if not math.isfinite(low):
-            return None
-        return Interval(self.columns[run][name].value - self.columns[other][name].value, low, high)
+        value = self.columns[run][name].value - self.columns[other][name].value
+        found = paired_difference(value, own, theirs)
+        return found if math.isfinite(found.low) else None
 
     def to_dict(self) -> dict[str, Any]:
         """As in JSON; differences are from the first run."""
@@ -133,7 +139,7 @@ def measure_runs(
     *,
     metrics: Sequence[str] | None = None,
     java: bool = False,
-    resamples: int = RESAMPLES,
+    resamples: int = 1000,
 ) -> Measured:
     """Score each run on the photos that all of them captioned.
 
@@ -166,7 +172,7 @@ def measure_runs(
     else:
         notes.append("No photo has a caption by every run, so there are no numbers.")
     columns = [{name: one for name, one in own.items() if isinstance(one, Column)} for own in found]
-    drawn = _draw(columns, len(ids), resamples)
+    drawn = _draw(columns, resamples)
     scores = [
         {name: _score(one, draws.get(name)) if isinstance(one, Column) else one for name, one in own.items()}
         for own, draws in zip(found, drawn, strict=True)
@@ -352,31 +358,17 @@ def _weights(runs: Sequence[Run], ids: Sequence[str]) -> tuple[dict[str, float],
     return dict(given[0]), notes
 
 
-def _draw(columns: Sequence[Mapping[str, Column]], photos: int, resamples: int) -> list[dict[str, Floats]]:
+def _draw(columns: Sequence[Mapping[str, Column]], resamples: int) -> list[dict[str, Floats]]:
     """What each column of each run gives on the same resampled photos."""
-    found: list[dict[str, list[Floats]]] = [
-        {name: [] for name, column in own.items() if column.resamples} for own in columns
-    ]
-    for counts in draw_counts(photos, resamples, seed=0) if photos else ():
-        for own, parts in zip(columns, found, strict=True):
-            for name, values in parts.items():
-                values.append(own[name].estimate(counts))
-    return [{name: np.concatenate(part) for name, part in parts.items() if part} for parts in found]
+    drawn = iter(resample([one for own in columns for one in own.values()], resamples=resamples))
+    # Columns that cannot be resampled give nothing.
+    return [{name: values for name in own if len(values := next(drawn))} for own in columns]
 
 
 def _score(column: Column, drawn: Floats | None) -> Score:
-    ends = (math.nan, math.nan) if drawn is None else _ends(drawn)
+    ends = percentile_interval(drawn) if drawn is not None else (math.nan, math.nan)
     low, high = (end if math.isfinite(end) else None for end in ends)
     return Score(column.title, column.better, column.value, low, high, column.n, column.note, len(column.cut))
-
-
-def _ends(drawn: Floats) -> tuple[float, float]:
-    """The middle share of what was drawn; resamples without a value do not count."""
-    finite = drawn[np.isfinite(drawn)]
-    if not len(finite):
-        return math.nan, math.nan
-    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
 
 
 def _plain(score: Score) -> dict[str, Any]:
