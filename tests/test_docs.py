@@ -46,3 +46,17 @@ def test_every_page_is_reachable_from_the_index():
         targets = [(page.parent / target.partition("#")[0]).resolve() for target in links(page)]
         waiting += [target for target in targets if target in PAGES]
     assert {page for page in PAGES if page.is_relative_to(ROOT / "docs")} <= seen
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide/recipes.md"])
+def test_python_snippets_run(page, tmp_path, monkeypatch, capsys):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    snippets = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, page, "exec"), names)
+    assert capsys.readouterr().out

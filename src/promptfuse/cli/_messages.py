@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 import typer
@@ -30,3 +33,14 @@ def show_warning(
         typer.echo(f"warning: {message}", err=True)
     else:
         _SHOW_OTHERS(message, category, filename, lineno, file, line)
+
+
+@contextmanager
+def notes_not_logged() -> Iterator[None]:
+    """Do not log the notes of results: the commands print them after the result."""
+    logger = logging.getLogger("promptfuse.search.loop")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptfuse.cli._messages import complain
+from promptfuse.cli._messages import complain, notes_not_logged
 from promptfuse.cli._options import LmOption, LmPrefix, listed, whole
 from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
 
@@ -181,16 +181,19 @@ def caption(
     }
     done: list[tuple[str, Result]] = []
     failed = 0
-    for image, outcome in _outcomes(captioner, images, settings, in_flight):
-        if not isinstance(outcome, Exception):
-            done.append((image, outcome))
-            _show(image, outcome, sentiment, steer or [], as_json)
-        elif isinstance(outcome, ImageError | TextError):
-            # The other photos get their captions all the same; the exit code reports the failure.
-            complain(outcome)
-            failed += 1
-        else:
-            raise outcome
+    with notes_not_logged():
+        for image, outcome in _outcomes(captioner, images, settings, in_flight):
+            if not isinstance(outcome, Exception):
+                done.append((image, outcome))
+                _show(image, outcome, sentiment, steer or [], as_json)
+                for note in outcome.notes:
+                    typer.echo(f"promptfuse: {image}: {note}", err=True)
+            elif isinstance(outcome, ImageError | TextError):
+                # The other photos get their captions all the same; the exit code reports the failure.
+                complain(outcome)
+                failed += 1
+            else:
+                raise outcome
     if trace is not None and done:
         label = ", ".join([*([sentiment] if sentiment else []), *(steer or [])]) or "plain"
         cards = [Card(Path(image).name, image, [(label, result)]) for image, result in done]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptfuse.cli._messages import notes_not_logged
 from promptfuse.cli._options import LmPrefix, changes_by_key, whole
 from promptfuse.errors import ConfigError
 
@@ -134,7 +134,7 @@ def optimize(
             raise ConfigError(f"--lm-prefix: only Fluency terms read it, and {config} has none; leave it out")
         settings = load_config(config, changes | _contexts(names, lm_prefix))
     if steps is not None and getattr(settings.method, "steps", None) is not None:
-        raise ConfigError(f"--steps {steps}: the Chain sets its own steps; use --set method.steps=[...]")
+        raise ConfigError(f"--steps {steps}: the chain sets its own steps; use --set method.steps=[...]")
     with at(str(config)):
         settings.require_allowed(allow_code)
         if validate:
@@ -196,7 +196,7 @@ def _run(config: Path, settings: SearchConfig, trace: Path | None, allow_code: b
             claim_folder(Path(settings.run_dir), settings, write=True)
         for _ in search:
             display.step(search)
-        with _unlogged():
+        with notes_not_logged():
             result = search.result()
     if settings.run_dir is not None:
         write_result(Path(settings.run_dir), result)
@@ -260,17 +260,6 @@ def _display(title: str) -> Iterator[_Silent]:
 
     with Live(Text(f"{title}: reading"), console=Console(stderr=True), transient=True) as live:
         yield _OnTerminal(title, live.update)
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Do not log a result's notes, which are printed after it."""
-    logger = logging.getLogger("promptfuse.search.loop")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def _show(config: Path, result: Result, as_json: bool) -> None:
