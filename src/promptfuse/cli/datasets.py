@@ -26,7 +26,10 @@ datasets_app = typer.Typer(
 @datasets_app.command()
 def check(
     source: Annotated[
-        str, typer.Argument(metavar="PATH|NAME", help="A file, a folder of photos, an address or a name.")
+        str,
+        typer.Argument(
+            metavar="PATH|NAME", help="A file, a folder of photos, an address, hf:OWNER/NAME or a name."
+        ),
     ],
     images: Annotated[
         str | None,
@@ -34,7 +37,9 @@ def check(
     ] = None,
     format: Annotated[
         str,
-        typer.Option(metavar="NAME", help="karpathy, coco, table or folder; auto tells by the content."),
+        typer.Option(
+            metavar="NAME", help="karpathy, coco, table, folder or datasets; auto looks at the content."
+        ),
     ] = "auto",
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only photos of this split.", show_default="all")

@@ -172,6 +172,7 @@ def check_dataset(
     photos = [found.photos[index] for index in kept]
     counts = splits(found.photos)
     outside = len(found.photos) - sum(counts.values())
+    found.write_photos(kept)
     by_file: dict[str, list[str]] = {}
     for photo in photos:
         by_file.setdefault(_file(photo), []).append(photo.id)

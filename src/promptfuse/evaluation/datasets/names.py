@@ -18,6 +18,7 @@ from promptfuse._utils.addresses import exists, is_address, join
 from promptfuse._utils.paths import expand_user
 from promptfuse._utils.yaml_files import nearest, read_yaml
 from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.hugging_face import is_hub_name
 
 FILE = "datasets.yaml"
 """Where users name their data sets."""
@@ -231,7 +232,9 @@ def _below(root: str, relatives: tuple[str, ...]) -> Iterator[str]:
 
 
 def _is_there(path: str) -> bool:
-    return exists(path, ConfigError) if is_address(path) else Path(path).exists()
+    if is_address(path):
+        return exists(path, ConfigError)
+    return is_hub_name(path) or Path(path).exists()
 
 
 def _from_yaml(path: Path) -> dict[str, Entry]:
@@ -261,7 +264,7 @@ def _from_yaml(path: Path) -> dict[str, Entry]:
 
 
 def _absolute(path: str, folder: Path | None = None) -> str:
-    if is_address(path):
+    if is_address(path) or is_hub_name(path):
         return path
     return os.path.abspath(Path(folder or Path.cwd(), expand_user(path)))  # noqa: PTH100
 

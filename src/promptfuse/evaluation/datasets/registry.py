@@ -13,6 +13,7 @@ from promptfuse._utils.addresses import is_address, name_of
 from promptfuse._utils.paths import expand_user
 from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.hugging_face import is_hub_name, name_and_split
 from promptfuse.evaluation.datasets.karpathy import RESTVAL
 from promptfuse.evaluation.datasets.names import find_name
 from promptfuse.evaluation.datasets.reading import Scan, scan
@@ -35,9 +36,11 @@ def read_dataset(
     A photo whose file is missing stays in the data set, and ``problems`` say how many these are.
 
     Args:
-        source: a file, a folder of photos, an address of either (``s3://...``), or a registered name. What
-            exists as a path is a path.
-        format: ``karpathy``, ``coco``, ``table``, ``folder`` or ``auto``, which looks at the content.
+        source: a file, a folder of photos, an address of either (``s3://...``), a registered name, or
+            ``hf:owner/name`` or ``hf:owner/name:split`` for the Hugging Face hub. What exists as a path is
+            a path.
+        format: ``karpathy``, ``coco``, ``table``, ``folder``, ``datasets`` or ``auto``, which looks at the
+            content.
         images: the folder of the photos. By default that of the file, or one of its usual subfolders, such
             as ``images`` or ``val2014``, where the photos are found.
         split: photos of this split only. ``train`` includes ``restval`` of Karpathy's COCO.
@@ -67,6 +70,7 @@ def read_dataset(
     if start >= len(chosen):
         raise ConfigError(f"{place.source}: start {start} is beyond its {len(chosen):,} photos; give less")
     kept = chosen[start:] if limit is None else chosen[start : start + limit]
+    found.write_photos(kept)
     missing = _missing(found, kept)
     return Dataset(
         name=place.name,
@@ -106,6 +110,9 @@ def locate_source(
     folder = None if images is None else os.fspath(images)
     if not text:
         raise ConfigError("the data set has no path; give a file, a folder or a name")
+    if is_hub_name(text):
+        path_or_name, wanted = name_and_split(text)
+        return Place(text, name or Path(path_or_name).stem, format, folder, split or wanted)
     if not is_address(text):
         path = expand_user(text)
         if "\0" in text or not os.path.lexists(path):
