@@ -15,10 +15,10 @@ from typing import Any
 
 from promptfuse._utils.addresses import is_address
 from promptfuse.errors import ImageError
-from promptfuse.evaluation.datasets.images import open_photo
 from promptfuse.evaluation.datasets.reading import Scan, scan
 from promptfuse.evaluation.datasets.records import Photo
 from promptfuse.evaluation.datasets.registry import locate_source, of_split, splits
+from promptfuse.models.images import load_image
 
 Progress = Callable[[int, int], None]
 """Called with how many photos are done, of how many."""
@@ -219,7 +219,7 @@ def _unreadable(photos: Sequence[Photo], workers: int, progress: Progress | None
 def _reason(image: str) -> str | None:
     """Why a photo does not open; None if it does."""
     try:
-        open_photo(image)
+        load_image(image)
     except ImageError as error:
         return " ".join(str(error).removeprefix(f"{image if is_address(image) else Path(image)}: ").split())
     except MemoryError:
