@@ -108,10 +108,10 @@ def score(
 ) -> None:
     """Score captions: BLEU, ROUGE-L, CIDEr-D, CLIPScore and more.
 
-    METEOR and SPICE, too, where there is Java; each with a 95% bootstrap interval.
+    With Java also METEOR and SPICE. Each has a 95% bootstrap interval.
     """
     if resamples < 0 or seed < 0:
-        raise ConfigError(f"--resamples {resamples} --seed {seed}: give 0 or more")
+        raise ConfigError(f"--resamples and --seed must be at least 0, got {resamples} and {seed}")
     if tokenizer not in ("auto", "stanford", "python"):
         raise ConfigError(f"--tokenizer {tokenizer}: choose from: auto, stanford, python")
     if (label is None) != (classifier is None):

@@ -40,8 +40,8 @@ def test_start_and_limit_count_within_the_split(ten):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"start": -1}, "start -1 is negative"),
-        ({"limit": 0}, "limit 0 is too few"),
+        ({"start": -1}, "start must be at least 0, got -1"),
+        ({"limit": 0}, "limit must be at least 1, got 0"),
         ({"start": 10}, "start 10 is beyond its 10 photos"),
         ({"split": "val", "start": 5}, "start 5 is beyond its 5 photos"),
         ({"split": "vla"}, "no photos in the split 'vla'; did you mean 'val'?"),

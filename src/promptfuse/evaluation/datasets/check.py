@@ -53,7 +53,7 @@ class CheckReport:
         captions: how many there are of each photo, in order.
         without_captions: ids of the photos that have none.
         missing: photos whose files are not there.
-        unreadable: photos that are no images, damaged, too small or far too large.
+        unreadable: photos that are not images, are damaged, too small or far too large.
         duplicate_ids: ids that several photos have, with the places of the first two.
         duplicate_images: files that several photos have, with the ids of these.
         problems: what else is odd, a line each.

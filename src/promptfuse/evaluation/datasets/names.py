@@ -105,7 +105,7 @@ def register(
     """Give a data set a name for the rest of the process; a name that is there already is replaced.
 
     Args:
-        name: without slashes, so that it is no path.
+        name: without slashes, which would make it a path.
         source: a file, folder or address; a relative path is that of the working folder of now.
         format: see `read_dataset`.
         images: see `read_dataset`.
@@ -205,7 +205,7 @@ def find_name(name: str) -> Entry:
     """How the data set of a name is read.
 
     Raises:
-        ConfigError: if there is no such name, or its files are not there.
+        ConfigError: if there is no such name, or its files are missing.
     """
     users = user_entries()
     if name in users:

@@ -61,7 +61,7 @@ class Scan:
         photos: in the order of the source, with captions stripped and empty ones left out.
         problems: what is odd, a line each.
         photo_problems: those of them that are about the files of the photos.
-        missing: indices of photos whose files are not there; those behind addresses are believed to be.
+        missing: indices of photos whose files are missing; addresses are not looked up.
         duplicate_ids: ids that several photos have, with the places of the first two.
         looked_in: the folders where the photos may be.
         in_tables: photos that are within tables; they have to be written before they are opened.

@@ -54,9 +54,9 @@ def read_dataset(
         ConfigError: if it cannot be read, has wrong fields, ids that occur twice, or no photos of that kind.
     """
     if start < 0:
-        raise ConfigError(f"start {start} is negative; give 0 or more")
+        raise ConfigError(f"start must be at least 0, got {start}")
     if limit is not None and limit < 1:
-        raise ConfigError(f"limit {limit} is too few; give 1 or more")
+        raise ConfigError(f"limit must be at least 1, got {limit}")
     place = locate_source(source, format=format, images=images, split=split, name=name)
     found = scan(place.source, format=place.format, images=place.images, keep_rejected=keep_rejected)
     if found.duplicate_ids:
@@ -104,7 +104,7 @@ def locate_source(
     """Find a path, an address or a registered name; what is given goes before what is registered.
 
     Raises:
-        ConfigError: if it is none of them.
+        ConfigError: if there is nothing of that name.
     """
     text = os.fspath(source)
     folder = None if images is None else os.fspath(images)

@@ -25,7 +25,7 @@ WEIGHT = 2.5
 class ClipScore(Metric):
     """2.5 max(cos(caption, photo), 0), and its harmonic mean with the nearest reference's cosine.
 
-    A model that the captions were searched with is no judge: the search made its cosines high.
+    Do not judge by a model that the captions were searched with: the search made its cosines high.
 
     Args:
         model: an image-text model.

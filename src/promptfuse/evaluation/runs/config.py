@@ -165,7 +165,7 @@ def load_run_config(
     try:
         str(folder).encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{path}: its folder has a name that is no valid Unicode; rename it") from None
+        raise ConfigError(f"{path}: its folder has a name that is not valid Unicode; rename it") from None
     for given in (values, changes):
         if isinstance(engine := given.get("engine"), str):
             given["engine"] = {"kind": engine}
