@@ -23,7 +23,10 @@ datasets_app = typer.Typer(
 @datasets_app.command()
 def check(
     source: Annotated[
-        str, typer.Argument(metavar="PATH|NAME", help="A file, a folder of photos, an address or a name.")
+        str,
+        typer.Argument(
+            metavar="PATH|NAME", help="A file, a folder of photos, an address, hf:OWNER/NAME or a name."
+        ),
     ],
     images: Annotated[
         str | None,
@@ -31,7 +34,7 @@ def check(
     ] = None,
     format: Annotated[
         str,
-        typer.Option(metavar="NAME", help="karpathy, coco, table or folder; auto detects it."),
+        typer.Option(metavar="NAME", help="karpathy, coco, table, folder or datasets; auto detects it."),
     ] = "auto",
     split: Annotated[
         str | None,

@@ -110,7 +110,7 @@ def score(
     METEOR and SPICE need Java. Every number has a 95% bootstrap interval.
     """
     if resamples < 0 or seed < 0:
-        raise ConfigError(f"--resamples {resamples} --seed {seed}: both must be at least 0")
+        raise ConfigError(f"--resamples and --seed must be at least 0, got {resamples} and {seed}")
     if tokenizer not in ("auto", "stanford", "python"):
         raise ConfigError(f"--tokenizer {tokenizer}: choose from: auto, stanford, python")
     if (label is None) != (classifier is None):

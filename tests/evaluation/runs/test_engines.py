@@ -57,7 +57,7 @@ def test_workers_that_are_always_killed_are_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("promptfuse.evaluation.runs.engines.GroupWorker", begin)
     inner = ProcessEngine._describe
     monkeypatch.setattr(ProcessEngine, "_describe", lambda *args: begun.append(1) or inner(*args))
-    with pytest.raises(pf.ConfigError, match="give fewer workers, the same command goes on"):
+    with pytest.raises(pf.ConfigError, match="give fewer workers and run the same command to resume"):
         engine.run(groups, [].append, [].append)
     assert len(begun) == MOST_KILLS
 

@@ -281,7 +281,7 @@ def test_nothing_is_written_where_it_cannot_be(make_run, tmp_path):
     measured = measure_runs(compare(load_runs([make_run("one")])))
     with pytest.raises(ConfigError, match="folder does not exist"):
         write_report(tmp_path / "no" / "page.html", measured)
-    with pytest.raises(ConfigError, match="no plain file"):
+    with pytest.raises(ConfigError, match="not a regular file"):
         write_report(tmp_path, measured)
 
 

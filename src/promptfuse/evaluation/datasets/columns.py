@@ -187,7 +187,7 @@ class Unread:
 
     Args:
         what: what columns are called in the source.
-        words: whether columns of single words count, too, where no captions are read at all.
+        words: whether columns of single words count too, where no captions are read at all.
     """
 
     def __init__(self, what: str = "column", words: bool = True) -> None:

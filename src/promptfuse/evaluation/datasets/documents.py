@@ -250,7 +250,9 @@ def parquet_records(data: bytes) -> Iterator[Record]:
         known = {str(name).strip().lower() for name in names}
         held = [name for name in file.schema_arrow.names if name not in names]
         if known.isdisjoint(IMAGE_COLUMNS) and held:
-            raise ConfigError(f"the column {held[0]!r} holds the photos themselves; save them as files")
+            raise ConfigError(
+                f"the column {held[0]!r} holds the photos themselves; save them as files, or give hf:FILE"
+            )
         number = 0
         for batch in file.iter_batches(_PARQUET_ROWS, columns=names):
             for row in batch.to_pylist():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,13 @@ from promptfuse.evaluation.datasets.documents import (
     read_json,
 )
 from promptfuse.evaluation.datasets.folder import files_of, is_photo, read_folder
+from promptfuse.evaluation.datasets.hugging_face import (
+    TablePhotos,
+    is_hub_name,
+    is_saved,
+    name_and_split,
+    read_hugging_face,
+)
 from promptfuse.evaluation.datasets.imagefolder import read_metadata
 from promptfuse.evaluation.datasets.karpathy import read_karpathy
 from promptfuse.evaluation.datasets.locate import Locator
@@ -38,6 +45,7 @@ FORMATS = {
     "coco": "JSON of COCO captions: images[] with id and file_name, annotations[] with image_id and caption",
     "table": "CSV, TSV, JSON lines, a JSON list or Parquet with a column image, and caption or captions",
     "folder": "a folder of photos, with metadata.jsonl, .csv or .parquet as Hugging Face has it",
+    "datasets": "hf:NAME on the Hugging Face hub, or what its package datasets saved to a folder",
 }
 """What can be read, by name."""
 
@@ -53,9 +61,10 @@ class Scan:
         photos: in the order of the source, with captions stripped and empty ones left out.
         problems: what is odd, a line each.
         photo_problems: those of them that are about the files of the photos.
-        missing: indices of photos whose files are not there; those behind addresses are believed to be.
+        missing: indices of photos whose files are missing; addresses are not looked up.
         duplicate_ids: ids that several photos have, with the places of the first two.
         looked_in: the folders where the photos may be.
+        in_tables: photos that are within tables; they have to be written before they are opened.
     """
 
     format: str
@@ -65,6 +74,19 @@ class Scan:
     missing: list[int] = field(default_factory=list)
     duplicate_ids: dict[str, tuple[str, str]] = field(default_factory=dict)
     looked_in: list[str] = field(default_factory=list)
+    in_tables: TablePhotos | None = field(default=None, repr=False)
+
+    def write_photos(self, indices: Iterable[int]) -> None:
+        """Write photos to files that are within tables.
+
+        Args:
+            indices: of the photos that are to be opened.
+
+        Raises:
+            ConfigError: if they cannot be written.
+        """
+        if self.in_tables is not None:
+            self.in_tables.write(self.photos[index].image for index in indices)
 
 
 def scan(
@@ -100,8 +122,15 @@ def _uncollected() -> Iterator[None]:
 
 
 def _scan(source: str, format: str, images: str | None, keep_rejected: bool) -> Scan:
+    in_tables: TablePhotos | None = None
     with naming(source):
-        found, contents = _read(source, format, keep_rejected)
+        if is_hub_name(source) or (format in ("auto", "datasets") and is_saved(source)):
+            if format not in ("auto", "datasets"):
+                raise ConfigError(f"is read by the package datasets; leave out the format {format}")
+            contents, in_tables = read_hugging_face(source, keep_rejected)
+            found = "datasets"
+        else:
+            found, contents = _read(source, format, keep_rejected)
     if not contents.rows:
         raise ConfigError(f"{source}: {_nothing(source, found)}")
     if found == "folder":
@@ -110,7 +139,15 @@ def _scan(source: str, format: str, images: str | None, keep_rejected: bool) -> 
                 f"{source}: is a folder of photos itself; leave out the folder of its photos, {images}"
             )
         images = source
-    return _assemble(found, contents, Locator(source, images))
+    if in_tables is None:
+        return _assemble(found, contents, Locator(source, images))
+    folder = name_and_split(source)[0]
+    result = _assemble(
+        found, contents, Locator(source, images or (folder if Path(folder).is_dir() else None))
+    )
+    result.missing = [index for index in result.missing if result.photos[index].image not in in_tables.places]
+    result.in_tables = in_tables
+    return result
 
 
 def _read(source: str, format: str, keep_rejected: bool) -> tuple[str, Contents]:

@@ -13,7 +13,7 @@ from promptfuse._utils.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse.errors import ConfigError
 
 MAX_BYTES = 8 << 30
-"""The most that a file behind an address may have."""
+"""The largest file that is read from an address."""
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def naming(source: str) -> Iterator[None]:
 
 
 def read_data(source: str) -> bytes:
-    """The bytes of a local file, a pipe, or a file behind an address.
+    """The bytes of a local file, a pipe, or a file at an address.
 
     Raises:
         ConfigError: if it cannot be read.
@@ -60,7 +60,7 @@ def decode(data: bytes, source: str, instead: str) -> str:
         instead: what to give instead, likewise.
 
     Raises:
-        ConfigError: if they are no text.
+        ConfigError: if they are not text.
     """
     wide = is_wide(data)
     if b"\0" in data and not wide:
@@ -83,7 +83,7 @@ def first_line(text: str) -> str:
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """The lines of a text with their numbers, whichever of the three ends they have; blank ones are left out.
 
-    Other characters that end a line for ``str.splitlines`` are none here: JSON allows them within a text.
+    ``str.splitlines`` ends lines at other characters too, which JSON allows within a text.
     """
     start = number = 0
     while start <= len(text):

@@ -23,7 +23,7 @@ NO_JAVA = "no java command found; install a Java runtime, version 8 or later"
 class Meteor(Metric):
     """METEOR 1.5 of the corpus (Denkowski & Lavie 2014), English parameters, normalised.
 
-    The corpus's number comes from summed counts and is no mean of the captions' own.
+    The corpus's number comes from summed counts; it is not the mean of the captions' own.
 
     Args:
         seconds: after so long Java is stopped; None for five minutes and a second for every ten captions.
@@ -203,7 +203,7 @@ def _spice(
 
 
 def _number(value: Any) -> float:
-    """As pycocoevalcap reads it: what is no number is NaN."""
+    """As pycocoevalcap reads it: what is not a number is NaN."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -109,7 +109,7 @@ class ProcessEngine:
                 if kills >= MOST_KILLS:
                     raise ConfigError(
                         f"{self.workers} workers: one was killed {kills} times before a group was done, for "
-                        "want of memory maybe; give fewer workers, the same command goes on"
+                        "want of memory maybe; give fewer workers and run the same command to resume"
                     ) from None
 
     def _describe(self, missing: dict[int, Group], on_line: OnLine, on_group: OnGroup) -> None:

@@ -113,7 +113,9 @@ class RayEngine:
                 raise  # A fault of the program, with its traceback.
             except ray.exceptions.RayError as error:
                 said = " ".join(str(error).split())[:300]
-                raise ConfigError(f"engine ray: {said}; see Ray's logs, the same command goes on") from None
+                raise ConfigError(
+                    f"engine ray: {said}; see Ray's logs; run the same command to resume"
+                ) from None
 
 
 @contextmanager
