@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -67,13 +67,7 @@ class Box(NamedTuple):
         """The area that two share."""
         wide = min(self.right, other.right) - max(self.left, other.left)
         high = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return wide * high if wide > 0 and high > 0 else 0.0
-
-    def holds(self, other: Box) -> bool:
-        """Whether another is wholly inside."""
-        return self.left <= other.left and other.right <= self.right and self.top <= other.top and (
-            other.bottom <= self.bottom
-        )  # fmt: skip
+        return max(wide, 0.0) * max(high, 0.0)
 
 
 def ends(score: Score) -> tuple[float, float]:
@@ -99,8 +93,8 @@ def scatter(
     Args:
         heading: above the plot.
         marks: the points.
-        x_label: of the horizontal axis.
-        y_label: of the vertical axis.
+        x_label: name of the horizontal axis.
+        y_label: name of the vertical axis.
         lines: colour and points of each.
         legend: entries below the plot.
         note: a text after them.
@@ -141,63 +135,57 @@ def place_names(frame: Frame, marks: Sequence[Mark]) -> tuple[list[Named], list[
     taken = [_box(frame, [mark.point], 6) for mark in marks]
     # A name may cross an interval, but no point and no other name.
     whiskers = [_box(frame, whisker, 1) for mark in marks for whisker in mark.whiskers()]
-    inside = Box(frame.left, frame.top - 8, frame.width, frame.floor)
     found, nameless = [], []
     for mark in marks:
-        x, y = frame.x(mark.x.value), frame.y(mark.y.value)
         name = shorten(mark.name, _LONGEST, LETTERS)
         free = [
-            (box, anchor)
-            for box, anchor in _candidates(x, y, text_width(name, LETTERS))
-            if inside.holds(box) and not any(box.overlap(other) for other in taken)
+            (sum(box.overlap(other) for other in whiskers), place, box, anchor)
+            for place, (box, anchor) in enumerate(_places(frame, mark, text_width(name, LETTERS)))
+            if not any(box.overlap(other) for other in taken)
         ]
         label = None
         if free:
-            box, anchor = min(free, key=lambda one: sum(one[0].overlap(other) for other in whiskers))
+            *_, box, anchor = min(free)
             taken.append(box)
             at = {"start": box.left, "end": box.right, "middle": (box.left + box.right) / 2}[anchor]
             label = Label(at, box.bottom - 5, name, anchor)
         else:
             nameless.append(Key(mark.name, mark.colour))
-        x_text, y_text = format_interval(mark.x), format_interval(mark.y)
-        hover = f"{mark.name}\n{frame.x_label}: {x_text}\n{frame.y_label}: {y_text}"
-        found.append(Named(Point(mark.x.value, mark.y.value, hover), mark.colour, label))
+        numbers = f"{frame.x_label}: {_interval(mark.x)}\n{frame.y_label}: {_interval(mark.y)}"
+        found.append(Named(replace(mark.point, hover=f"{mark.name}\n{numbers}"), mark.colour, label))
     return found, nameless
 
 
-def format_interval(score: Score) -> str:
+def pareto_front(marks: Sequence[Mark]) -> list[Mark]:
+    """Those that no other is at least as good as in both numbers and better in one, from left to right."""
+    gains = [
+        tuple(one.value if one.better == "higher" else -one.value for one in (mark.x, mark.y))
+        for mark in marks
+    ]
+    front = [
+        mark
+        for mark, own in zip(marks, gains, strict=True)
+        if not any(a >= own[0] and b >= own[1] and (a, b) != own for a, b in gains)
+    ]
+    return sorted(front, key=lambda mark: mark.x.value)
+
+
+def _interval(score: Score) -> str:
     """A number and its interval, for a person."""
     low, high = ends(score)
     return f"{score.value:.4g}" + (f" ({low:.4g} to {high:.4g})" if high > low else "")
 
 
-def pareto_front(marks: Sequence[Mark]) -> list[Mark]:
-    """Those that no other is at least as good as in both numbers and better in one, from left to right."""
-
-    def gains(mark: Mark) -> tuple[float, ...]:
-        return tuple(one.value if one.better == "higher" else -one.value for one in (mark.x, mark.y))
-
-    def dominated(mark: Mark) -> bool:
-        own = gains(mark)
-        return any(other[0] >= own[0] and other[1] >= own[1] and other != own for other in map(gains, marks))
-
-    return sorted((mark for mark in marks if not dominated(mark)), key=lambda mark: mark.x.value)
-
-
 def _box(frame: Frame, points: Sequence[Point], margin: float) -> Box:
     """The rectangle around points, lower left first."""
     first, last = points[0], points[-1]
-    return Box(
-        frame.x(first.x) - margin,
-        frame.y(last.y) - margin,
-        frame.x(last.x) + margin,
-        frame.y(first.y) + margin,
-    )
+    left, top, right, bottom = frame.x(first.x), frame.y(last.y), frame.x(last.x), frame.y(first.y)
+    return Box(left - margin, top - margin, right + margin, bottom + margin)
 
 
-def _candidates(x: float, y: float, wide: float) -> list[tuple[Box, str]]:
-    """Places for a name around a point, the better ones first."""
-    half = _LINE / 2
+def _places(frame: Frame, mark: Mark, wide: float) -> list[tuple[Box, str]]:
+    """Places for a name around a point and inside the plot, the better ones first."""
+    x, y, half = frame.x(mark.x.value), frame.y(mark.y.value), _LINE / 2
     beside = [
         (Box(left, y - half + off, left + wide, y + half + off), anchor)
         for off in (-9, 10, -28, 29)
@@ -205,4 +193,9 @@ def _candidates(x: float, y: float, wide: float) -> list[tuple[Box, str]]:
     ]
     over = (Box(x - wide / 2, y - 8 - _LINE, x + wide / 2, y - 8), "middle")
     under = (Box(x - wide / 2, y + 8, x + wide / 2, y + 8 + _LINE), "middle")
-    return [*beside[:4], over, under, *beside[4:]]
+    return [
+        (box, anchor)
+        for box, anchor in (*beside[:4], over, under, *beside[4:])
+        if frame.left <= box.left and box.right <= frame.width
+        and frame.top - 8 <= box.top and box.bottom <= frame.floor
+    ]  # fmt: skip

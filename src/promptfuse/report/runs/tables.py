@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from promptfuse.evaluation.metrics import Score, Unavailable
+from promptfuse.evaluation.metrics import Unavailable
 from promptfuse.evaluation.metrics.base import Better
 from promptfuse.evaluation.metrics.selection import JUDGED
 from promptfuse.report.runs.measure import LIKELY, OBJECTIVE, SIMILARITY, TERM, Measured
@@ -27,8 +26,7 @@ OTHERS = "Other metrics"
 Rank = Literal["best", "tie", ""]
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(NamedTuple):
     """How the runs rank in one column.
 
     Attributes:
@@ -40,68 +38,43 @@ class Standing:
     best: frozenset[int] = frozenset()
     ties: frozenset[int] = frozenset()
 
-    def rank(self, run: int) -> Rank:
-        """Of one run."""
-        return "best" if run in self.best else "tie" if run in self.ties else ""
-
-
-class Whisker(NamedTuple):
-    """An interval and its number on the scale of a column, in percent of its width."""
-
-    left: float
-    width: float
-    at: float
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number of one run, as it is written.
-
-    Attributes:
-        text: the number; a dash where there is none.
-        interval: its ends; None where there is none.
-        rank: among the runs.
-        value: the number itself, for sorting; None where there is none.
-        hover: what else is known: the difference from the first run, or why there is no number.
-        whisker: the interval as a bar; None where there is none or it is the only one.
-    """
-
-    text: str
-    interval: tuple[str, str] | None = None
-    rank: Rank = ""
-    value: float | None = None
-    hover: str = ""
-    whisker: Whisker | None = None
-
-    @property
-    def brackets(self) -> str:
-        """The interval in brackets, or nothing."""
-        return f"[{', '.join(self.interval)}]" if self.interval else ""
-
 
 class Head(NamedTuple):
-    """A column's title, which direction is better, and what a reader has to know."""
+    """A column's title, which direction is better, and what a reader should know."""
 
     title: str
     better: Better
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
-    """Columns of one family.
+class Cell(NamedTuple):
+    """One number of one run, as it is written.
 
     Attributes:
-        family: the heading.
-        heads: the columns; none if no run has any.
-        rows: the cells of each run.
-        reasons: the titles of missing columns, by the reason.
+        text: the number; a dash where there is none.
+        hover: what else is known: the difference from the first run, or why there is no number.
+        value: the number itself, for sorting; None where there is none.
+        interval: its ends; None where there is none.
+        rank: among the runs.
+        whisker: left end, number and right end in percent of the column's range; None where there is no
+            interval or no other run.
     """
+
+    text: str
+    hover: str = ""
+    value: float | None = None
+    interval: tuple[str, str] | None = None
+    rank: Rank = ""
+    whisker: tuple[float, float, float] | None = None
+
+
+class Table(NamedTuple):
+    """Columns of one family: a row of cells for each run, and the titles of missing columns by the reason."""
 
     family: str
     heads: Sequence[Head]
     rows: Sequence[Sequence[Cell]]
-    reasons: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    reasons: Mapping[str, Sequence[str]]
 
 
 def tables(measured: Measured) -> list[Table]:
@@ -146,70 +119,52 @@ def why_missing(measured: Measured, names: Sequence[str]) -> dict[str, list[str]
 def _table(measured: Measured, family: str, names: Sequence[str]) -> Table:
     # The image term is shown as a similarity.
     shown = [name for name in names if any(measured.column(name)) and name != f"{TERM}image"]
+    notes = {name: next(score.note for score in measured.column(name) if score) for name in shown}
+    heads = [Head(measured.title(name), measured.better(name), notes[name]) for name in shown]
     columns = [_cells(measured, name) for name in shown]
     rows = [[column[run] for column in columns] for run in range(len(measured.scores))]
-    return Table(family, [_head(measured, name) for name in shown], rows, why_missing(measured, names))
-
-
-def _head(measured: Measured, name: str) -> Head:
-    note = next(score.note for score in measured.column(name) if score is not None)
-    return Head(measured.title(name), measured.better(name), note)
+    return Table(family, heads, rows, why_missing(measured, names))
 
 
 def _cells(measured: Measured, name: str) -> list[Cell]:
     """The cells of a column, a run each."""
     scores, ranks = measured.column(name), standing(measured, name)
-    scale = Scale.of(scores)
+    values = [score.value for score in scores if score]
+    bounds = [(one.low, one.high) for one in scores if one and one.low is not None and one.high is not None]
+    digits = _digits(values, max((high - low for low, high in bounds), default=0.0) / 2)
+    least, most = min(values + [low for low, _ in bounds]), max(values + [high for _, high in bounds])
     found = []
     for run, score in enumerate(scores):
         if score is None:
             missing = measured.scores[run].get(name)
-            reason = missing.reason if isinstance(missing, Unavailable) else "the run does not have it"
-            found.append(Cell("–", hover=reason))
+            found.append(
+                Cell("–", missing.reason if isinstance(missing, Unavailable) else "the run lacks it")
+            )
             continue
-        interval = None
-        if score.low is not None and score.high is not None:
-            interval = scale.text(score.low), scale.text(score.high)
         hover = ""
         if run and (between := measured.difference(run, 0, name)) is not None:
-            value, low, high = (
-                f"{end:+,.{scale.digits}f}" for end in (between.value, between.low, between.high)
-            )
+            value, low, high = (f"{end:+,.{digits}f}" for end in (between.value, between.low, between.high))
             hover = f"{value} against {measured.comparison.runs[0].name}, paired interval {low} to {high}"
-        whisker = scale.whisker(score) if len(scores) > 1 else None
-        found.append(Cell(scale.text(score.value), interval, ranks.rank(run), score.value, hover, whisker))
+        rank: Rank = "best" if run in ranks.best else "tie" if run in ranks.ties else ""
+        interval = whisker = None
+        if score.low is not None and score.high is not None:
+            interval = _number(score.low, digits), _number(score.high, digits)
+            if len(scores) > 1 and most > least:
+                left, at, right = (
+                    100 * (end - least) / (most - least) for end in (score.low, score.value, score.high)
+                )
+                whisker = left, at, right
+        found.append(Cell(_number(score.value, digits), hover, score.value, interval, rank, whisker))
     return found
 
 
-class Scale(NamedTuple):
-    """How a column's numbers are written and drawn: the ends of its whiskers, and digits after the point."""
+def _digits(values: Sequence[float], half: float) -> int:
+    """Digits after the point that show two of the widest interval's half."""
+    whole = not half and all(value == round(value) for value in values)
+    size = 10.0 if whole else half or max(map(abs, values)) / 100
+    return min(4, max(0, 1 - math.floor(math.log10(size)))) if size > 0 else 0
 
-    low: float
-    high: float
-    digits: int
 
-    @classmethod
-    def of(cls, scores: Sequence[Score | None]) -> Scale:
-        """From a column; two digits of the interval's half are shown."""
-        given = [score for score in scores if score is not None]
-        values = [score.value for score in given]
-        bounds = [(one.low, one.high) for one in given if one.low is not None and one.high is not None]
-        low = min([*values, *(bound[0] for bound in bounds)])
-        high = max([*values, *(bound[1] for bound in bounds)])
-        half = max((bound[1] - bound[0] for bound in bounds), default=0.0) / 2
-        whole = not half and all(value == round(value) for value in values)
-        size = 10.0 if whole else half or max(abs(value) for value in values) / 100
-        digits = 1 - math.floor(math.log10(size)) if size > 0 else 0
-        return cls(low, high, min(4, max(0, digits)))
-
-    def text(self, value: float) -> str:
-        """A number with separated thousands and a true minus sign."""
-        return f"{value:,.{self.digits}f}".replace("-", "−")
-
-    def whisker(self, score: Score) -> Whisker | None:
-        """The interval as a bar among those of the column."""
-        wide = self.high - self.low
-        if wide <= 0 or score.low is None or score.high is None:
-            return None
-        left, at, right = (100 * (value - self.low) / wide for value in (score.low, score.value, score.high))
-        return Whisker(left, right - left, at)
+def _number(value: float, digits: int) -> str:
+    """A number with separated thousands and a true minus sign."""
+    return f"{value:,.{digits}f}".replace("-", "−")

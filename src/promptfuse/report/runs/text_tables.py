@@ -10,7 +10,7 @@ from pathlib import Path
 
 from promptfuse.errors import ConfigError
 from promptfuse.report.runs.measure import Measured
-from promptfuse.report.runs.tables import Rank, Table, tables, why_missing
+from promptfuse.report.runs.tables import Cell, Rank, Table, tables, why_missing
 
 FIELDS = (
     "run", "metric", "title", "better", "photos", "value", "low", "high",
@@ -68,7 +68,7 @@ def _markdown(measured: Measured) -> str:
     for table in _with_columns(measured):
         lines = [_heads(table, _markdown_text, _ARROWS), ["---"] + ["---:"] * len(table.heads)]
         for run, row in zip(measured.comparison.runs, table.rows, strict=True):
-            texts = [f"{_MARKS[cell.rank] % cell.text} {cell.brackets}".rstrip() for cell in row]
+            texts = [f"{_MARKS[cell.rank] % cell.text} {_brackets(cell)}".rstrip() for cell in row]
             lines.append([_markdown_text(run.name), *texts])
         parts.append(f"### {table.family}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     parts.append("\n".join(f"- {_markdown_text(line)}" for line in _remarks(measured)))
@@ -82,7 +82,7 @@ def _latex(measured: Measured) -> str:
         lines += [" & ".join(_heads(table, _tex_text, _TEX_ARROWS)) + r" \\", r"\midrule"]
         for run, row in zip(measured.comparison.runs, table.rows, strict=True):
             texts = [_TEX_MARKS[cell.rank] % _tex_text(cell.text)
-                     + (rf"~{{\scriptsize {_tex_text(cell.brackets)}}}" if cell.interval else "")
+                     + (rf"~{{\scriptsize {_tex_text(_brackets(cell))}}}" if cell.interval else "")
                      for cell in row]  # fmt: skip
             # The braces keep a bracket or an asterisk of the name from the command before.
             lines.append(" & ".join(["{}" + _tex_text(run.name), *texts]) + r" \\")
@@ -115,6 +115,10 @@ def _with_columns(measured: Measured) -> list[Table]:
 def _heads(table: Table, written: Callable[[str], str], arrows: Mapping[str, str]) -> list[str]:
     """Titles of columns, with which direction is better."""
     return ["run", *(written(head.title) + arrows[head.better] for head in table.heads)]
+
+
+def _brackets(cell: Cell) -> str:
+    return f"[{', '.join(cell.interval)}]" if cell.interval else ""
 
 
 def _remarks(measured: Measured) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""The beams of a search as a tree: which text grew from which, and the path to the returned one."""
+"""The beams of a search as a tree: which text came from which, and the path to the returned one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -21,7 +21,7 @@ GUTTER, ROW, CHIP, ROOM = 64, 46, 24, 985
 NARROWEST, WIDEST = 150, 300
 """Pixels from one column to the next."""
 LETTERS, DIGITS = 12, 11
-"""Sizes of the letters of texts and of values, as page.css has them."""
+"""Sizes of the letters of texts and of values, as in page.css."""
 
 
 @dataclass(eq=False)
@@ -52,21 +52,6 @@ class Node:
         return bool(self.row and self.complete and self.item.parent)
 
 
-class Edge(NamedTuple):
-    """From a parent to its child, in pixels."""
-
-    x1: int
-    y1: int
-    x2: int
-    y2: int
-    won: bool
-
-    @property
-    def bend(self) -> float:
-        """How far up and down the curve's handles reach."""
-        return (self.y2 - self.y1) / 2
-
-
 class Chip(NamedTuple):
     """A node as it is drawn, in pixels; ``room`` is the width of its text."""
 
@@ -81,7 +66,7 @@ class Chip(NamedTuple):
 
 
 def grow(result: Result) -> list[list[Node]]:
-    """The nodes of all steps, row by row; row 0 holds what the search began with."""
+    """The nodes of all steps, row by row; row 0 holds the texts that the search began with."""
     beams = max((len(step.beams) for step in result.history), default=1)
     roots: list[Node] = []
     rows = [roots]
@@ -100,15 +85,17 @@ def grow(result: Result) -> list[list[Node]]:
             if parent is None and step.number == 1:
                 parent = next((root for root in roots if root.item.text == item.parent), None)
                 if parent is None:
-                    beginning = Hypothesis(item.parent, (), None)
-                    parent = Node(beginning, 0, len(roots), None)
+                    parent = Node(Hypothesis(item.parent, (), None), 0, len(roots), None)
                     roots.append(parent)
             ended = done is not None and item.text == done.text
             place = beams if ended and column == len(step.beams) else column
             row.append(Node(item, step.number, place, parent, before is not None, ended))
         latest |= {node.item.text: node for node in reversed(row)}
         rows.append(row)
-    _mark(rows, result.text)
+    nodes = [node for row in rows for node in row if node.item.text == result.text]
+    node = next((node for node in nodes if node.complete), nodes[0] if nodes else None)
+    while node is not None:
+        node.won, node = True, node.parent
     return rows
 
 
@@ -122,7 +109,7 @@ def beam_tree(result: Result, listed: bool = True) -> Markup:
 
     Args:
         result: of the search.
-        listed: whether a list of the texts on the way to the returned one follows.
+        listed: whether a list of the texts on the path to the returned one follows.
     """
     rows = grow(result)
     shown = _shown(rows)
@@ -130,43 +117,32 @@ def beam_tree(result: Result, listed: bool = True) -> Markup:
     nodes = [node for number in shown for node in rows[number]]
     columns = max(node.column for node in nodes) + 1
     column = min(WIDEST, max(NARROWEST, (ROOM - GUTTER) // columns))
-    width = GUTTER + columns * column
-
-    def corner(node: Node) -> tuple[int, int]:
-        return GUTTER + node.column * column, place[node.row] * ROW + 8
-
+    chips = {
+        node: _chip(node, GUTTER + node.column * column, place[node.row] * ROW + 8, column - 12)
+        for node in nodes
+    }
     edges = []
     for node in nodes:
         parent = node.parent
         while parent is not None and parent.row not in place:
             parent = parent.parent
         if parent is not None:
-            (left, top), (x, y) = corner(parent), corner(node)
-            edges.append(Edge(left + 18, top + CHIP, x + 18, y, node.won and parent.won))
+            edges.append((chips[parent], chips[node]))
     return render(
         "tree.html",
-        width=width,
+        width=GUTTER + columns * column,
         height=len(shown) * ROW + 8,
+        row_height=ROW,
         chip_height=CHIP,
-        labels=[(index * ROW + 24, number) for index, number in enumerate(shown)],
+        shown=shown,
         # The winning edges last, so that they lie on top.
-        edges=sorted(edges, key=lambda edge: edge.won),
-        chips=[_chip(node, *corner(node), column - 12) for node in nodes],
+        edges=sorted(edges, key=lambda edge: edge[1].node.won and edge[0].node.won),
+        chips=chips.values(),
         stages=_stages(result, place),
-        hidden=len(rows) - len(shown),
         steps=len(rows) - 1,
-        way=[node for node in winning_path(rows) if node.row and not node.kept] if listed else [],
+        path=[node for node in winning_path(rows) if node.row and not node.kept] if listed else [],
         compared=compared,
     )
-
-
-def _mark(rows: Sequence[Sequence[Node]], text: str) -> None:
-    """Mark the path to a text, up to its first appearance as a complete one."""
-    nodes = [node for row in rows for node in row if node.item.text == text]
-    node = next((node for node in nodes if node.complete), nodes[0] if nodes else None)
-    while node is not None:
-        node.won = True
-        node = node.parent
 
 
 def _shown(rows: Sequence[Sequence[Node]]) -> list[int]:
@@ -175,18 +151,18 @@ def _shown(rows: Sequence[Sequence[Node]]) -> list[int]:
         return list(range(len(rows)))
     every = -(-len(rows) // (MOST_ROWS // 2))
     events = [number for number, row in enumerate(rows) if any(node.complete for node in row)]
-    kept = events[-(MOST_ROWS // 2) :]
-    return sorted({0, len(rows) - 1, *range(0, len(rows), every), *kept})
+    return sorted({0, len(rows) - 1, *range(0, len(rows), every), *events[-(MOST_ROWS // 2) :]})
 
 
 def _chip(node: Node, left: int, top: int, width: int) -> Chip:
     item = node.item
+    if not node.row:
+        return Chip(node, left, top, width, width - 16, item.text, "", _pieces(node, width - 16))
     value = f"{item.value:.3f}" if abs(item.value) < 1000 else f"{item.value:.4g}"
-    value = value if node.row else ""
     # The value has a place of its own, and the text ends before it.
-    room = width - 16 - (text_width(value, DIGITS) + 8 if value else 0.0)
+    room = width - 24 - text_width(value, DIGITS)
     terms = ", ".join(f"{name} {loss:.3f}" for name, loss in item.terms.items())
-    hover = f"{item.text or '(nothing)'}\nvalue {item.value:.4f}; {terms}" if node.row else item.text
+    hover = f"{item.text or '(nothing)'}\nvalue {item.value:.4f}; {terms}"
     return Chip(node, left, top, width, room, hover, value, _pieces(node, room))
 
 
@@ -197,21 +173,18 @@ def _pieces(node: Node, room: float) -> list[Piece]:
     if node.around_change:
         room -= text_width(tick, LETTERS, True)
         return [Piece(tick), *around(compared(item.parent, item.text), room, LETTERS)]
-    if node.row == 0 or node.complete or node.parent is None:
+    if node.complete or node.parent is None:
         label = item.text.strip() or "(nothing)"
     else:
         label = changed(node.parent.item.text, item.text)
     return [Piece(shorten(tick + label, room, LETTERS, True))]
 
 
-def _stages(result: Result, place: dict[int, int]) -> list[tuple[int, str]]:
-    """Where the next method of a chain begins, in pixels from the top, with the method's name."""
+def _stages(result: Result, place: Mapping[int, int]) -> list[tuple[int, str]]:
+    """The rows in which the next method of a chain begins, with the method's name."""
     methods = result.config["method"].get("methods", [])
     return [
-        (
-            place[after.number] * ROW - 5,
-            methods[after.stage - 1]["name"] if after.stage <= len(methods) else "",
-        )
+        (place[after.number], methods[after.stage - 1]["name"] if after.stage <= len(methods) else "")
         for before, after in pairwise(result.history)
         if after.stage != before.stage and after.number in place
     ]
