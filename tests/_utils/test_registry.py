@@ -40,7 +40,7 @@ def test_two_classes_of_one_name_are_refused(registry):
 def test_modules_are_imported_at_the_first_look_up(tmp_path, monkeypatch):
     (tmp_path / "late_module_of_mine.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    registry = Registry("method", "promptfuse.nothing", ("late_module_of_mine",))
+    registry = Registry("method", "promptfuse.nothing", {"late": "late_module_of_mine"})
     registry.register("walk")(int)
     for _ in range(2):  # A module that fails is not forgotten.
         with pytest.raises(RuntimeError, match="imported"):

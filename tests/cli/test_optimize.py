@@ -16,9 +16,9 @@ from PIL import Image
 
 import promptfuse as pf
 from promptfuse.config import SearchConfig, load_config
-from promptfuse.config.settings import SINGLE, STRATEGIES, ChainSettings
-from promptfuse.config.terms import AnyTerm, ModelSettings
-from promptfuse.search.methods.settings import Single
+from promptfuse.config.settings import ChainSettings, SingleKinds, StrategyKinds
+from promptfuse.config.terms import ModelSettings, TermKinds
+from promptfuse.search.methods import methods
 from tests.refusals import refused
 
 CONFIG = """\
@@ -477,14 +477,16 @@ def test_a_text_that_has_not_come_to_an_end_is_told(promptfuse, config):
 
 
 def test_every_method_and_strategy_can_be_written(config):
-    for kind in get_args(Single):
+    settings = SingleKinds.by_name()
+    assert {*settings, "Chain"} == set(methods)
+    for kind in (methods[name] for name in settings):
         found = load_config(config, {"method": {"kind": kind.__name__}})
         assert found.method.build() == kind()
-        assert {field.name for field in dataclasses.fields(kind)} < set(SINGLE[kind.__name__].model_fields)
+        assert {field.name for field in dataclasses.fields(kind)} < set(settings[kind.__name__].model_fields)
     for strategy in (pf.BeamSearch(), pf.Greedy(), pf.UniformCost()):
         found = load_config(config, {"strategy": type(strategy).__name__})
         assert found.strategy.build() == strategy
-    assert set(STRATEGIES) == {"BeamSearch", "Greedy", "UniformCost"}
+    assert set(StrategyKinds.by_name()) == {"BeamSearch", "Greedy", "UniformCost"}
     chain = {"kind": "Chain", "methods": ["AutoDAN", {"kind": "Polish", "candidates": 3}], "steps": [4, 2]}
     expected = pf.Chain(pf.AutoDAN(), pf.Polish(candidates=3), steps=(4, 2))
     assert load_config(config, {"method": chain}).method.build() == expected
@@ -494,12 +496,12 @@ def test_every_method_and_strategy_can_be_written(config):
 
 
 def test_every_term_can_be_written_with_its_own_defaults():
-    described = get_args(get_args(AnyTerm)[0])
+    described = TermKinds.members()
     everything = {name for name in pf.__all__ if inspect.isclass(getattr(pf, name))}
     terms = {name for name in everything if issubclass(getattr(pf, name), pf.Term)} - {"Term"}
-    assert {settings.term.__name__ for settings in described} == terms
+    assert {settings.signature.term.__name__ for settings in described} == terms
     for settings in described:
-        parameters = inspect.signature(settings.term).parameters
+        parameters = inspect.signature(settings.signature.term).parameters
         assert set(settings.model_fields) == {*parameters, "kind"} - {"name"}
         for name, parameter in parameters.items():
             if name != "name" and parameter.default is not inspect.Parameter.empty:
@@ -508,7 +510,7 @@ def test_every_term_can_be_written_with_its_own_defaults():
 
 def test_the_documentation_names_every_key():
     text = (Path(__file__).parents[2] / "docs" / "optimize.md").read_text(encoding="utf-8")
-    models = [SearchConfig, *SINGLE.values(), *STRATEGIES.values(), *get_args(get_args(AnyTerm)[0])]
+    models = [SearchConfig, *SingleKinds.members(), *StrategyKinds.members(), *TermKinds.members()]
     models += [ModelSettings, ChainSettings]
     models += [SearchConfig.model_fields[name].annotation for name in ("constraints", "stopping")]
     for settings in models:

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 import promptfuse as pf
-from promptfuse.search.methods.settings import describe_method
-from promptfuse.search.strategies import make_selector
 from tests.search.conftest import FREE
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -19,7 +17,7 @@ def item(text: str, value: float, parent: str = "") -> pf.Hypothesis:
 
 
 def selector_of(strategy, met=lambda text: 0, keep=lambda text: True):
-    return make_selector(strategy, met, keep)
+    return strategy.selector(met, keep)
 
 
 def texts(items) -> list[str]:
@@ -208,7 +206,7 @@ def test_a_chain_has_steps_for_each_method(puzzle):
     search.run()
     assert [step.stage for step in search.history] == [1, 1, 2, 2, 2, 3]
     assert search.steps == 6
-    described = describe_method(chain)
+    described = chain.describe()
     assert [part["name"] for part in described["methods"]] == ["RandomAppend", "GCG", "Polish"]
 
 

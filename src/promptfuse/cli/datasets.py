@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from promptfuse.cli import _kinds
 from promptfuse.cli._options import KeepRejected
 from promptfuse.cli._progress import progress_bar
 
@@ -23,7 +24,7 @@ datasets_app = typer.Typer(
 )
 
 
-@datasets_app.command()
+@datasets_app.command(cls=_kinds.DATA)
 def check(
     source: Annotated[
         str, typer.Argument(metavar="PATH|NAME", help="A file, a folder of photos, an address or a name.")
@@ -34,7 +35,7 @@ def check(
     ] = None,
     format: Annotated[
         str,
-        typer.Option(metavar="NAME", help="karpathy, coco, table or folder; auto tells by the content."),
+        typer.Option(metavar="NAME", help="Format of the data set; auto tells by the content."),
     ] = "auto",
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only photos of this split.", show_default="all")

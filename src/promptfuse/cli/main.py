@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from promptfuse._utils.memory import retain_heap
+from promptfuse.cli import _kinds
 from promptfuse.cli._options import LmOption, LmPrefix, whole
 from promptfuse.cli.adapter import adapter_app
 from promptfuse.cli.datasets import datasets_app
@@ -356,9 +357,9 @@ _SHOW = warnings.showwarning
 
 # In the order that --help lists them.
 app.command()(caption)
-app.command()(optimize)
-app.command()(run)
-app.command()(score)
+app.command(cls=_kinds.OPTIMIZE)(optimize)
+app.command(cls=_kinds.RUN)(run)
+app.command(cls=_kinds.SCORE)(score)
 app.command()(report)
 app.command("models")(list_models)
 app.add_typer(datasets_app, name="datasets")

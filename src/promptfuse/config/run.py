@@ -19,16 +19,10 @@ from promptfuse.config.settings import (
     default_method,
     default_strategy,
 )
-from promptfuse.config.terms import (
-    AnyTerm,
-    BlackBoxSettings,
-    ModelSettings,
-    TargetContinuationSettings,
-    TermSettings,
-)
+from promptfuse.config.terms import AnyTerm, ModelSettings
 from promptfuse.errors import ConfigError
 from promptfuse.models import CausalLM, Model
-from promptfuse.objectives import Objective
+from promptfuse.objectives import Objective, TargetContinuation
 from promptfuse.search import Callback, Search
 
 
@@ -92,13 +86,20 @@ class SearchConfig(Settings):
         if not self.terms:
             raise ValueError("terms: there are none; give one at least, e.g. of the kind Fluency")
         for name, term in self.terms.items():
-            model = getattr(term, "model", None)
-            if model is not None and model not in self.models:
-                raise ValueError(f"terms.{name}.model: no model {model!r}; {nearest(model, self.models)}")
-        if not any(CausalLM in term.kinds for term in self.terms.values()):
+            for key, model in term.model_names().items():
+                if model not in self.models:
+                    raise ValueError(f"terms.{name}.{key}: no model {model!r}; {nearest(model, self.models)}")
+        taken = [
+            kind
+            for term in self.terms.values()
+            for kinds in term.signature.model_kinds.values()
+            for kind in kinds
+        ]
+        if CausalLM not in taken and Model not in taken:
             raise ValueError("terms: none has a language model to propose words; add one of the kind Fluency")
         if getattr(self.stopping, "early_stop", False) and not any(
-            isinstance(term, TargetContinuationSettings) and term.weight > 0 for term in self.terms.values()
+            issubclass(term.signature.term, TargetContinuation) and getattr(term, "weight", 1) > 0
+            for term in self.terms.values()
         ):
             raise ValueError(
                 "stopping.early_stop: no term wants a continuation; add one of the kind TargetContinuation"
@@ -112,20 +113,19 @@ class SearchConfig(Settings):
 
     def used_models(self) -> dict[str, ModelSettings]:
         """The models that terms use, in the terms' order."""
-        names = [getattr(term, "model", None) for term in self.terms.values()]
-        return {name: self.models[name] for name in dict.fromkeys(names) if name is not None}
+        names = [name for term in self.terms.values() for name in term.model_names().values()]
+        return {name: self.models[name] for name in dict.fromkeys(names)}
 
     def photos(self) -> list[str]:
         """The photos of all terms: paths and addresses."""
-        found = [path for term in self.terms.values() for path in getattr(term, "image", ())]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(path for term in self.terms.values() for path in term.photo_paths()))
 
     def require_allowed(self, allow_code: bool) -> None:
         """Raise ``ConfigError`` if a term runs code of the user's and that is not allowed."""
         for name, term in self.terms.items():
-            if isinstance(term, BlackBoxSettings) and not allow_code:
+            for key in () if allow_code else term.signature.functions:
                 raise ConfigError(
-                    f"terms.{name}: the function {term.function} is code that would run here; "
+                    f"terms.{name}: the function {getattr(term, key)} is code that would run here; "
                     "add --allow-code if you trust it"
                 )
 
@@ -189,10 +189,6 @@ class SearchConfig(Settings):
     def to_dict(self) -> dict[str, Any]:
         """All fields with their values, as YAML has them."""
         values: dict[str, Any] = self.model_dump(mode="json")
-        for name, term in values["terms"].items():
-            # What a term is before what all terms have.
-            common = {key: term.pop(key) for key in TermSettings.model_fields}
-            values["terms"][name] = {"kind": term.pop("kind"), **term, **common}
         return values
 
     def to_yaml(self) -> str:

@@ -17,13 +17,15 @@ from promptfuse._utils.values import functions, some_text, whole_number
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models.fast.prefix import reading_whole
 from promptfuse.objectives import Objective, Term
-from promptfuse.search.arguments import check_weights, expect_object
+from promptfuse.search.arguments import check_weights, describe_settings, expect_object
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.feasible import check_beginning, check_required
 from promptfuse.search.hypothesis import Hypothesis, Proposal, Step
-from promptfuse.search.methods.proposer import Proposer, SearchContext
-from promptfuse.search.methods.registry import make_proposer
-from promptfuse.search.methods.settings import AutoDAN, Chain, Method, describe_method
+from promptfuse.search.methods.autodan import AutoDAN
+from promptfuse.search.methods.base import Method
+from promptfuse.search.methods.context import SearchContext
+from promptfuse.search.methods.proposer import Proposer
+from promptfuse.search.methods.registry import methods
 from promptfuse.search.pareto import Archive, pareto_front
 from promptfuse.search.readback import RoundTrip
 from promptfuse.search.result import Result, continuations, describe_models
@@ -33,7 +35,7 @@ from promptfuse.search.scoring import hypotheses, known_fluency
 from promptfuse.search.sentences import Ending, sentence_ending
 from promptfuse.search.state import RunFolder
 from promptfuse.search.stopping import Stopping, shared_out, stopping_of, wanted_continuations
-from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
+from promptfuse.search.strategies import BeamSearch, Selector, Strategy, strategies
 
 LOGGER = logging.getLogger(__name__)
 """Where the warnings go."""
@@ -106,8 +108,8 @@ class Search:
         run_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         objective = Objective.of(objective)
-        expect_object(method, "method", Method, AutoDAN)
-        expect_object(strategy, "strategy", Strategy, BeamSearch)
+        expect_object(method, "method", Method, AutoDAN, methods)
+        expect_object(strategy, "strategy", Strategy, BeamSearch, strategies)
         expect_object(constraints, "constraints", Constraints, Constraints)
         expect_object(stopping, "stopping", Stopping, Stopping)
         prefix = some_text(prefix, "prefix")
@@ -123,6 +125,7 @@ class Search:
         self.objective = self.weighing.objective
         self.method = method or AutoDAN()
         self.strategy = strategy or BeamSearch()
+        self.method.check(self.objective)
         self.constraints = constraints or Constraints()
         self.complete = complete
         self.prefix, self.glue = prefix.strip(), glue
@@ -158,11 +161,11 @@ class Search:
 
     def _begin_stage(self) -> tuple[Proposer, Selector]:
         seed = self.seed if self.stage == 0 else (self.seed, self.stage)
-        setting = SearchContext(
+        context = SearchContext(
             self.objective, self.constraints, self.prefix, self.strategy.width, seed, self._keep, self.glue
         )
-        selector = make_selector(self.strategy, self.constraints.progress, self._keep)
-        proposer = make_proposer(setting, self._methods[self.stage])
+        selector = self.strategy.selector(self.constraints.progress, self._keep)
+        proposer = self.method.stages[self.stage].proposer(context)
         selector.stateful = proposer.stateful
         return proposer, selector
 
@@ -171,15 +174,9 @@ class Search:
         return not self.constraints.round_trip or self.round_trip.holds(text)
 
     @property
-    def _methods(self) -> tuple[Method, ...]:
-        return self.method.methods if isinstance(self.method, Chain) else (self.method,)
-
-    @property
     def steps(self) -> int:
         """The most steps of the whole search."""
-        if isinstance(self.method, Chain):
-            return sum(self.method.steps or [self.stopping.steps] * len(self.method.methods))
-        return self.stopping.steps
+        return sum(self.method.stage_steps or [self.stopping.steps] * len(self.method.stages))
 
     @property
     def patience(self) -> int:
@@ -195,7 +192,7 @@ class Search:
             return True
         if self.stopping.reached(self.seconds, self.exact_evaluations, value):
             return True
-        return self.stage == len(self._methods) - 1 and self._stage_done
+        return self.stage == len(self.method.stages) - 1 and self._stage_done
 
     def stop(self) -> None:
         """End the search behind the step that it takes now: loops over it end, and ``run`` returns.
@@ -215,9 +212,8 @@ class Search:
 
     @property
     def _stage_done(self) -> bool:
-        most = self.stopping.steps
-        if isinstance(self.method, Chain) and self.method.steps:
-            most = self.method.steps[self.stage]
+        own = self.method.stage_steps
+        most = self.stopping.steps if own is None else own[self.stage]
         if not self.beams or self.stage_steps >= most or self.quiet_steps >= self.stopping.patience:
             return True
         return not (self.selector.waiting or self.proposer.has_room(self.beams))
@@ -454,8 +450,8 @@ class Search:
     def config(self) -> dict[str, Any]:
         """The settings, as plain values."""
         return {
-            "method": describe_method(self.method),
-            "strategy": {"name": type(self.strategy).__name__, **asdict(self.strategy)},
+            "method": self.method.describe(),
+            "strategy": describe_settings(self.strategy),
             "constraints": asdict(self.constraints),
             "stopping": asdict(self.stopping),
             **({} if self.complete else {"complete": False}),

@@ -6,14 +6,42 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
+from promptfuse._utils.registry import Registry
 from promptfuse.errors import ConfigError
 from promptfuse.search.hypothesis import Hypothesis
 
+strategies: Registry[type[Strategy]] = Registry(
+    "strategy",
+    "promptfuse.strategies",
+    dict.fromkeys(("BeamSearch", "Greedy", "UniformCost"), "promptfuse.search.strategies"),
+)
+"""The strategies; a name is what YAML files call the ``kind`` of a strategy."""
 
+
+class Strategy(ABC):
+    """Which texts a search continues from: a frozen dataclass of settings that makes a selector.
+
+    Subclass it as ``Method``; ``@strategies.register("Name")`` or an entry point of the group
+    ``promptfuse.strategies`` gives it a name in YAML files too.
+
+    Attributes:
+        width: how many texts a step continues from.
+        fixed: fields that YAML files cannot set.
+    """
+
+    width: int
+    fixed: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def selector(self, met: Callable[[str], int], keep: Callable[[str], bool]) -> Selector:
+        """What applies the strategy; see ``Selector`` for the arguments."""
+
+
+@strategies.register("BeamSearch")
 @dataclass(frozen=True)
-class BeamSearch:
+class BeamSearch(Strategy):
     """Keep the ``width`` best distinct texts of each step.
 
     Attributes:
@@ -37,16 +65,23 @@ class BeamSearch:
         if self.margin is not None and not 0 <= self.margin < float("inf"):
             raise ConfigError(f"margin: {self.margin} is out of range; give 0 or more, or leave it out")
 
+    def selector(self, met: Callable[[str], int], keep: Callable[[str], bool]) -> BeamSelector:
+        """What keeps the best of each step."""
+        return BeamSelector(self, met, keep)
 
+
+@strategies.register("Greedy")
 @dataclass(frozen=True)
 class Greedy(BeamSearch):
     """Keep the single best text of each step."""
 
     width: int = 1
+    fixed: ClassVar[tuple[str, ...]] = ("width", "diverse", "margin")
 
 
+@strategies.register("UniformCost")
 @dataclass(frozen=True)
-class UniformCost:
+class UniformCost(Strategy):
     """Go on from the cheapest text seen so far, wherever in the search it stands.
 
     Best-first search over a priority queue; the cost of a text is its value. A text is gone on from once.
@@ -65,9 +100,9 @@ class UniformCost:
         if self.frontier < self.width:
             raise ConfigError(f"frontier: {self.frontier} is less than the width; give {self.width} or more")
 
-
-Strategy = BeamSearch | UniformCost
-"""Any strategy; ``Greedy`` is a beam search of width 1."""
+    def selector(self, met: Callable[[str], int], keep: Callable[[str], bool]) -> QueueSelector:
+        """What keeps a queue of all that wait."""
+        return QueueSelector(self, met, keep)
 
 
 class Selector(ABC):
@@ -207,10 +242,3 @@ class QueueSelector(Selector):
         """Undo ``state_dict``."""
         self.queue = [Hypothesis.from_dict(item) for item in state["queue"]]
         self.taken = set(state["taken"])
-
-
-def make_selector(strategy: Strategy, met: Callable[[str], int], keep: Callable[[str], bool]) -> Selector:
-    """The selector for a strategy's settings."""
-    if isinstance(strategy, UniformCost):
-        return QueueSelector(strategy, met, keep)
-    return BeamSelector(strategy, met, keep)

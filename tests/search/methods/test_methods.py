@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import promptfuse as pf
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.methods.gcg import GCGProposer
 from promptfuse.search.methods.pez import LabelGradient, PEZProposer, SoftPrompt
 from promptfuse.search.methods.polish import PolishProposer
-from promptfuse.search.methods.proposer import SearchContext
 from promptfuse.search.methods.random_search import RandomSearchProposer
 from tests.search.conftest import FREE
 

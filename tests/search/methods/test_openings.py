@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import promptfuse as pf
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.methods.openings import noun_phrases, opened, openings
-from promptfuse.search.methods.proposer import SearchContext
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 

@@ -2,7 +2,20 @@
 
 from promptfuse.evaluation.datasets.images import open_photo
 from promptfuse.evaluation.datasets.names import register, registered
-from promptfuse.evaluation.datasets.records import Dataset, Photo
+from promptfuse.evaluation.datasets.readers import Reader, Source, readers
+from promptfuse.evaluation.datasets.records import Contents, Dataset, Photo, Row
 from promptfuse.evaluation.datasets.registry import read_dataset
 
-__all__ = ["Dataset", "Photo", "open_photo", "read_dataset", "register", "registered"]
+__all__ = [
+    "Contents",
+    "Dataset",
+    "Photo",
+    "Reader",
+    "Row",
+    "Source",
+    "open_photo",
+    "read_dataset",
+    "readers",
+    "register",
+    "registered",
+]

@@ -12,8 +12,8 @@ import numpy as np
 from promptfuse.evaluation.metrics import METRICS, Column, Score, Unavailable, score
 from promptfuse.evaluation.metrics.base import Better, Floats, mean
 from promptfuse.evaluation.metrics.bootstrap import Interval, draw_counts
+from promptfuse.evaluation.metrics.registry import JUDGED
 from promptfuse.evaluation.metrics.score import SEARCHED
-from promptfuse.evaluation.metrics.selection import JUDGED
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.report.runs.comparison import Comparison
 from promptfuse.report.runs.folders import Run

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from promptfuse.evaluation.metrics import Score
-from promptfuse.evaluation.metrics.selection import JUDGED
+from promptfuse.evaluation.metrics.registry import JUDGED
 from promptfuse.report.document import keys
 from promptfuse.report.runs.folders import Run, steer_parts
 from promptfuse.report.runs.measure import ACCURACY, LIKELY, OBJECTIVE, SIMILARITY, Measured

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from promptfuse.evaluation.metrics import Score, Unavailable
-from promptfuse.evaluation.metrics.selection import JUDGED
+from promptfuse.evaluation.metrics.registry import JUDGED
 from promptfuse.report.runs.measure import LIKELY, OBJECTIVE, SIMILARITY, TERM, Measured
 from promptfuse.report.runs.plots import colour
 

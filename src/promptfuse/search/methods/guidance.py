@@ -10,22 +10,53 @@ which is refitted from the true changes that the search observes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Transport
+from promptfuse.adapters import Transport
 from promptfuse.errors import ConfigError
-from promptfuse.models import CausalLM, Model
-from promptfuse.models.fast.products import product
+from promptfuse.models import CausalLM
 from promptfuse.objectives import Fluency, Objective, Term
 from promptfuse.search.hypothesis import Proposal
-from promptfuse.search.methods.settings import AutoDAN, Transports
 from promptfuse.search.methods.surrogate import Surrogate
+from promptfuse.search.methods.transports import Transports, transport
 
 PRIOR_OBSERVATIONS = 64.0
 """How many observed candidates the starting gain counts as."""
+
+
+class GuidanceSettings(Protocol):
+    """The settings that guidance reads; ``AutoDAN`` has them and says what they mean."""
+
+    @property
+    def transport(self) -> Transports | Literal["none"]:
+        """Which transport carries gradients."""
+
+    @property
+    def gain(self) -> float:
+        """The starting factor on estimated changes."""
+
+    @property
+    def adapt_gain(self) -> bool:
+        """Whether the factor is refitted."""
+
+    @property
+    def subtokens(self) -> int:
+        """The longest word in secondary tokens."""
+
+    @property
+    def probe_temperature(self) -> float:
+        """The temperature of the placeholder."""
+
+    @property
+    def probe(self) -> str | None:
+        """A word in its place."""
+
+    @property
+    def ridge(self) -> float | None:
+        """The penalty of the correction; None for none."""
 
 
 class Gain:
@@ -60,7 +91,7 @@ class Gain:
 class Guidance:
     """Estimates the secondary terms' losses for every next token of the primary."""
 
-    def __init__(self, objective: Objective, primary: CausalLM, method: AutoDAN) -> None:
+    def __init__(self, objective: Objective, primary: CausalLM, method: GuidanceSettings) -> None:
         self.primary = primary
         self.terms: dict[str, Term] = {}
         self.transports: dict[str, Transport] = {}
@@ -202,27 +233,3 @@ def word_token(primary: CausalLM, word: str) -> int:
     if len(behind) != len(before) + 1 or behind[: len(before)] != before:
         raise ConfigError(f"probe: {word!r} is no single token of {primary.name}; give a more common word")
     return behind[-1]
-
-
-def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int) -> Transport:
-    """The transport between two loaded models, made once and shared by all searches over them."""
-    # With the primary: a table elsewhere would keep it, since a transport knows both its models.
-    # What stands before the texts changes nothing of it.
-    primary = primary.plain
-    made: dict[tuple[int, int, str, int], tuple[Model, Transport]] = primary.__dict__.setdefault(
-        "_transports", {}
-    )
-    model = model.plain if isinstance(model, CausalLM) else model
-    key = (id(model), model.generation, kind, subtokens)
-    if key not in made:
-        found: Transport
-        if kind == "lexical":
-            found = LexicalTransport(primary, model, subtokens)
-        else:
-            preset = "paper" if kind == "t-product-paper" else "default"
-            adapter = Adapter.for_models(primary, model, preset=preset)
-            found = TProductTransport(adapter, primary, model, subtokens)
-        found.product = product
-        # The model is kept beside its transport, so that its id cannot be given to another one.
-        made[key] = (model, found)
-    return made[key][1]

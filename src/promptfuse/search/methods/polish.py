@@ -11,9 +11,44 @@ import torch
 
 from promptfuse.errors import ConfigError
 from promptfuse.search.hypothesis import Hypothesis, Proposal
+from promptfuse.search.methods.base import Method, at_least, require
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.methods.guidance import fluency_share
-from promptfuse.search.methods.proposer import EditProposer, Proposed, SearchContext
-from promptfuse.search.methods.settings import Polish
+from promptfuse.search.methods.proposer import EditProposer, Proposed
+from promptfuse.search.methods.registry import methods
+
+
+@methods.register("Polish")
+@dataclass(frozen=True)
+class Polish(Method):
+    """Replace, insert or delete one word at a time, keeping improvements only.
+
+    New words are those that the language model finds likely behind what stands before them (unlikely, if
+    fluency has a negative weight). A text that no candidate improves is tried again with further words.
+
+    Attributes:
+        candidates: texts scored exactly per beam and step, dealt out over all places.
+        moves: any of ``replace``, ``insert`` and ``delete``.
+        init: a text to begin with; needed where there is neither a prefix nor a method before it.
+    """
+
+    candidates: int = 256
+    moves: tuple[str, ...] = ("replace", "insert", "delete")
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least("candidates", self.candidates)
+        object.__setattr__(self, "moves", tuple(self.moves))
+        known = ("replace", "insert", "delete")
+        require(
+            bool(self.moves) and set(self.moves) <= set(known),
+            f"moves: {self.moves} are not known moves; choose from: {', '.join(known)}",
+        )
+
+    def proposer(self, context: SearchContext) -> PolishProposer:
+        """What makes each step's proposals."""
+        return PolishProposer(context, self)
+
 
 WORD = re.compile(r"\s*[^\W_]+(?:['-][^\W_]+)*")
 """A word with the blanks before it; signs behind it stay where they are."""
@@ -40,19 +75,19 @@ class PolishProposer(EditProposer):
     keeps_parents: ClassVar[bool] = True
     only_improvements: ClassVar[bool] = True
 
-    def __init__(self, setting: SearchContext, method: Polish) -> None:
-        super().__init__(setting)
+    def __init__(self, context: SearchContext, method: Polish) -> None:
+        super().__init__(context)
         self.method = method
         # How often a text was tried: each time with words that were not tried before.
         self.rounds: dict[str, int] = {}
-        self.words = torch.tensor(sorted(setting.whole_words), dtype=torch.long)
+        self.words = torch.tensor(sorted(context.whole_words), dtype=torch.long)
 
     def initial_texts(self) -> list[str]:
         """See ``EditProposer.initial_texts``."""
         if self.method.init is not None:
             return [self.behind_prefix(self.method.init)]
-        if self.setting.prefix:
-            return [self.setting.prefix]
+        if self.context.prefix:
+            return [self.context.prefix]
         raise ConfigError(
             "Polish has no text to begin with; give init, a prefix, or chain it behind a method"
         )
@@ -64,7 +99,7 @@ class PolishProposer(EditProposer):
         for number, beam in enumerate(beams):
             texts = [text for text in dict.fromkeys(self._edits(beam.text)) if text not in seen]
             kept = 0
-            for text, ids in zip(texts, self.setting.encode(texts), strict=True):
+            for text, ids in zip(texts, self.context.encode(texts), strict=True):
                 if ids is None or self.fixed(ids) is None or not self.leaves_prefix(text):
                     continue
                 if kept < self.method.candidates:
@@ -77,7 +112,7 @@ class PolishProposer(EditProposer):
         """Edited texts: deletions in the first round, then words by promise, one place after another."""
         turn = self.rounds.get(text, 0)
         self.rounds[text] = turn + 1
-        first = len(self.setting.prefix)
+        first = len(self.context.prefix)
         cores = [match.span() for match in WORD.finditer(text, first)]
         edits = []
         if "delete" in self.method.moves and turn == 0:
@@ -105,7 +140,7 @@ class PolishProposer(EditProposer):
         contexts = list(dict.fromkeys(place.before for place in places))
         rows = self.primary.plain_ids(contexts)
         log_probabilities = self.primary.next_log_probabilities(rows).cpu()[:, self.words]
-        if float(fluency_share(self.setting.objective, torch.ones(1))) < 0:
+        if float(fluency_share(self.context.objective, torch.ones(1))) < 0:
             log_probabilities = -log_probabilities  # Likely words would only make the objective worse.
         # Rounds go down the ranking; some words will break a rule, so twice as many are tried.
         begin, end = 2 * share * turn, min(2 * share * (turn + 1), len(self.words))
@@ -114,7 +149,7 @@ class PolishProposer(EditProposer):
         ranked = log_probabilities.topk(end, dim=1).indices[:, begin:end]
         where = {context: index for index, context in enumerate(contexts)}
         wanted = [f" {phrase}" for phrase in self.constraints.missing(text)] if turn == 0 else []
-        spelled = self.setting.whole_words
+        spelled = self.context.whole_words
         columns = []
         for place in places:
             tokens = self.words[ranked[where[place.before]]].tolist()
