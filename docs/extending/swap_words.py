@@ -25,7 +25,7 @@ class SwapWordsProposer(EditProposer):
         self.settings = settings
 
     def initial_texts(self):
-        return [self.behind_prefix(self.settings.init)]
+        return [self.after_prefix(self.settings.init)]
 
     def propose(self, beams):
         found = {}

@@ -115,14 +115,14 @@ def test_texts_with_more_of_the_required_words_have_places_of_their_own(strategy
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pf.BeamSearch(0), "beams: 0 is too few; give 1 or more"),
+        (lambda: pf.BeamSearch(0), "beams: must be at least 1, got 0"),
         (lambda: pf.BeamSearch(2, diverse=-1), "diverse"),
-        (lambda: pf.UniformCost(0), "give 1 or more"),
+        (lambda: pf.UniformCost(0), "width: must be at least 1"),
         (lambda: pf.UniformCost(4, frontier=3), "less than the width"),
         (lambda: pf.Stopping(patience=0), "patience: 0 is too few"),
         (lambda: pf.Stopping(seconds=0), "seconds"),
         (lambda: pf.Stopping(evaluations=0), "evaluations: 0 is too few"),
-        (lambda: pf.Stopping(value=float("nan")), "no number to reach"),
+        (lambda: pf.Stopping(value=float("nan")), "is not a finite number"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, message):

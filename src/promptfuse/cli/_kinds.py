@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from textwrap import fill
 from typing import Any
 
 from typer.core import TyperCommand
@@ -42,8 +43,18 @@ class KindsCommand(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the lists."""
         del ctx
-        with formatter.section("Choices"):
-            formatter.write_dl([(title, ", ".join(names)) for title, names in type(self).lists().items()])
+        lists = type(self).lists()
+        column = max(map(len, lists)) + 4
+        formatter.write("\nChoices:\n")
+        for title, names in lists.items():
+            text = fill(  # Names have hyphens, where click would break them.
+                f"{title:<{column - 2}}{', '.join(names)}",
+                formatter.width,
+                initial_indent="  ",
+                subsequent_indent=" " * column,
+                break_on_hyphens=False,
+            )
+            formatter.write(f"{text}\n")
 
 
 def with_lists(lists: Callable[[], dict[str, list[str]]]) -> type[KindsCommand]:

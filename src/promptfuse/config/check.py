@@ -58,7 +58,7 @@ def check_config(config: SearchConfig, *, allow_code: bool = False) -> dict[str,
 def _check_rules(config: SearchConfig) -> None:
     """Raise where what every text begins with breaks a rule, whatever a model makes of it."""
     rules, method = config.constraints.build(), config.method.build()
-    while isinstance(method, Chain):  # Later methods go on from what the first has found.
+    while isinstance(method, Chain):  # Later methods continue from what the first has found.
         method = method.methods[0]
     for place, text in (("prefix", config.prefix.strip()), ("method.init", getattr(method, "init", None))):
         if text and (reason := rules.broken(text)) is not None:

@@ -37,13 +37,13 @@ class SearchConfig(Settings):
         models: the models by names of the user's own; loaded once each, if a term uses them.
         terms: the terms of the objective by the names that results show.
         method: how texts are proposed.
-        strategy: which texts are gone on from.
+        strategy: which texts a step starts from.
         constraints: rules for texts.
         stopping: when the search ends.
         prefix: what every text begins with.
-        glue: whether the first new token may go on with the prefix's last word.
-        complete: whether a text that grows has to come to an end before it may be returned; see ``Search``.
-        weights: ``given``, ``auto``, or importances by term; see ``Scalarizer``.
+        glue: whether the first new token may continue the prefix's last word.
+        complete: whether a growing text must end before it may be returned.
+        weights: ``given``, ``auto`` (each loss divided by its standard deviation), or such factors by term.
         scalarisation: ``weighted`` or ``chebyshev``.
         seed: of whatever is drawn.
         batch_size: the most rows in one forward pass; None for as many as fit.
@@ -77,14 +77,14 @@ class SearchConfig(Settings):
         numbers = weights.values() if isinstance(weights, dict) else (None,)
         if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
             raise ValueError(
-                f"{weights!r:.60} are none; give given, auto, or a number for each of some terms"
+                f"{weights!r:.60} are not weights; give given, auto, or a number for each of some terms"
             )
         return weights
 
     @model_validator(mode="after")
     def _fits_together(self) -> SearchConfig:
         if not self.terms:
-            raise ValueError("terms: there are none; give one at least, e.g. of the kind Fluency")
+            raise ValueError("terms: must have at least one, e.g. of the kind Fluency")
         for name, term in self.terms.items():
             for key, model in term.model_names().items():
                 if model not in self.models:
@@ -139,7 +139,7 @@ class SearchConfig(Settings):
             loading: called with the name of a model before it is loaded.
 
         Raises:
-            ConfigError, ModelError, ImageError, TextError: if a model, photo or text is no good.
+            ConfigError, ModelError, ImageError, TextError: if a model, photo or text cannot be used.
         """
         self.require_allowed(allow_code)
         loaded: dict[str, Model] = {}
@@ -168,7 +168,16 @@ class SearchConfig(Settings):
         loading: Callable[[str], None] | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Search:
-        """The search, ready to run; see ``objective`` for the arguments and errors."""
+        """The search, ready to run.
+
+        Args:
+            allow_code: whether functions of the user's modules may be run.
+            loading: called with the name of a model before it is loaded.
+            callbacks: called with the search and the step after every step.
+
+        Raises:
+            ConfigError, ModelError, ImageError, TextError: if a model, photo or text cannot be used.
+        """
         return Search(
             self.objective(allow_code=allow_code, loading=loading),
             self.method.build(),

@@ -44,7 +44,7 @@ class ModelSettings(Settings):
             folder; with ``./`` in front it can only be a folder.
         device: where it goes, if not to the device of all.
         dtype: of its parameters.
-        start: what stands before every text of a causal language model; see ``CausalLM``.
+        start: what stands before every text of a causal language model; ``auto`` for its begin-of-text token.
     """
 
     name: str

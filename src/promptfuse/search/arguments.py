@@ -34,13 +34,22 @@ def expect_object(
     raise ConfigError(f"{name} must be an object such as pf.{example.__name__}(), not {what}; give one")
 
 
+def check_switches(**switches: Any) -> None:
+    """Raise ``ConfigError`` for a switch that is neither True nor False."""
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name}: {value!r:.60} is neither True nor False; give one")
+
+
 def check_weights(weights: Any) -> None:
     """Raise ``ConfigError`` for weights that are neither a word nor numbers by term."""
     if not isinstance(weights, str | Mapping):
-        raise ConfigError(f"weights: {weights!r:.60} are none; give 'given', 'auto', or numbers by term")
+        raise ConfigError(
+            f"weights: {weights!r:.60} are not weights; give 'given', 'auto', or numbers by term"
+        )
     for name, number in weights.items() if isinstance(weights, Mapping) else ():
         if isinstance(number, bool) or not hasattr(number, "__float__"):
-            raise ConfigError(f"weights: {number!r:.60} for {name} is no number; give one above 0")
+            raise ConfigError(f"weights: {number!r:.60} for {name} is not a number; give one above 0")
 
 
 def describe_settings(settings: Any) -> dict[str, Any]:

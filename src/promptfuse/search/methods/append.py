@@ -20,7 +20,7 @@ class AppendProposer(Proposer):
     appends: ClassVar[bool] = True
 
     def start(self, given: Sequence[Hypothesis]) -> list[Hypothesis]:
-        """See ``Proposer.start``: the texts given, else the prefix."""
+        """The texts given, else the prefix."""
         if given:
             return [with_nll(item, self.primary) for item in given]
         if self.context.prefix_ids:
@@ -30,12 +30,12 @@ class AppendProposer(Proposer):
         return [Hypothesis("", (), 0.0)]
 
     def has_room(self, beams: Sequence[Hypothesis]) -> bool:
-        """Whether the model takes one more token behind each beam."""
+        """Whether the model takes one more token after each beam."""
         longest = max((len(beam.ids) for beam in beams), default=0)
         return len(self.primary.start_ids) + longest < self.primary.max_length
 
     def usable(self, beams: Sequence[Hypothesis]) -> Tensor:
-        """(beams, vocabulary), false at tokens that cannot stand behind a beam."""
+        """(beams, vocabulary), false at tokens that cannot follow a beam."""
         prefix = self.context.prefix_ids
         return torch.stack([self.context.first if beam.ids == prefix else self.allowed for beam in beams])
 
@@ -58,7 +58,7 @@ class AppendProposer(Proposer):
         while pairs := [
             (number, token)
             for number, tokens in enumerate(ranked)
-            # More are ranked than are needed, since some break a rule: how many, only reading them tells.
+            # More are ranked than are needed, since some break a rule; only reading them shows how many.
             for token in tokens[tried[number] : tried[number] + _ahead(count - len(kept[number]))]
         ]:
             for (number, token), text in zip(pairs, appended(self.primary, beams, pairs), strict=True):

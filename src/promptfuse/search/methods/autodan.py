@@ -94,7 +94,7 @@ class GuidedProposer(AppendProposer):
         self._special = sorted(special_ids(self.primary.tokenizer))
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
-        """See ``Proposer.propose``."""
+        """Proposals for the next texts."""
         log_probabilities = self.primary.next_log_probabilities([beam.ids for beam in beams]).cpu()
         # The models of the other terms cannot judge an empty text, so the first word is the primary's.
         begun = all(beam.text.strip() for beam in beams)
@@ -141,7 +141,7 @@ class GuidedProposer(AppendProposer):
         return int(likelier.sum()) < min(count, 4)
 
     def observe(self, proposals: Sequence[Proposal], losses: dict[str, Tensor]) -> None:
-        """See ``Proposer.observe``."""
+        """Learn from the true losses of proposals."""
         self.guidance.observe(proposals, losses)
 
     @property
@@ -154,5 +154,5 @@ class GuidedProposer(AppendProposer):
         return self.guidance.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         self.guidance.load_state_dict(state)

@@ -53,7 +53,11 @@ class Method(ABC):
         return describe_settings(self)
 
     def check(self, objective: Objective) -> None:
-        """Raise ``ConfigError`` if the objective's models lack what one of the stages requires."""
+        """Raise ``ConfigError`` if the objective's models lack what one of the stages requires.
+
+        Also if the settings cannot be described, since a search saves them.
+        """
+        self.describe()
         for method in self.stages:
             for requirement in method.requires:
                 if (problem := requirement.problem(objective)) is not None:
@@ -68,7 +72,7 @@ def require(condition: bool, message: str) -> None:
 
 def at_least(name: str, number: float, least: int = 1) -> None:
     """Raise ``ConfigError`` for a number below the least."""
-    require(number >= least, f"{name}: {number} is too few; give {least} or more")
+    require(number >= least, f"{name}: must be at least {least}, got {number}")
 
 
 def one_of(name: str, value: str, choices: Sequence[str]) -> None:

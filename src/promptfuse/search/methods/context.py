@@ -91,10 +91,10 @@ class SearchContext:
         objective: what texts are judged by.
         constraints: rules for proposals.
         prefix: what every text begins with.
-        width: how many texts the strategy goes on from.
+        width: how many texts a step starts from.
         seed: of whatever is drawn; a method in a chain has its own.
-        readable: whether every model reads a text back; others are not gone on from.
-        glue: whether the first token may go on with the prefix's last word.
+        readable: whether every model reads a text back; other texts are not kept.
+        glue: whether the first token may continue the prefix's last word.
     """
 
     objective: Objective
@@ -125,7 +125,7 @@ class SearchContext:
 
     @cached_property
     def first(self) -> Tensor:
-        """(vocabulary,), those of ``allowed`` that may stand right behind the prefix, or at the beginning."""
+        """(vocabulary,), those of ``allowed`` that may follow the prefix, or begin a text."""
         if self.glue or not (self.prefix or self.primary.context):
             return self.allowed
         made = _FIRST.setdefault(self.primary, {})
@@ -139,9 +139,9 @@ class SearchContext:
         return made[key]
 
     def leaves_prefix(self, text: str) -> bool:
-        """Whether a text goes on behind the prefix with a word of its own, or is the prefix alone.
+        """Whether a text continues the prefix with a new word, or is the prefix alone.
 
-        Without a prefix, whether it begins with one behind what the language model reads first.
+        Without a prefix, whether it begins with a new word after what the language model reads first.
         """
         before = self.prefix or (self.primary.joined("") if self.primary.context else "")
         return self.glue or starts_word(before, text[len(self.prefix) :])

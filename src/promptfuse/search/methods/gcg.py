@@ -32,7 +32,7 @@ class GCG(Method):
     transport (Williams & Kolter, 2024). The paper takes 500 steps.
 
     Attributes:
-        init: the text that is changed, behind the search's prefix; the paper's is twenty marks.
+        init: the text that is changed, after the search's prefix; the paper's is twenty marks.
         top_k: swaps at each position that may be drawn.
         batch: texts scored exactly per beam and step.
         transport: ``lexical`` (exact for tokens that are whole words; a swap of another kind is taken to
@@ -58,7 +58,7 @@ class GCG(Method):
 
 
 class GCGProposer(EditProposer):
-    """Draws from the best swaps of every token; see ``GCG``."""
+    """Draws from the best swaps of every token."""
 
     def __init__(self, context: SearchContext, method: GCG) -> None:
         super().__init__(context)
@@ -67,11 +67,11 @@ class GCGProposer(EditProposer):
         self.generator = context.generator()
 
     def initial_texts(self) -> list[str]:
-        """See ``EditProposer.initial_texts``."""
-        return [self.behind_prefix(self.method.init)]
+        """The texts to begin with, prefix included."""
+        return [self.after_prefix(self.method.init)]
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
-        """See ``Proposer.propose``."""
+        """Proposals for the next texts."""
         found: list[Proposal] = []
         seen = {beam.text for beam in beams}
         for number, beam in enumerate(beams):
@@ -92,7 +92,7 @@ class GCGProposer(EditProposer):
         return Proposed(found, [])
 
     def _swaps(self, beam: Hypothesis) -> list[tuple[int, int]]:
-        """The swaps that may be drawn: the ``top_k`` best of each position behind the prefix."""
+        """The swaps that may be drawn: the ``top_k`` best of each position after the prefix."""
         first = self.fixed(beam.ids) or 0
         changes = self.estimator.changes(beam.text, beam.ids)[first:]
         changes[:, ~self.allowed] = torch.inf
@@ -112,5 +112,5 @@ class GCGProposer(EditProposer):
         return {"generator": self.generator.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         self.generator.bit_generator.state = state["generator"]

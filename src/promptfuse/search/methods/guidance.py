@@ -143,7 +143,7 @@ class Guidance:
         """Rank tokens by what the objective is expected to lose by each, (beams, vocabulary); highest first.
 
         The log-probability of one token counts in the objective as its share of the fluency, 1 / length by
-        default. All is told in that unit: the log-probability itself, and beside it the other terms'
+        default. All is in that unit: the log-probability itself, and the other terms'
         changes divided by the *size* of the share. Where fluency has a negative weight, unlikely tokens
         lower the objective, so the log-probability changes its sign; the other terms point where they
         always do.
@@ -184,7 +184,7 @@ class Guidance:
                     self.surrogates[name].observe(tokens, estimated, true)
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums behind the gains, and what surrogates have seen; JSON values."""
+        """The sums that give the gains, and what surrogates have seen; JSON values."""
         sums = {name: [gain.xy, gain.xx, gain.count] for name, gain in self.gains.items()}
         return {
             "gains": sums,
@@ -218,7 +218,7 @@ def fluency_share(objective: Objective, tokens: Tensor) -> Tensor:
 
 
 def own_fluency(objective: Objective) -> list[Fluency]:
-    """The fluency terms under the primary, behind the prefix or context that it reads."""
+    """The fluency terms under the primary, after the prefix or context that it reads."""
     terms = objective.terms.values()
     return [term for term in terms if isinstance(term, Fluency) and term.lm is objective.primary]
 
@@ -229,7 +229,7 @@ def word_token(primary: CausalLM, word: str) -> int:
     Raises:
         ConfigError: if there is none.
     """
-    before, behind = primary.plain_ids(["word", f"word {word.strip()}"])
-    if len(behind) != len(before) + 1 or behind[: len(before)] != before:
-        raise ConfigError(f"probe: {word!r} is no single token of {primary.name}; give a more common word")
-    return behind[-1]
+    before, after = primary.plain_ids(["word", f"word {word.strip()}"])
+    if len(after) != len(before) + 1 or after[: len(before)] != before:
+        raise ConfigError(f"probe: {word!r} is not a single token of {primary.name}; give a more common word")
+    return after[-1]

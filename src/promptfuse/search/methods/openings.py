@@ -1,6 +1,6 @@
 """Openings: whole noun phrases that a text may begin with, by what a photo shows.
 
-A search that appends token by token goes on from what is good so far, and "A hot" is no good description of a
+A search that appends token by token extends what is good so far, and "A hot" is not a good description of a
 hot air balloon. So each phrase of a list of English nouns is read once by the image-text model, and a search
 is offered those that fit its photo best, as texts of several tokens in its first step.
 """
@@ -64,8 +64,8 @@ def openings(context: SearchContext, count: int) -> list[Proposal]:
         count: the most texts.
 
     Returns:
-        Proposals behind the first beam, the best first, their NLL known; none where no term tells of a
-        similarity, or a model has no room for them.
+        Proposals after the first beam, the best first, their NLL known; none where no term is a similarity,
+        or a model has no room for them.
     """
     terms = [
         term

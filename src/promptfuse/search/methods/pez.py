@@ -79,7 +79,7 @@ EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class SoftPrompt:
-    """Continuous embeddings behind the prefix, and AdamW's state.
+    """Continuous embeddings after the prefix, and AdamW's state.
 
     Attributes:
         embeddings: (tokens, d).
@@ -108,7 +108,7 @@ class SoftPrompt:
 
 
 class PEZProposer(EditProposer):
-    """Each beam carries a soft prompt of its own; see ``PEZ``."""
+    """Each beam carries a soft prompt of its own."""
 
     stateful: ClassVar[bool] = True
 
@@ -135,20 +135,20 @@ class PEZProposer(EditProposer):
         )
 
     def initial_texts(self) -> list[str]:
-        """See ``EditProposer.initial_texts``: one for each beam, unless the text is given."""
+        """One text for each beam, unless the text is given; prefix included."""
         if self.method.init is not None:
-            return [self.behind_prefix(self.method.init)]
+            return [self.after_prefix(self.method.init)]
         return self.random_texts(self.method.length, self.context.width, self.generator)
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
-        """See ``Proposer.propose``."""
+        """Proposals for the next texts."""
         found = []
         moved: dict[str, SoftPrompt] = {}
         for number, beam in enumerate(beams):
             prompt = self.prompts.pop(beam.text, None) or self._prompt(beam)
             prompt = self._advanced(prompt, beam)
             text, ids = (prompt.text, prompt.ids) if self._legal(prompt) else (beam.text, beam.ids)
-            if text not in moved:  # Two prompts that meet in one text go on as one.
+            if text not in moved:  # Two prompts that meet in one text continue as one.
                 moved[text] = prompt
                 found.append(Proposal(text, ids, None, number))
         self.prompts |= moved
@@ -174,7 +174,7 @@ class PEZProposer(EditProposer):
         for _ in range(self.method.updates):
             prompt = prompt.stepped(gradient, self.method.lr, self.method.weight_decay)
             projected = self.project(prompt.embeddings)
-            # Where there is no text, or none that fits the models, the last gradient goes on.
+            # Where there is no text, or none that fits the models, the last gradient is used again.
             if projected is None or projected[1] == prompt.text or not self._fits(projected[1]):
                 continue
             ids, text = projected
@@ -191,7 +191,7 @@ class PEZProposer(EditProposer):
         """The nearest text that reads back to its own tokens: its ids and the string.
 
         Args:
-            embeddings: (tokens, d), behind the prefix.
+            embeddings: (tokens, d), after the prefix.
 
         Returns:
             None if there is no such text even of whole words.
@@ -262,7 +262,7 @@ class PEZProposer(EditProposer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         self.prompts = {}
         for key, values in state["prompts"].items():
             embeddings, first, second = tensor_from_json(values["tensors"]).unbind(0)

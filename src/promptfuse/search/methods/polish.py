@@ -23,7 +23,7 @@ from promptfuse.search.methods.registry import methods
 class Polish(Method):
     """Replace, insert or delete one word at a time, keeping improvements only.
 
-    New words are those that the language model finds likely behind what stands before them (unlikely, if
+    New words are those that the language model finds likely after what stands before them (unlikely, if
     fluency has a negative weight). A text that no candidate improves is tried again with further words.
 
     Attributes:
@@ -51,26 +51,26 @@ class Polish(Method):
 
 
 WORD = re.compile(r"\s*[^\W_]+(?:['-][^\W_]+)*")
-"""A word with the blanks before it; signs behind it stay where they are."""
+"""A word with the blanks before it; marks after it stay where they are."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a word may go: ``before`` + word + ``behind``.
+    """Where a word may go: ``before`` + word + ``after``.
 
     Attributes:
         before: what the language model proposes words for.
-        behind: what follows.
+        after: what follows.
         blank: whether the word brings a blank with it.
     """
 
     before: str
-    behind: str
+    after: str
     blank: bool
 
 
 class PolishProposer(EditProposer):
-    """Tries the language model's words in all places; see ``Polish``."""
+    """Tries the language model's words in all places."""
 
     keeps_parents: ClassVar[bool] = True
     only_improvements: ClassVar[bool] = True
@@ -83,17 +83,15 @@ class PolishProposer(EditProposer):
         self.words = torch.tensor(sorted(context.whole_words), dtype=torch.long)
 
     def initial_texts(self) -> list[str]:
-        """See ``EditProposer.initial_texts``."""
+        """The texts to begin with, prefix included."""
         if self.method.init is not None:
-            return [self.behind_prefix(self.method.init)]
+            return [self.after_prefix(self.method.init)]
         if self.context.prefix:
             return [self.context.prefix]
-        raise ConfigError(
-            "Polish has no text to begin with; give init, a prefix, or chain it behind a method"
-        )
+        raise ConfigError("Polish has no text to begin with; give init, a prefix, or chain it after a method")
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
-        """See ``Proposer.propose``."""
+        """Proposals for the next texts."""
         found: list[Proposal] = []
         seen = {beam.text for beam in beams}
         for number, beam in enumerate(beams):
@@ -155,18 +153,18 @@ class PolishProposer(EditProposer):
             tokens = self.words[ranked[where[place.before]]].tolist()
             words = wanted + [spelled[token] for token in tokens]
             columns.append(
-                [f"{place.before}{word if place.blank else word.lstrip()}{place.behind}" for word in words]
+                [f"{place.before}{word if place.blank else word.lstrip()}{place.after}" for word in words]
             )
         return [column[rank] for rank in range(len(columns[0])) for column in columns]
 
-    def _joined(self, before: str, behind: str) -> str:
+    def _joined(self, before: str, after: str) -> str:
         """A text without one of its words; it begins without a blank."""
-        return f"{before}{behind}" if before else behind.lstrip()
+        return f"{before}{after}" if before else after.lstrip()
 
     def state_dict(self) -> dict[str, Any]:
         """How often each text was tried."""
         return {"rounds": self.rounds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         self.rounds = dict(state["rounds"])

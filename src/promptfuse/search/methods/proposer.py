@@ -38,8 +38,8 @@ class Proposer(ABC):
     Attributes:
         appends: whether texts grow until they end; else every text is a whole one.
         keeps_parents: whether a step may keep the texts that it started from.
-        only_improvements: whether only texts better than the one they come from are gone on from.
-        stateful: whether a text may lead to other texts when it is gone on from again.
+        only_improvements: whether only texts better than the one they come from are kept.
+        stateful: whether a text may lead to other texts when it is proposed from again.
     """
 
     appends: ClassVar[bool] = False
@@ -55,7 +55,7 @@ class Proposer(ABC):
 
     @abstractmethod
     def start(self, given: Sequence[Hypothesis]) -> list[Hypothesis]:
-        """Where the method begins.
+        """The texts that the method begins with.
 
         Args:
             given: the best texts of the method before; empty for the first.
@@ -84,15 +84,15 @@ class Proposer(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         del state
 
 
 class EditProposer(Proposer):
-    """A method that changes whole texts behind the prefix."""
+    """A method that changes whole texts after the prefix."""
 
     def start(self, given: Sequence[Hypothesis]) -> list[Hypothesis]:
-        """See ``Proposer.start``: the texts given, or those of the settings, behind the prefix."""
+        """The texts given, or those of the settings, after the prefix."""
         if given:
             return list(given)
         found = [self.hypothesis(text) for text in self.initial_texts()]
@@ -140,7 +140,7 @@ class EditProposer(Proposer):
         return len(prefix) if tuple(ids[: len(prefix)]) == prefix else None
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str | None]:
-        """As ``SearchContext.decode``; None also where a text goes on with the prefix's last word."""
+        """As ``SearchContext.decode``; None also where a text continues the prefix's last word."""
         return [
             text if text is not None and self.leaves_prefix(text) else None
             for text in self.context.decode(rows)
@@ -151,15 +151,15 @@ class EditProposer(Proposer):
         end = len(self.context.prefix)
         return end == 0 or self.context.glue or not glues(self.context.prefix, text[end:])
 
-    def behind_prefix(self, text: str) -> str:
-        """A text put behind the prefix."""
+    def after_prefix(self, text: str) -> str:
+        """A text put after the prefix."""
         prefix = self.context.prefix
         if not prefix:  # Behind some contexts the first token brings the blank along.
             return text.lstrip() if self.primary.pending else text
         return f"{prefix}{' ' if needs_blank(prefix) else ''}{text.strip()}"
 
     def random_texts(self, length: int, count: int, generator: np.random.Generator) -> list[str]:
-        """Texts of random whole words behind the prefix, each of ``length`` tokens.
+        """Texts of random whole words after the prefix, each of ``length`` tokens.
 
         Raises:
             ConfigError: if the constraints leave hardly any such text.

@@ -43,7 +43,7 @@ class RandomAppendProposer(AppendProposer):
         self.generator = context.generator()
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
-        """See ``Proposer.propose``."""
+        """Proposals for the next texts."""
         log_probabilities = self.primary.next_log_probabilities([beam.ids for beam in beams]).cpu()
         count = self.method.candidates
         tokens = []
@@ -64,5 +64,5 @@ class RandomAppendProposer(AppendProposer):
         return {"generator": self.generator.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         self.generator.bit_generator.state = state["generator"]

@@ -57,7 +57,7 @@ class RandomSearch(Method):
 
 
 class RandomSearchProposer(EditProposer):
-    """Draws texts near the beams; see ``RandomSearch``."""
+    """Draws texts near the beams."""
 
     keeps_parents: ClassVar[bool] = True
 
@@ -68,13 +68,13 @@ class RandomSearchProposer(EditProposer):
         self.tokens = self.allowed.nonzero()[:, 0].numpy()
 
     def initial_texts(self) -> list[str]:
-        """See ``EditProposer.initial_texts``."""
+        """The texts to begin with, prefix included."""
         if self.method.init is not None:
-            return [self.behind_prefix(self.method.init)]
+            return [self.after_prefix(self.method.init)]
         return self.random_texts(self.method.length, 1, self.generator)
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
-        """See ``Proposer.propose``."""
+        """Proposals for the next texts."""
         found: list[Proposal] = []
         seen = {beam.text for beam in beams}
         draw = self._swapped if self.method.ball == "l0" else self._moved
@@ -139,5 +139,5 @@ class RandomSearchProposer(EditProposer):
         return {"generator": self.generator.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         self.generator.bit_generator.state = state["generator"]

@@ -176,7 +176,7 @@ class Lexicon:
         table = self.model.embedding_table
         products = (gradient.to(table) @ table.T).float().cpu()
         now = products.gather(1, ids[:, None]).sum()
-        # Row n + k is what a last sub-token in place k stands for: itself and all places behind it.
+        # Row n + k is what a last sub-token in place k stands for: itself and all places after it.
         rest = products.flip(0).cumsum(0).flip(0)
         products = torch.cat([products, rest])
         place = self._place.clamp(max=n - 1)
@@ -188,7 +188,7 @@ class Lexicon:
 
 
 def same_model(model: Model, primary: CausalLM) -> bool:
-    """Whether a term's model is the primary, whatever context either reads texts behind."""
+    """Whether a term's model is the primary, whatever context either reads before texts."""
     return isinstance(model, CausalLM) and model.plain is primary.plain
 
 
