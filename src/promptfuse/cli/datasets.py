@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from promptfuse._utils.progress import progress_bar
+from promptfuse.cli import _kinds
 from promptfuse.cli._options import KeepRejected
 
 datasets_app = typer.Typer(
@@ -20,7 +21,7 @@ datasets_app = typer.Typer(
 )
 
 
-@datasets_app.command()
+@datasets_app.command(cls=_kinds.DATA)
 def check(
     source: Annotated[
         str,
@@ -34,7 +35,7 @@ def check(
     ] = None,
     format: Annotated[
         str,
-        typer.Option(metavar="NAME", help="karpathy, coco, table, folder or datasets; auto detects it."),
+        typer.Option(metavar="NAME", help="Format of the data set; auto detects it."),
     ] = "auto",
     split: Annotated[
         str | None,

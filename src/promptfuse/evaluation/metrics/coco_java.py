@@ -16,10 +16,12 @@ import numpy as np
 from promptfuse._utils.paths import cache_root
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
 from promptfuse.evaluation.metrics.java import JavaError, find_java, package_folder, run_java
+from promptfuse.evaluation.metrics.registry import metrics
 
 NO_JAVA = "no java command found; install a Java runtime, version 8 or later"
 
 
+@metrics.register("meteor")
 class Meteor(Metric):
     """METEOR 1.5 of the corpus (Denkowski & Lavie 2014), English parameters, normalised.
 
@@ -134,6 +136,7 @@ def _meteor(seconds: float) -> Iterator[Any]:
 SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
 
+@metrics.register("spice")
 class Spice(Metric):
     """SPICE (Anderson et al. 2016): F-score of the scene graphs' facts.
 

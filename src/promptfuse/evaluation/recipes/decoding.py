@@ -20,7 +20,7 @@ from promptfuse.models.fast.products import fast_products
 from promptfuse.models.together import together
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
-from promptfuse.search.methods.proposer import SearchContext
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.sentences import SENTENCE_ENDS, sentence_ending
 
 LONG = 512

@@ -12,10 +12,12 @@ from torch import Tensor
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
 from promptfuse.evaluation.recipes.decoding import Language, read
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models.images import ImageLike
 from promptfuse.models.together import together
 
 
+@recipes.register("samples")
 class SamplesRecipe(Recipe):
     """The best of N samples, drawn afresh for each photo or taken from a pool.
 

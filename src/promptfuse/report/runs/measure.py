@@ -15,8 +15,8 @@ from promptfuse.evaluation.metrics.bootstrap import (
     percentile_interval,
     resample,
 )
+from promptfuse.evaluation.metrics.registry import JUDGED
 from promptfuse.evaluation.metrics.score import SEARCHED
-from promptfuse.evaluation.metrics.selection import JUDGED
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.report.runs.comparison import Comparison
 from promptfuse.report.runs.folders import Run

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from promptfuse.evaluation.metrics import Score
-from promptfuse.evaluation.metrics.selection import JUDGED
+from promptfuse.evaluation.metrics.registry import JUDGED
 from promptfuse.report.document import Key
 from promptfuse.report.runs.folders import Run, steer_parts
 from promptfuse.report.runs.measure import ACCURACY, LIKELY, OBJECTIVE, SIMILARITY, Measured

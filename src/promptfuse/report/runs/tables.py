@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from promptfuse.evaluation.metrics import Unavailable
 from promptfuse.evaluation.metrics.base import Better
-from promptfuse.evaluation.metrics.selection import JUDGED
+from promptfuse.evaluation.metrics.registry import JUDGED
 from promptfuse.report.runs.measure import LIKELY, OBJECTIVE, SIMILARITY, TERM, Measured
 
 COST = "Cost"
