@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from promptfuse.errors import TextError
-from promptfuse.models.fast.prefix import prefix_cache_disabled, reading_whole
+from promptfuse.models.fast.prefix import disable_prefix_cache, prefix_cache_disabled
 from promptfuse.models.together import BatchScheduler, together
 
 
@@ -175,7 +175,7 @@ def test_work_is_done_as_its_asker_would_do_it():
         return [(payload, prefix_cache_disabled(), len(payloads)) for payload in payloads]
 
     def whole():
-        with reading_whole():
+        with disable_prefix_cache():
             found["whole"] = together("mode", 1, joint)
 
     BatchScheduler().run([whole, lambda: found.update(plain=together("mode", 2, joint))])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from promptfuse import ConfigError, Fluency, Objective, TargetContinuation
-from promptfuse.models.fast.prefix import reading_whole
+from promptfuse.models.fast.prefix import disable_prefix_cache
 from promptfuse.objectives.gradients import text_gradient
 
 LMS = ("gpt2", "llama", "opt", "qwen2")
@@ -52,7 +52,7 @@ def test_the_likelihood_of_a_text_given_what_stands_before(
     assert term.score(texts, batch_size=1).tolist() == pytest.approx(expected, abs=1e-4)
     for _ in range(2):  # The second time from what is remembered.
         assert term.score(texts, parents=parents).tolist() == pytest.approx(expected, abs=1e-4)
-    with reading_whole():
+    with disable_prefix_cache():
         assert term.score(texts, parents=parents).tolist() == pytest.approx(expected, abs=1e-4)
     assert term.wrap("a dog") == f"{read}{blank}a dog"
     # Proposals come from the same place.

@@ -20,10 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from promptfuse.errors import ModelError, PromptfuseWarning, TextError
 from promptfuse.models.batch import Batch
 from promptfuse.models.batching import bytes_per_token
-from promptfuse.models.fast.packed import PACKED
+from promptfuse.models.fast.onednn_weights import PACKED
 from promptfuse.models.fast.prefix import (
     Branches,
-    Prefix,
+    KVPrefix,
     at_least_float32,
     common_length,
     prefix_cache_disabled,
@@ -413,7 +413,7 @@ class Model(ABC):
         return bytes_per_token(self.text_module.config, itemsize, self.logits_width)
 
     @property
-    def unread(self) -> int:
+    def n_unscored(self) -> int:
         """How many tokens at the end of a row behind a prefix need no reading, only predicting."""
         return 0
 
@@ -422,7 +422,7 @@ class Model(ABC):
         """How many numbers come out for every single token; none from most models."""
         return 0
 
-    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[Prefix] | None:
+    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[KVPrefix] | None:
         """Keys and values of the beginnings of rows, for ``Batch.branches``.
 
         Returns:
@@ -435,7 +435,9 @@ class Model(ABC):
         """How many tokens of a row may come from a prefix: all but those whose outputs are asked for."""
         return len(row) - 1
 
-    def grow(self, rows: Sequence[Sequence[int]], parents: Sequence[Sequence[int]]) -> Branches | None:
+    def match_prefixes(
+        self, rows: Sequence[Sequence[int]], parents: Sequence[Sequence[int]]
+    ) -> Branches | None:
         """What rows share with the rows that they grew from.
 
         Args:
@@ -447,7 +449,7 @@ class Model(ABC):
         """
         if prefix_cache_disabled():
             return None
-        shared = [
+        prefix_length = [
             min(common_length(row, parent), self.most_shared(row))
             for row, parent in zip(rows, parents, strict=True)
         ]
@@ -457,12 +459,12 @@ class Model(ABC):
         for parent in parents:
             if id(parent) not in seen:
                 seen[id(parent)] = numbers.setdefault(tuple(parent), len(numbers))
-        origin = tuple(seen[id(parent)] for parent in parents)
+        prefix_index = tuple(seen[id(parent)] for parent in parents)
         reach = [0] * len(numbers)
-        for number, length in zip(origin, shared, strict=True):
+        for number, length in zip(prefix_index, prefix_length, strict=True):
             reach[number] = max(length, reach[number])
         prefixes = self.prefixes([parent[:length] for parent, length in zip(numbers, reach, strict=True)])
-        return None if prefixes is None else Branches(tuple(prefixes), origin, tuple(shared))
+        return None if prefixes is None else Branches(tuple(prefixes), prefix_index, tuple(prefix_length))
 
     def collate(self, rows: Sequence[Sequence[int]], content: Sequence[tuple[int, int]]) -> Batch:
         """Pad rows on the right into one batch on the model's device."""
@@ -471,7 +473,7 @@ class Model(ABC):
         ids = np.full(mask.shape, self.pad_id, np.int64)
         ids[mask] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
         read, there = torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
-        return Batch(read.to(self.device), there.to(self.device), tuple(content), given=rows)
+        return Batch(read.to(self.device), there.to(self.device), tuple(content), rows=rows)
 
     def encode(self, texts: Sequence[str]) -> Batch:
         """Encode texts afresh, (len(texts), longest).

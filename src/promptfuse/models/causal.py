@@ -16,7 +16,7 @@ from promptfuse.errors import TextError
 from promptfuse.models.base import REMEMBERED_PARTS, Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes, token_budget
 from promptfuse.models.fast.kv import CausalReader
-from promptfuse.models.fast.prefix import Branches, Prefix, prefix_cache_disabled
+from promptfuse.models.fast.prefix import Branches, KVPrefix, prefix_cache_disabled
 from promptfuse.models.lead import Lead
 from promptfuse.models.lookups import Lookup
 from promptfuse.models.start import Start, chat_ids, find_start
@@ -313,7 +313,7 @@ class CausalLM(Model):
 
     def content_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As ``nll``, of the rows' content alone: given what stands before it, such as a context."""
-        starts = [start for start, _ in batch.content]
+        starts = [start for start, _ in batch.text_spans]
         if max(starts, default=0) <= 1:
             return self.nll(batch)
         losses, valid = self.token_nll(batch, [start - 1 for start in starts]), self.predicted(batch)
@@ -324,7 +324,7 @@ class CausalLM(Model):
     def predicted(self, batch: Batch) -> Tensor:
         """Where a column but the first is a token that the model predicts, (rows, length - 1) of 0 and 1."""
         valid = batch.mask[:, 1:].to(torch.float32)
-        return valid if batch.open is None else valid * ~batch.open[:, 1:]
+        return valid if batch.placeholder_mask is None else valid * ~batch.placeholder_mask[:, 1:]
 
     def token_nll(self, batch: Batch, first: Sequence[int] | None = None) -> Tensor:
         """NLL in nats of every token but the first of each row, (rows, length - 1); differentiable.
@@ -380,21 +380,23 @@ class CausalLM(Model):
         return reader
 
     @property
-    def unread(self) -> int:
+    def n_unscored(self) -> int:
         """The last token: nothing is predicted from it."""
         return 1
 
-    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[Prefix] | None:
+    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[KVPrefix] | None:
         """See ``Model.prefixes``; with the NLL of the rows' own tokens."""
         if self.reader is None or max(map(len, rows), default=0) >= self.reader.longest:
             return None
         return self.reader.prefixes(rows, nll=True)
 
-    def grow(self, rows: Sequence[Sequence[int]], parents: Sequence[Sequence[int]]) -> Branches | None:
-        """See ``Model.grow``."""
+    def match_prefixes(
+        self, rows: Sequence[Sequence[int]], parents: Sequence[Sequence[int]]
+    ) -> Branches | None:
+        """See ``Model.match_prefixes``."""
         if self.reader is None or max(map(len, rows), default=0) > self.reader.longest:
             return None
-        return super().grow(rows, parents)
+        return super().match_prefixes(rows, parents)
 
     @torch.no_grad()
     def next_log_probabilities(self, rows: Sequence[Sequence[int]], reuse: bool = True) -> Tensor:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.models.base import Batch, Model, at_least_float32
 from promptfuse.models.batching import prefix_bytes
-from promptfuse.models.fast.prefix import Branches, Prefix
+from promptfuse.models.fast.prefix import Branches, KVPrefix
 from promptfuse.models.fast.towers import TextTower
 from promptfuse.models.identity import settings_of
 from promptfuse.models.photo_size import check_processed
@@ -106,7 +106,7 @@ class ImageTextModel(Model):
         found = functional.normalize(at_least_float32(found), dim=-1)
         return bool((found - expected).abs().max() < (0.05 if coarse else 1e-4))
 
-    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[Prefix] | None:
+    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[KVPrefix] | None:
         """See ``Model.prefixes``."""
         return None if self.tower is None else self.tower.prefixes(rows)
 

@@ -93,7 +93,7 @@ class Term(ABC):
         """Losses of encoded texts, (rows,); differentiable with respect to the input embeddings."""
 
     @property
-    def reading(self) -> Hashable:
+    def batch_key(self) -> Hashable:
         """Terms of one reading make their losses from the same ``outputs``, so one pass serves them all."""
         return id(self)
 
@@ -101,7 +101,7 @@ class Term(ABC):
         """What the model says of encoded texts, (rows, ...); differentiable like the losses."""
         return self.losses(batch)
 
-    def judge(self, outputs: Tensor) -> Tensor:
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
         """The losses, (rows,), that follow from outputs."""
         return outputs
 
@@ -119,18 +119,18 @@ class Term(ABC):
         """The string that the model reads for a text."""
         return f"{self.prefix}{text}{self.suffix}"
 
-    def opened(self, text: str) -> str:
-        """What ``reading_model`` is given for a text that may go on: ``given`` without the suffix."""
+    def unfinished_input(self, text: str) -> str:
+        """What ``reading_model`` is given for a text that may go on: ``model_input`` without the suffix."""
         return f"{self.prefix}{text}"
 
-    def given(self, text: str) -> str:
+    def model_input(self, text: str) -> str:
         """What ``reading_model`` is given for a text: ``wrap``, but for what it reads before it by itself."""
-        return f"{self.opened(text)}{self.suffix}"
+        return f"{self.unfinished_input(text)}{self.suffix}"
 
     def check(self, text: str) -> None:
         """Raise a ``TextError`` if the model has no room for a text."""
         if self.has_model:
-            self.reading_model.token_rows([self.given(text)])
+            self.reading_model.token_rows([self.model_input(text)])
 
     @torch.no_grad()
     def exact(self, text: str) -> float:
@@ -138,7 +138,7 @@ class Term(ABC):
 
         This defines the value of a text; every faster path is tested against it.
         """
-        return self._finite(self.losses(self.reading_model.encode([self.given(text)])), [text]).item()
+        return self._finite(self.losses(self.reading_model.encode([self.model_input(text)])), [text]).item()
 
     @torch.no_grad()
     def score(
@@ -159,20 +159,20 @@ class Term(ABC):
         check_texts(texts)
         if not texts:
             return torch.empty(0, device=self.model.device)
-        key = ("score", self.reading, batch_size, parents is None)
+        key = ("score", self.batch_key, batch_size, parents is None)
         losses = together(key, _Asked(self, texts, parents), partial(_score_together, batch_size=batch_size))
         return self._finite(losses, texts)
 
     @torch.no_grad()
     def outputs_of(self, texts: Sequence[str], parents: Sequence[str]) -> Tensor:
         """What the model says of texts that grew from others, (len(texts), ...); see ``outputs``."""
-        rows, content = self.reading_model.token_rows([self.given(text) for text in texts])
+        rows, content = self.reading_model.token_rows([self.model_input(text) for text in texts])
         return self._read(self.outputs, rows, content, self._beginnings(parents), None)
 
     def _beginnings(self, texts: Sequence[str]) -> list[list[int]]:
         """Rows of texts with the prefix, and without the suffix and what closes a row."""
         distinct = list(dict.fromkeys(texts))
-        found = self.reading_model.unterminated_rows([self.opened(text) for text in distinct])
+        found = self.reading_model.unterminated_rows([self.unfinished_input(text) for text in distinct])
         by_text = dict(zip(distinct, found, strict=True))
         return [by_text[text] for text in texts]
 
@@ -189,23 +189,28 @@ class Term(ABC):
         Args:
             outputs: what to make of a batch.
             rows: token ids.
-            content: for each row what ``Batch.content`` says.
+            content: for each row what ``Batch.text_spans`` says.
             beginnings: for each row one that it may begin like, and that is then read once; None to read
                 every row whole.
             batch_size: the most rows in a batch; None for as many as fit.
         """
         model = self.model
-        branches = None if beginnings is None else model.grow(rows, beginnings)
+        branches = None if beginnings is None else model.match_prefixes(rows, beginnings)
         budget = token_budget(model.device, model.bytes_per_token)
         if branches is None:
             order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
             ends = cut([len(rows[index]) for index in order], budget, batch_size)
         else:
-            origin, shared = branches.origin, branches.shared
-            fresh = [len(row) - known - model.unread for row, known in zip(rows, shared, strict=True)]
-            order = sorted(range(len(rows)), key=lambda index: (origin[index], fresh[index]))
+            prefix_index, prefix_length = branches.prefix_index, branches.prefix_length
+            fresh = [
+                len(row) - known - model.n_unscored for row, known in zip(rows, prefix_length, strict=True)
+            ]
+            order = sorted(range(len(rows)), key=lambda index: (prefix_index[index], fresh[index]))
             ends = cut_branches(
-                [fresh[index] for index in order], [origin[index] for index in order], budget, batch_size
+                [fresh[index] for index in order],
+                [prefix_index[index] for index in order],
+                budget,
+                batch_size,
             )
 
         def run(start: int, stop: int) -> Tensor:
@@ -250,13 +255,13 @@ class Term(ABC):
             TextError: if a text with its slot is longer than the model takes.
         """
         asked = _Asked(self, texts, None, probe)
-        return together(("slot", self.reading, slots), asked, partial(_slots_together, slots=slots))
+        return together(("slot", self.batch_key, slots), asked, partial(_slots_together, slots=slots))
 
     def _slots(
         self, texts: Sequence[str], slots: int
     ) -> tuple[list[list[int]], list[tuple[int, int]], list[tuple[int, int]]]:
         """Rows with placeholders, their contents, and for each the place and number of its placeholders."""
-        rows, content = self.reading_model.cached_rows([self.opened(text) for text in texts])
+        rows, content = self.reading_model.cached_rows([self.unfinished_input(text) for text in texts])
         tail, holder = self._tail_ids(self.suffix), self._holder_id()
         filled, ranges, places = [], [], []
         for row, (start, stop) in zip(rows, content, strict=True):
@@ -291,7 +296,7 @@ class Term(ABC):
         first, length = torch.tensor(places, device=batch.ids.device).unbind(1)
         column = torch.arange(batch.ids.shape[1], device=batch.ids.device)
         slot = (column >= first[:, None]) & (column < (first + length)[:, None])
-        batch = replace(batch, open=slot)
+        batch = replace(batch, placeholder_mask=slot)
         with torch.no_grad():
             embeddings = self.model.embed(batch.ids)
         # What stands in the slot is what the linear estimate starts from, rounding included.
@@ -302,7 +307,7 @@ class Term(ABC):
         rows = batch.rows
         # Nothing before the placeholder depends on it, so a causal model need not read that again.
         beginnings = [row[:start] for row, (start, _) in zip(rows, places, strict=True)]
-        branches = self.model.grow(rows, beginnings)
+        branches = self.model.match_prefixes(rows, beginnings)
         # A model that gives none may refuse to be asked for one.
         with torch.set_grad_enabled(self.model.has_gradient):
             if branches is None:
@@ -365,7 +370,7 @@ def _score_together(asked: Sequence[_Asked], batch_size: int | None) -> list[Ten
     content: list[tuple[int, int]] = []
     beginnings: list[list[int]] = []
     for one in asked:
-        model, wrapped = one.term.reading_model, [one.term.given(text) for text in one.texts]
+        model, wrapped = one.term.reading_model, [one.term.model_input(text) for text in one.texts]
         # With a suffix no text is the beginning of another.
         more, ranges = model.token_rows(wrapped) if one.term.suffix else model.cached_rows(wrapped)
         rows += more
@@ -376,7 +381,7 @@ def _score_together(asked: Sequence[_Asked], batch_size: int | None) -> list[Ten
         first.term.outputs, rows, content, None if first.parents is None else beginnings, batch_size
     )
     parts = torch.split(outputs, [len(one.texts) for one in asked])
-    return [one.term.judge(part) for one, part in zip(asked, parts, strict=True)]
+    return [one.term.loss_from_outputs(part) for one, part in zip(asked, parts, strict=True)]
 
 
 def _slots_together(asked: Sequence[_Asked], slots: int) -> list[SlotGradient]:
@@ -393,7 +398,7 @@ def _slots_together(asked: Sequence[_Asked], slots: int) -> list[SlotGradient]:
 
     def losses_of(batch: Batch) -> Tensor:
         parts = torch.split(first.outputs(batch), [slots * count for count in counts])
-        return torch.cat([one.term.judge(part) for one, part in zip(asked, parts, strict=True)])
+        return torch.cat([one.term.loss_from_outputs(part) for one, part in zip(asked, parts, strict=True)])
 
     probes = torch.cat([one.probe for one in asked if one.probe is not None])
     batch = first.model.collate(filled, ranges)

@@ -57,21 +57,21 @@ class ClassProbability(Term):
         return cast(SequenceClassifier, self.model)
 
     @property
-    def reading(self) -> Hashable:
-        """See ``Term.reading``."""
+    def batch_key(self) -> Hashable:
+        """See ``Term.batch_key``."""
         return "labels", id(self.model)
 
     def outputs(self, batch: Batch) -> Tensor:
         """Log-probabilities of all labels, (rows, labels)."""
         return self.classifier.log_probabilities(batch)
 
-    def judge(self, outputs: Tensor) -> Tensor:
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
         """NLL of the label, (rows,)."""
         return -outputs[:, self.index]
 
     def losses(self, batch: Batch) -> Tensor:
         """NLL of the label, (rows,)."""
-        return self.judge(self.outputs(batch))
+        return self.loss_from_outputs(self.outputs(batch))
 
 
 class ZeroShotClass(Term):

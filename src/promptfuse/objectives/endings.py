@@ -66,7 +66,7 @@ class ContinuationTerm(Term):
         Raises:
             TextError: if a text with an ending is longer than the model takes.
         """
-        wrapped = [self.given(text) for text in texts]
+        wrapped = [self.model_input(text) for text in texts]
         whole = [text + ending for text in wrapped for ending in self.endings]
         own, own_content = self.model.token_rows(wrapped)
         rows, content = self.model.token_rows(whole)
@@ -111,7 +111,7 @@ class ContinuationTerm(Term):
 
     def slot_gradient(self, texts: Sequence[str], probe: Tensor, slots: int) -> SlotGradient:
         """See ``Term.slot_gradient``; a placeholder's gradient is the sum over the endings."""
-        own, ranges = self.model.token_rows([self.opened(text) for text in texts])
+        own, ranges = self.model.token_rows([self.unfinished_input(text) for text in texts])
         holder, suffix = self._holder_id(), self._tail_ids(self.suffix)
         tails = []
         for ending in self.endings:

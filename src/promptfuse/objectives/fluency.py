@@ -77,8 +77,8 @@ class Fluency(Term):
         """See ``Term.wrap``."""
         return f"{self.lm.joined(text)}{self.suffix}"
 
-    def opened(self, text: str) -> str:
-        """See ``Term.opened``; without the prefix or context, which the model reads before every text."""
+    def unfinished_input(self, text: str) -> str:
+        """The text alone: the model reads the prefix or context before every text by itself."""
         return text
 
     def length_normalizer(self, tokens: Tensor) -> Tensor:
@@ -105,9 +105,9 @@ class Fluency(Term):
         if len(start) > 1:  # Rows that were made without the context's borders have it all the same.
             content = [
                 (max(first, len(start)) if tuple(row[: len(start)]) == start else first, stop)
-                for row, (first, stop) in zip(batch.rows, batch.content, strict=True)
+                for row, (first, stop) in zip(batch.rows, batch.text_spans, strict=True)
             ]
-            batch = replace(batch, content=tuple(content))
+            batch = replace(batch, text_spans=tuple(content))
         total, count = self.lm.content_nll(batch)
         if not bool(count.all()):
             raise TextError(f"{self.model.name} predicts no token of an empty text; give at least one word")

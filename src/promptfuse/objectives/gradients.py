@@ -43,7 +43,7 @@ def text_gradient(term: Term, text: str) -> TextGradient:
         TextError: if the text does not fit the model.
     """
     model = term.reading_model
-    wrapped = term.given(text)
+    wrapped = term.model_input(text)
     (row,), ((start, stop),) = model.token_rows([wrapped])
     rows, content = term.rows([text]) if isinstance(term, ContinuationTerm) else ([row], [(start, stop)])
     batch = model.collate(rows, content)
@@ -62,7 +62,7 @@ def text_gradient(term: Term, text: str) -> TextGradient:
     # The endings' rows begin alike: what they say of a token of the text adds up.
     gradient = at_least_float32(gradient).sum(0)
     spans = _spans(model, wrapped, stop - start)
-    first = len(term.opened(""))
+    first = len(term.unfinished_input(""))
     last = first + len(text)
     inside = [
         index for index, (begin, end) in enumerate(spans) if begin < last and end > first and end > begin

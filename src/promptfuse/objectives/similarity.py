@@ -20,21 +20,21 @@ class _Similarity(Term):
     features: Tensor
 
     @property
-    def reading(self) -> Hashable:
-        """See ``Term.reading``."""
+    def batch_key(self) -> Hashable:
+        """See ``Term.batch_key``."""
         return "features", id(self.model)
 
     def outputs(self, batch: Batch) -> Tensor:
         """Unit features of the texts, (rows, d)."""
         return cast("SentenceEncoder | ImageTextModel", self.model).text_features(batch)
 
-    def judge(self, outputs: Tensor) -> Tensor:
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
         """1 - cosine similarity, (rows,)."""
         return 1 - outputs @ self.features
 
     def losses(self, batch: Batch) -> Tensor:
         """1 - cosine similarity, (rows,), between 0 and 2."""
-        return self.judge(self.outputs(batch))
+        return self.loss_from_outputs(self.outputs(batch))
 
 
 class ImageSimilarity(_Similarity):

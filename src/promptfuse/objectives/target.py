@@ -80,9 +80,9 @@ class TargetContinuation(ContinuationTerm):
 
     def outputs(self, batch: Batch) -> Tensor:
         """Mean NLL per token of the target, (rows,)."""
-        losses = self.lm.token_nll(batch, [start - 1 for start, _ in batch.content])
+        losses = self.lm.token_nll(batch, [start - 1 for start, _ in batch.text_spans])
         columns = torch.arange(1, batch.ids.shape[1], device=losses.device)
-        ranges = torch.tensor(batch.content, device=losses.device)
+        ranges = torch.tensor(batch.text_spans, device=losses.device)
         inside = (columns >= ranges[:, :1]) & (columns < ranges[:, 1:])
         total: Tensor = (losses * inside).sum(1)
         return total / inside.sum(1)

@@ -76,7 +76,7 @@ def test_common_architectures_take_trees(name: str, model: Callable[..., Any]) -
 def test_rows_beyond_a_window_are_read_whole() -> None:
     lm = tiny("Mistral", **KINDS["Mistral"])
     assert lm.reader is None or lm.reader.longest == 6
-    assert lm.grow([list(range(1, 9))], [[1, 2, 3]]) is None
+    assert lm.match_prefixes([list(range(1, 9))], [[1, 2, 3]]) is None
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -11,19 +11,19 @@ from torch import nn
 from promptfuse.models.fast.prefix import (
     EMPTY,
     Branches,
-    Prefix,
+    KVPrefix,
     PrefixCache,
     common_length,
+    disable_prefix_cache,
     prefix_cache_disabled,
     ragged_positions,
-    reading_whole,
     stack_keys,
 )
 
 
-def prefix(*ids: int) -> Prefix:
+def prefix(*ids: int) -> KVPrefix:
     keys = (torch.full((2, len(ids), 4), float(ids[-1])),)
-    return Prefix(tuple(ids), keys, keys)
+    return KVPrefix(tuple(ids), keys, keys)
 
 
 def test_the_longest_beginning_is_found() -> None:
@@ -133,14 +133,14 @@ def test_a_part_of_branches_has_the_prefixes_that_it_needs() -> None:
     )
     part = whole.part([3, 1])
     assert [item.ids for item in part.prefixes] == [(3,)]
-    assert part.origin == (0, 0)
-    assert part.shared == (1, 1)
+    assert part.prefix_index == (0, 0)
+    assert part.prefix_length == (1, 1)
     assert part.embeddings is not None
     assert part.embeddings[:, 0, 0].tolist() == [6.0, 2.0]
 
 
 def test_reading_whole_ends_with_its_block() -> None:
     assert not prefix_cache_disabled()
-    with reading_whole():
+    with disable_prefix_cache():
         assert prefix_cache_disabled()
     assert not prefix_cache_disabled()

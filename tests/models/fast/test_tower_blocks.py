@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 
 from promptfuse.models.fast import dense_attention, packed_blocks
-from promptfuse.models.fast.packed import PACKED, PackedWeights
+from promptfuse.models.fast.onednn_weights import PACKED, PackedWeights
 from promptfuse.models.fast.packed_blocks import PackedBlock, PackedBlocks
 from promptfuse.models.fast.prefix import Branches
 from promptfuse.models.fast.products import has_onednn

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from promptfuse.models.batching import cut, run_halving
-from promptfuse.models.fast.packing import cache_behind, pack, row_mask, tree_mask
+from promptfuse.models.fast.branch_packing import cache_behind, pack, row_mask, tree_mask
 from promptfuse.models.fast.prefix import (
     EMPTY,
     Branches,
-    Prefix,
+    KVPrefix,
     PrefixCache,
     at_least_float32,
     chosen_only,
@@ -182,7 +182,7 @@ class CausalReader:
     # -------------------------------------------------------------------------------- what is asked
 
     @torch.no_grad()
-    def prefixes(self, rows: Sequence[tuple[int, ...]], nll: bool) -> list[Prefix]:
+    def prefixes(self, rows: Sequence[tuple[int, ...]], nll: bool) -> list[KVPrefix]:
         """Keys, values and next-token distributions of rows, through what is remembered of them.
 
         Args:
@@ -190,7 +190,7 @@ class CausalReader:
             nll: whether the NLL of the rows' own tokens is wanted too.
         """
 
-        def usable(prefix: Prefix) -> bool:
+        def usable(prefix: KVPrefix) -> bool:
             return not nll or prefix.nll is not None
 
         made = dict(zip(rows, self.cache.beginnings(rows, usable), strict=True))
@@ -222,17 +222,17 @@ class CausalReader:
                 for all.
         """
         device = _device(self.module)
-        origin, shared, fresh, owners, wanted = [], [], [], [], []
+        prefix_index, prefix_length, fresh, owners, wanted = [], [], [], [], []
         for index, row in enumerate(rows):
-            known = branches.shared[index]
+            known = branches.prefix_length[index]
             asked = 0 if first is None else first[index]
             # The token that predicts the first new one is read again, unless its prediction is known, or
             # not asked for.
             told = self._predicts(branches, index) or asked >= known
             begin = known if told else max(known - 1, 0)
             if max(begin, asked) < len(row) - 1:
-                origin.append(branches.origin[index])
-                shared.append(begin)
+                prefix_index.append(branches.prefix_index[index])
+                prefix_length.append(begin)
                 fresh.append(row[begin:-1])
                 owners.append(index)
                 wanted.append(range(max(asked - begin, 0), len(row) - 1 - begin))
@@ -240,9 +240,9 @@ class CausalReader:
         if not owners:
             return found
         replaced = None if branches.embeddings is None else branches.embeddings[owners]
-        run = self._run(branches.prefixes, origin, shared, fresh, replaced, wanted=wanted)
+        run = self._run(branches.prefixes, prefix_index, prefix_length, fresh, replaced, wanted=wanted)
         into = [index for index, steps in zip(owners, wanted, strict=True) for _ in steps]
-        column = [begin + step for begin, steps in zip(shared, wanted, strict=True) for step in steps]
+        column = [begin + step for begin, steps in zip(prefix_length, wanted, strict=True) for step in steps]
         targets = torch.tensor(
             [rows[index][place + 1] for index, place in zip(into, column, strict=True)], device=device
         )
@@ -257,8 +257,8 @@ class CausalReader:
     @staticmethod
     def _predicts(branches: Branches, index: int) -> bool:
         """Whether a row shares a whole prefix, whose prediction of the next token is known."""
-        prefix = branches.prefixes[branches.origin[index]]
-        return branches.shared[index] == len(prefix) and prefix.following is not None
+        prefix = branches.prefixes[branches.prefix_index[index]]
+        return branches.prefix_length[index] == len(prefix) and prefix.following is not None
 
     def _known(self, rows: Sequence[Sequence[int]], branches: Branches) -> Tensor:
         """The NLL that is known from the prefixes, (rows, longest row - 1), zero elsewhere."""
@@ -266,9 +266,13 @@ class CausalReader:
         kind = torch.promote_types(parameter.dtype, torch.float32)
         found = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=kind, device=parameter.device)
         for number, prefix in enumerate(branches.prefixes):
-            mine = [index for index, origin in enumerate(branches.origin) if origin == number]
+            mine = [
+                index for index, prefix_index in enumerate(branches.prefix_index) if prefix_index == number
+            ]
             if prefix.nll is not None and mine:
-                reach = torch.tensor([branches.shared[index] - 1 for index in mine], device=found.device)
+                reach = torch.tensor(
+                    [branches.prefix_length[index] - 1 for index in mine], device=found.device
+                )
                 width = min(len(prefix.nll), found.shape[1])
                 inside = torch.arange(width, device=found.device) < reach[:, None]
                 found[mine, :width] = prefix.nll[:width] * inside
@@ -279,16 +283,16 @@ class CausalReader:
         return found
 
     def _growing(
-        self, rows: Sequence[tuple[int, ...]], known: Sequence[Prefix], nll: bool
-    ) -> Callable[[int, int], list[Prefix]]:
+        self, rows: Sequence[tuple[int, ...]], known: Sequence[KVPrefix], nll: bool
+    ) -> Callable[[int, int], list[KVPrefix]]:
         """What reads the rest of some of the rows."""
 
-        def run(start: int, stop: int) -> list[Prefix]:
+        def run(start: int, stop: int) -> list[KVPrefix]:
             before = known[start:stop]
             fresh = [row[len(prefix) :] for row, prefix in zip(rows[start:stop], before, strict=True)]
-            shared = [len(prefix) for prefix in before]
+            prefix_length = [len(prefix) for prefix in before]
             last = None if nll else sorted({len(ids) - 1 for ids in fresh})
-            got = self._run(before, range(len(before)), shared, fresh, None, last)
+            got = self._run(before, range(len(before)), prefix_length, fresh, None, last)
             found = []
             for place, row, prefix, ids in zip(got.places, rows[start:stop], before, fresh, strict=True):
                 size = len(ids)
@@ -313,16 +317,16 @@ class CausalReader:
                     target = torch.tensor(row[len(prefix) or 1 :], device=chances.device)
                     fresh_nll = -steps[:-1].gather(1, target[:, None])[:, 0]
                     own = fresh_nll if prefix.nll is None else torch.cat([prefix.nll, fresh_nll])
-                found.append(Prefix(row, keys, values, chances[-1].clone(), own))
+                found.append(KVPrefix(row, keys, values, chances[-1].clone(), own))
             return found
 
         return run
 
     def _run(
         self,
-        prefixes: Sequence[Prefix],
-        origin: Sequence[int],
-        shared: Sequence[int],
+        prefixes: Sequence[KVPrefix],
+        prefix_index: Sequence[int],
+        prefix_length: Sequence[int],
         fresh: Sequence[Sequence[int]],
         embeddings: Tensor | None,
         columns: Sequence[int] | None = None,
@@ -332,8 +336,8 @@ class CausalReader:
 
         Args:
             prefixes: what the branches go on from.
-            origin: for each branch the number of its prefix.
-            shared: for each branch how many tokens of the prefix it sees.
+            prefix_index: for each branch the number of its prefix.
+            prefix_length: for each branch how many tokens of the prefix it sees.
             fresh: for each branch its new tokens, at least one.
             embeddings: (branches, length, d) of the whole rows, or None to look the new tokens up.
             columns: the columns whose logits are wanted, if each branch is alone in its row; None for all.
@@ -342,7 +346,7 @@ class CausalReader:
         device = _device(self.module)
         tree = self.mode == "tree"
         most = (64 if device.type == "cpu" else 256) if tree else 1
-        packed = pack(origin, [len(ids) for ids in fresh], most)
+        packed = pack(prefix_index, [len(ids) for ids in fresh], most)
         width = max(sum(len(fresh[index]) for index in row) for row in packed)
         places = [(0, 0)] * len(fresh)
         ids = [[0] * width for _ in packed]
@@ -354,15 +358,17 @@ class CausalReader:
                 places[index] = number, column
                 size = len(fresh[index])
                 ids[number][column : column + size] = fresh[index]
-                positions[number][column : column + size] = range(shared[index], shared[index] + size)
+                positions[number][column : column + size] = range(
+                    prefix_length[index], prefix_length[index] + size
+                )
                 branch[number][column : column + size] = [index] * size
                 column += size
         owner = torch.tensor(branch)
         longest = max(map(len, prefixes))
-        seen = torch.tensor([*shared, 0])
+        seen = torch.tensor([*prefix_length, 0])
         kind = next(self.module.parameters()).dtype
         mask = (tree_mask(owner, seen, longest, kind) if tree else row_mask(owner, seen, longest)).to(device)
-        cache = cache_behind(prefixes, [origin[row[0]] for row in packed], longest, self.depth)
+        cache = cache_behind(prefixes, [prefix_index[row[0]] for row in packed], longest, self.depth)
         where = torch.tensor(positions, device=device)
         keep = (
             {}

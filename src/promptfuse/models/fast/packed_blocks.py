@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import QuickGELUActivation
 
-from promptfuse.models.fast.packed import PACKED, pack
+from promptfuse.models.fast.onednn_weights import PACKED, pack
 from promptfuse.models.fast.products import has_onednn
 
 _QUICK = 1.702

@@ -30,7 +30,7 @@ _WHOLE: ContextVar[bool] = ContextVar("whole", default=False)
 
 
 @contextmanager
-def reading_whole() -> Iterator[None]:
+def disable_prefix_cache() -> Iterator[None]:
     """Have every model read every text whole within the block: the reference for what is faster."""
     token = _WHOLE.set(True)
     try:
@@ -40,7 +40,7 @@ def reading_whole() -> Iterator[None]:
 
 
 def prefix_cache_disabled() -> bool:
-    """Whether the code runs within ``reading_whole``."""
+    """Whether the code runs within ``disable_prefix_cache``."""
     return _WHOLE.get()
 
 
@@ -81,7 +81,7 @@ def chosen_only(
 
 
 @dataclass(frozen=True)
-class Prefix:
+class KVPrefix:
     """Keys and values of a row of tokens.
 
     Attributes:
@@ -109,7 +109,7 @@ class Prefix:
         return sum(tensor.nbytes for tensor in (*sides[0], *sides[1], *extra))
 
 
-EMPTY = Prefix(())
+EMPTY = KVPrefix(())
 """Nothing has been read yet."""
 
 
@@ -119,23 +119,26 @@ class Branches:
 
     Attributes:
         prefixes: the rows' beginnings, each once.
-        origin: for each row the number of its prefix.
-        shared: for each row how many of the prefix's tokens it shares; less than its own length.
+        prefix_index: for each row the number of its prefix.
+        prefix_length: for each row how many of the prefix's tokens it shares; less than its own length.
         embeddings: (rows, length, d) in place of the look-up, or None; those of shared tokens are not read.
     """
 
-    prefixes: tuple[Prefix, ...]
-    origin: tuple[int, ...]
-    shared: tuple[int, ...]
+    prefixes: tuple[KVPrefix, ...]
+    prefix_index: tuple[int, ...]
+    prefix_length: tuple[int, ...]
     embeddings: Tensor | None = None
 
     def part(self, rows: Sequence[int]) -> Branches:
         """The branches of some of the rows, with the prefixes that those need."""
-        used = {number: index for index, number in enumerate(dict.fromkeys(self.origin[row] for row in rows))}
+        used = {
+            number: index
+            for index, number in enumerate(dict.fromkeys(self.prefix_index[row] for row in rows))
+        }
         return Branches(
             tuple(self.prefixes[number] for number in used),
-            tuple(used[self.origin[row]] for row in rows),
-            tuple(self.shared[row] for row in rows),
+            tuple(used[self.prefix_index[row]] for row in rows),
+            tuple(self.prefix_length[row] for row in rows),
             None if self.embeddings is None else self.embeddings[list(rows)],
         )
 
@@ -160,7 +163,7 @@ class PrefixCache:
         self.limit = limit
         self.nbytes = 0
         self.changes = 0
-        self._held: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
+        self._held: OrderedDict[tuple[int, ...], KVPrefix] = OrderedDict()
         self._probe = ModuleProbe(module)
         self._seen = self._probe.state()
 
@@ -172,13 +175,15 @@ class PrefixCache:
         self._held.clear()
         self.nbytes = 0
 
-    def longest(self, ids: tuple[int, ...], usable: Callable[[Prefix], bool] = lambda prefix: True) -> Prefix:
+    def longest(
+        self, ids: tuple[int, ...], usable: Callable[[KVPrefix], bool] = lambda prefix: True
+    ) -> KVPrefix:
         """The longest held beginning of a row, at most the whole row; ``EMPTY`` if there is none."""
         return self.beginnings([ids], usable)[0]
 
     def beginnings(
-        self, rows: Sequence[tuple[int, ...]], usable: Callable[[Prefix], bool] = lambda prefix: True
-    ) -> list[Prefix]:
+        self, rows: Sequence[tuple[int, ...]], usable: Callable[[KVPrefix], bool] = lambda prefix: True
+    ) -> list[KVPrefix]:
         """``longest`` of several rows; the module's parameters are looked at once."""
         self._look()
         return [self._longest(row, usable) for row in rows]
@@ -191,7 +196,7 @@ class PrefixCache:
             self.changes += 1
             self.clear()
 
-    def _longest(self, ids: tuple[int, ...], usable: Callable[[Prefix], bool]) -> Prefix:
+    def _longest(self, ids: tuple[int, ...], usable: Callable[[KVPrefix], bool]) -> KVPrefix:
         for length in range(len(ids), 0, -1):
             found = self._held.get(ids[:length])
             if found is not None and usable(found):
@@ -199,7 +204,7 @@ class PrefixCache:
                 return found
         return EMPTY
 
-    def hold(self, prefixes: Sequence[Prefix]) -> None:
+    def hold(self, prefixes: Sequence[KVPrefix]) -> None:
         """Remember prefixes, and forget the oldest where there is no room."""
         if not self._held:
             self._look()

@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
-from promptfuse.models.fast.packed import PACKED
+from promptfuse.models.fast.onednn_weights import PACKED
 
 
 @cache

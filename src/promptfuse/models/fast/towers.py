@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from promptfuse.models.fast.attention import Layout, attend, before, reading_order
 from promptfuse.models.fast.packed_blocks import PackedBlock, PackedBlocks
-from promptfuse.models.fast.prefix import Branches, Prefix, PrefixCache
+from promptfuse.models.fast.prefix import Branches, KVPrefix, PrefixCache
 from promptfuse.models.fast.products import linear
 from promptfuse.models.fast.tower_blocks import Block, ModuleBlock
 from promptfuse.models.fast.tower_gradient import read_and_differentiate
@@ -83,7 +83,7 @@ class TextTower:
         return row.index(end) if end in row else 0
 
     @torch.no_grad()
-    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[Prefix]:
+    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[KVPrefix]:
         """Keys and values of rows, through what is remembered of their beginnings."""
         held = self.cache.beginnings(rows)
         missing = {row: prefix for row, prefix in zip(rows, held, strict=True) if len(prefix) < len(row)}
@@ -96,14 +96,15 @@ class TextTower:
     def features(self, rows: Sequence[Sequence[int]], branches: Branches) -> Tensor:
         """Features of rows, (rows, features), of any length; differentiable."""
         lengths = [
-            self.pooling_column(row) + 1 - shared for row, shared in zip(rows, branches.shared, strict=True)
+            self.pooling_column(row) + 1 - prefix_length
+            for row, prefix_length in zip(rows, branches.prefix_length, strict=True)
         ]
-        order = reading_order(lengths, branches.origin, self.module.final_layer_norm.weight)
+        order = reading_order(lengths, branches.prefix_index, self.module.final_layer_norm.weight)
         hidden, _ = self._read(
             branches.prefixes,
-            [branches.origin[index] for index in order],
-            [branches.shared[index] for index in order],
-            [rows[index][branches.shared[index] :][: lengths[index]] for index in order],
+            [branches.prefix_index[index] for index in order],
+            [branches.prefix_length[index] for index in order],
+            [rows[index][branches.prefix_length[index] :][: lengths[index]] for index in order],
             None if branches.embeddings is None else (branches.embeddings, order),
             pool=True,
         )
@@ -112,30 +113,30 @@ class TextTower:
 
     # -------------------------------------------------------------------------------- how it is done
 
-    def _grow(self, missing: dict[tuple[int, ...], Prefix]) -> dict[tuple[int, ...], Prefix]:
+    def _grow(self, missing: dict[tuple[int, ...], KVPrefix]) -> dict[tuple[int, ...], KVPrefix]:
         """Read the rest of each row behind the prefix that is known."""
         if not missing:
             return {}
         order = sorted(missing, key=lambda row: len(row) - len(missing[row]))
         prefixes = tuple(missing[row] for row in order)
         fresh = [row[len(prefix) :] for row, prefix in zip(order, prefixes, strict=True)]
-        shared = [len(prefix) for prefix in prefixes]
-        _, new = self._read(prefixes, range(len(order)), shared, fresh, None, pool=False)
+        prefix_length = [len(prefix) for prefix in prefixes]
+        _, new = self._read(prefixes, range(len(order)), prefix_length, fresh, None, pool=False)
         # (layers, heads, all rows' new tokens, width)
         keys, values = (torch.stack(side).transpose(1, 2) for side in zip(*new, strict=True))
         found, first = {}, 0
         for row, prefix, tail in zip(order, prefixes, fresh, strict=True):
             part = slice(first, first := first + len(tail))
-            found[row] = Prefix(
+            found[row] = KVPrefix(
                 row, _extend(prefix.keys, keys[:, :, part]), _extend(prefix.values, values[:, :, part])
             )
         return found
 
     def _read(
         self,
-        prefixes: Sequence[Prefix],
-        origin: Sequence[int],
-        shared: Sequence[int],
+        prefixes: Sequence[KVPrefix],
+        prefix_index: Sequence[int],
+        prefix_length: Sequence[int],
         fresh: Sequence[Sequence[int]],
         embeddings: tuple[Tensor, Sequence[int]] | None,
         pool: bool,
@@ -144,8 +145,8 @@ class TextTower:
 
         Args:
             prefixes: what the branches go on from.
-            origin: for each branch the number of its prefix.
-            shared: for each branch how many tokens of the prefix it sees.
+            prefix_index: for each branch the number of its prefix.
+            prefix_length: for each branch how many tokens of the prefix it sees.
             fresh: for each branch its new tokens, at least one.
             embeddings: (rows, length, d) of whole rows, and each branch's row; None to look tokens up.
             pool: whether the branches' last tokens are wanted rather than keys and values.
@@ -155,7 +156,10 @@ class TextTower:
             each layer (tokens, heads, width); one of both is empty.
         """
         like = self.module.final_layer_norm.weight
-        layout, device = Layout.of(prefixes, origin, shared, [len(tail) for tail in fresh], like), like.device
+        layout, device = (
+            Layout.of(prefixes, prefix_index, prefix_length, [len(tail) for tail in fresh], like),
+            like.device,
+        )
         if embeddings is None:
             ids = torch.tensor([token for tail in fresh for token in tail], device=device)
             hidden = self.module.embeddings.token_embedding(ids)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from promptfuse.models.fast.packed import PackedWeights
+from promptfuse.models.fast.onednn_weights import PackedWeights
 from promptfuse.models.fast.products import has_onednn
 
 pytestmark = pytest.mark.skipif(not has_onednn(), reason="no oneDNN for float32 here")
