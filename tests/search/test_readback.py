@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from promptfuse.models.fast.prefix import disable_prefix_cache
+from promptfuse.models import disable_prefix_cache
 from promptfuse.search.hypothesis import Hypothesis
 from promptfuse.search.readback import appended, pieces_of
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from promptfuse.models.fast.prefix import Branches
@@ -23,6 +24,8 @@ class Batch:
             are none.
         branches: the beginnings of the rows that have been read already; None to read the rows whole.
         rows: the token ids without padding; made of the ids and the mask if left out.
+        first_scored: for each row the first column whose output is asked for, where outputs come token by
+            token; what stands before it may be wrong. None for all.
     """
 
     ids: Tensor
@@ -31,12 +34,19 @@ class Batch:
     placeholder_mask: Tensor | None = None
     branches: Branches | None = None
     rows: Sequence[Sequence[int]] = ()
+    first_scored: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if not self.rows:
             lengths = self.mask.sum(1).tolist()
             rows = [row[:length] for row, length in zip(self.ids.tolist(), lengths, strict=True)]
             object.__setattr__(self, "rows", rows)
+
+    @property
+    def predicted(self) -> Tensor:
+        """Where a column but the first is a token that a model predicts, (rows, length - 1) of 0 and 1."""
+        valid = self.mask[:, 1:].to(torch.float32)
+        return valid if self.placeholder_mask is None else valid * ~self.placeholder_mask[:, 1:]
 
     def part(self, rows: Sequence[int], length: int) -> Batch:
         """Some of the rows, cut to ``length`` columns, to be read whole."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from promptfuse.errors import ConfigError
-from promptfuse.models import Batch, ImageTextModel, Model, SequenceClassifier
+from promptfuse.models import ImageTextModel, Model, SequenceClassifier
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import read_photos, require_model_kind
@@ -48,7 +48,7 @@ class ClassProbability(Term):
         self.index = self.classifier.label_index(label)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "label": self.classifier.labels[self.index]}
 
     @property
@@ -56,22 +56,9 @@ class ClassProbability(Term):
         """The classifier."""
         return cast(SequenceClassifier, self.model)
 
-    @property
-    def batch_key(self) -> Hashable:
-        """See ``Term.batch_key``."""
-        return "labels", id(self.model)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Log-probabilities of all labels, (rows, labels)."""
-        return self.classifier.log_probabilities(batch)
-
     def loss_from_outputs(self, outputs: Tensor) -> Tensor:
-        """NLL of the label, (rows,)."""
+        """NLL of the label, (rows,), of the log-probabilities of all labels, (rows, labels)."""
         return -outputs[:, self.index]
-
-    def losses(self, batch: Batch) -> Tensor:
-        """NLL of the label, (rows,)."""
-        return self.loss_from_outputs(self.outputs(batch))
 
 
 class ZeroShotClass(Term):
@@ -122,7 +109,7 @@ class ZeroShotClass(Term):
         self.scale = _logit_scale(self.encoder)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         label = self.labels[self.index]
         return {**super().describe(), "label": label, "labels": self.labels, "template": self.template}
 
@@ -131,9 +118,9 @@ class ZeroShotClass(Term):
         """The image-text model."""
         return cast(ImageTextModel, self.model)
 
-    def losses(self, batch: Batch) -> Tensor:
-        """NLL of the label, (rows,)."""
-        logits = self.scale * self.encoder.text_features(batch) @ self.features.T
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+        """NLL of the label, (rows,), of unit features, (rows, d)."""
+        logits = self.scale * outputs @ self.features.T
         return -logits.log_softmax(-1)[:, self.index]
 
 
@@ -185,17 +172,13 @@ class ZeroShotPrompt(ContinuationTerm):
         self.scale = _logit_scale(self.encoder)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "label": self.labels[self.index], "photos": self.photo_hashes}
 
     @property
     def encoder(self) -> ImageTextModel:
         """The image-text model."""
         return cast(ImageTextModel, self.model)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Unit features, (rows, d)."""
-        return self.encoder.text_features(batch)
 
     def combine(self, outputs: Tensor) -> Tensor:
         """Mean NLL of the label over the photos, (texts,), from (texts, labels, d)."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from promptfuse.models import Batch, ImageTextModel, Model, SentenceEncoder
+from promptfuse.models import ImageTextModel, Model, SentenceEncoder
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import read_photos, read_texts, require_model_kind
@@ -19,22 +19,9 @@ class _Similarity(Term):
 
     features: Tensor
 
-    @property
-    def batch_key(self) -> Hashable:
-        """See ``Term.batch_key``."""
-        return "features", id(self.model)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Unit features of the texts, (rows, d)."""
-        return cast("SentenceEncoder | ImageTextModel", self.model).text_features(batch)
-
     def loss_from_outputs(self, outputs: Tensor) -> Tensor:
-        """1 - cosine similarity, (rows,)."""
+        """1 - cosine similarity, (rows,), between 0 and 2, of unit features, (rows, d)."""
         return 1 - outputs @ self.features
-
-    def losses(self, batch: Batch) -> Tensor:
-        """1 - cosine similarity, (rows,), between 0 and 2."""
-        return self.loss_from_outputs(self.outputs(batch))
 
 
 class ImageSimilarity(_Similarity):
@@ -73,7 +60,7 @@ class ImageSimilarity(_Similarity):
         self.features = self.encoder.image_features(photos).mean(0)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "photos": self.photo_hashes}
 
     @property
@@ -118,7 +105,7 @@ class TextSimilarity(_Similarity):
         self.features = torch.cat(found).mean(0)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "targets": self.targets}
 
     @property

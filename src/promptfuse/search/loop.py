@@ -15,7 +15,7 @@ import torch
 
 from promptfuse._utils.values import functions, some_text, whole_number
 from promptfuse.errors import ConfigError, TextError
-from promptfuse.models.fast.prefix import disable_prefix_cache
+from promptfuse.models import disable_prefix_cache
 from promptfuse.objectives import Objective, Term
 from promptfuse.search.arguments import check_weights, expect_object
 from promptfuse.search.constraints import Constraints

@@ -169,7 +169,7 @@ class Layout:
 
 
 def _longer(lengths: Sequence[int], stretches: Sequence[int]) -> tuple[tuple[tuple[slice, slice], ...], ...]:
-    """See ``Layout.longer``.
+    """For each distance, the tokens and branches that have a token so far before them.
 
     Args:
         lengths: tokens of each branch.

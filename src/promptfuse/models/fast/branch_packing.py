@@ -105,7 +105,7 @@ class PrefixCacheLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """See ``DynamicLayer.update``."""
+        """Keys and values of all tokens, (rows, heads, tokens, width) each; the new ones are kept apart."""
         del args, kwargs
         self.new = key_states, value_states
         if self.known is None:

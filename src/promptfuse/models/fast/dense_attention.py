@@ -19,7 +19,7 @@ DENSE_ELSEWHERE = 2**22
 def dense_mask(
     prefixes: Sequence[KVPrefix], owner: Tensor, seen: Tensor, branch: Tensor, device: torch.device
 ) -> Tensor | None:
-    """See ``Layout.mask``.
+    """0 where a token sees another and -inf elsewhere; None where that would be large.
 
     Args:
         prefixes: what the branches go on from.

@@ -18,7 +18,6 @@ from torch import Tensor
 from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Transport
 from promptfuse.errors import ConfigError
 from promptfuse.models import CausalLM, Model
-from promptfuse.models.fast.products import product
 from promptfuse.objectives import Fluency, Objective, Term
 from promptfuse.search.hypothesis import Proposal
 from promptfuse.search.methods.settings import AutoDAN, Transports
@@ -222,7 +221,6 @@ def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int)
             preset = "paper" if kind == "t-product-paper" else "default"
             adapter = Adapter.for_models(primary, model, preset=preset)
             found = TProductTransport(adapter, primary, model, subtokens)
-        found.product = product
         # The model is kept beside its transport, so that its id cannot be given to another one.
         made[key] = (model, found)
     return made[key][1]
