@@ -7,7 +7,7 @@ from promptfuse.config.base import at
 from promptfuse.config.run import SearchConfig
 from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import load_image
-from promptfuse.models.info import ModelInfo, sketch_model
+from promptfuse.models.info import ModelInfo, read_model_info
 from promptfuse.search import Chain
 from promptfuse.search.methods.context import remedy_for, shortened
 
@@ -30,7 +30,7 @@ def check_config(config: SearchConfig, *, allow_code: bool = False) -> dict[str,
     sketches = {}
     for name, model in config.used_models().items():
         with at(f"models.{name}"):
-            sketches[name] = sketch_model(model.name, model.device or config.device)
+            sketches[name] = read_model_info(model.name, model.device or config.device)
     for name, term in config.terms.items():
         term.import_functions(name)
         for key, model_name in term.model_names().items():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor
 
 from promptfuse.errors import ConfigError
-from promptfuse.models import Batch, ImageTextModel, Model, SequenceClassifier
+from promptfuse.models import ImageTextModel, Model, SequenceClassifier
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import read_photos, require_model_kind
 from promptfuse.objectives.endings import ContinuationTerm
@@ -50,7 +50,7 @@ class ClassProbability(Term):
         self.index = self.classifier.label_index(label)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "label": self.classifier.labels[self.index]}
 
     @property
@@ -58,22 +58,9 @@ class ClassProbability(Term):
         """The classifier."""
         return cast(SequenceClassifier, self.model)
 
-    @property
-    def reading(self) -> Hashable:
-        """See ``Term.reading``."""
-        return "labels", id(self.model)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Log-probabilities of all labels, (rows, labels)."""
-        return self.classifier.log_probabilities(batch)
-
-    def judge(self, outputs: Tensor) -> Tensor:
-        """NLL of the label, (rows,)."""
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+        """NLL of the label, (rows,), of the log-probabilities of all labels, (rows, labels)."""
         return -outputs[:, self.index]
-
-    def losses(self, batch: Batch) -> Tensor:
-        """NLL of the label, (rows,)."""
-        return self.judge(self.outputs(batch))
 
 
 @terms.register("ZeroShotClass")
@@ -132,7 +119,7 @@ class ZeroShotClass(Term):
         _fill(template, labels)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         label = self.labels[self.index]
         return {**super().describe(), "label": label, "labels": self.labels, "template": self.template}
 
@@ -141,9 +128,9 @@ class ZeroShotClass(Term):
         """The image-text model."""
         return cast(ImageTextModel, self.model)
 
-    def losses(self, batch: Batch) -> Tensor:
-        """NLL of the label, (rows,)."""
-        logits = self.scale * self.encoder.text_features(batch) @ self.features.T
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+        """NLL of the label, (rows,), of unit features, (rows, d)."""
+        logits = self.scale * outputs @ self.features.T
         return -logits.log_softmax(-1)[:, self.index]
 
 
@@ -198,17 +185,13 @@ class ZeroShotPrompt(ContinuationTerm):
     check_settings = ZeroShotClass.check_settings
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "label": self.labels[self.index], "photos": self.photo_hashes}
 
     @property
     def encoder(self) -> ImageTextModel:
         """The image-text model."""
         return cast(ImageTextModel, self.model)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Unit features, (rows, d)."""
-        return self.encoder.text_features(batch)
 
     def combine(self, outputs: Tensor) -> Tensor:
         """Mean NLL of the label over the photos, (texts,), from (texts, labels, d)."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor
 
-from promptfuse.models import Batch, ImageTextModel, Model, SentenceEncoder
+from promptfuse.models import ImageTextModel, Model, SentenceEncoder
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import read_photos, read_texts, require_model_kind
 from promptfuse.objectives.registry import terms
@@ -20,22 +19,9 @@ class _Similarity(Term):
 
     features: Tensor
 
-    @property
-    def reading(self) -> Hashable:
-        """See ``Term.reading``."""
-        return "features", id(self.model)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Unit features of the texts, (rows, d)."""
-        return cast("SentenceEncoder | ImageTextModel", self.model).text_features(batch)
-
-    def judge(self, outputs: Tensor) -> Tensor:
-        """1 - cosine similarity, (rows,)."""
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+        """1 - cosine similarity, (rows,), between 0 and 2, of unit features, (rows, d)."""
         return 1 - outputs @ self.features
-
-    def losses(self, batch: Batch) -> Tensor:
-        """1 - cosine similarity, (rows,), between 0 and 2."""
-        return self.judge(self.outputs(batch))
 
 
 @terms.register("ImageSimilarity")
@@ -75,7 +61,7 @@ class ImageSimilarity(_Similarity):
         self.features = self.encoder.image_features(photos).mean(0)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "photos": self.photo_hashes}
 
     @property
@@ -121,7 +107,7 @@ class TextSimilarity(_Similarity):
         self.features = torch.cat(found).mean(0)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "targets": self.targets}
 
     @property

@@ -14,7 +14,7 @@ import torch
 
 from promptfuse._utils.values import functions, some_text, whole_number
 from promptfuse.errors import ConfigError, TextError
-from promptfuse.models.fast.prefix import reading_whole
+from promptfuse.models import disable_prefix_cache
 from promptfuse.objectives import Objective, Term
 from promptfuse.search.arguments import check_switches, check_weights, expect_object
 from promptfuse.search.checkpoint import Resumable
@@ -237,7 +237,7 @@ class Search(Resumable):
         """
         if torch.is_inference_mode_enabled():
             raise ConfigError("a search takes gradients, which inference_mode forbids; use torch.no_grad")
-        with reading_whole() if self.exact else nullcontext():
+        with disable_prefix_cache() if self.exact else nullcontext():
             return self._step()
 
     def _step(self) -> Step:

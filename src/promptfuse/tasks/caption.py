@@ -107,10 +107,10 @@ class Captioner:
         """The models that have been loaded so far, by role, or by name if they have no role."""
         return dict(self._loaded)
 
-    def forget(self) -> None:
-        """Free what every model remembers of the texts that it has read, such as keys and values."""
+    def clear_text_cache(self) -> None:
+        """Have every model forget the texts that it has read; results do not change."""
         for model in self._loaded.values():
-            model.forget()
+            model.clear_text_cache()
 
     def clear_cache(self) -> None:
         """Drop everything that was computed from the models' weights; needed after changing them."""

@@ -5,9 +5,9 @@ import torch
 
 import promptfuse as pf
 from promptfuse.errors import ConfigError, ImageError
-from promptfuse.models.together import BatchScheduler
 from promptfuse.search import AutoDAN, Chain, Polish
 from promptfuse.search.methods.guidance import Guidance, word_token
+from promptfuse.search.scheduler import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 FEW = {"steps": 4, "beams": 2, "candidates": 5}

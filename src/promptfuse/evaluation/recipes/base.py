@@ -143,7 +143,7 @@ class Describer(ABC):
 
     def forget(self) -> None:
         """Empty the models' caches, so that what comes next does not depend on what was before."""
-        self.captioner.forget()
+        self.captioner.clear_text_cache()
 
     def models(self) -> dict[str, dict[str, str]]:
         """Name, fingerprint and identity of each model in use, by role; after ``load``."""

@@ -78,7 +78,7 @@ def openings(context: SearchContext, count: int) -> list[Proposal]:
     losses = torch.zeros(len(texts))
     try:
         for term in terms:
-            losses += term.weight * term.judge(_outputs(term, context.prefix, texts)).cpu()
+            losses += term.weight * term.loss_from_outputs(_outputs(term, context.prefix, texts)).cpu()
     except TextError:  # No room for the longest of them: the prefix is grown token by token.
         return []
     ranked = losses.argsort(stable=True).tolist()

@@ -6,7 +6,6 @@ from typing import Literal, get_args
 
 from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Transport
 from promptfuse.models import CausalLM, Model
-from promptfuse.models.fast.products import product
 from promptfuse.search.methods.base import one_of
 
 Transports = Literal["lexical", "t-product", "t-product-paper"]
@@ -36,7 +35,6 @@ def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int)
             preset = "paper" if kind == "t-product-paper" else "default"
             adapter = Adapter.for_models(primary, model, preset=preset)
             found = TProductTransport(adapter, primary, model, subtokens)
-        found.product = product
         # The model is kept beside its transport, so that its id cannot be given to another one.
         made[key] = (model, found)
     return made[key][1]

@@ -9,55 +9,55 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from promptfuse.models.fast.prefix import Prefix, stack_keys
+from promptfuse.models.fast.prefix import KVPrefix, stack_keys
 
 
-def pack(origin: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+def pack(prefix_index: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
     """Branches by row: those of one prefix, shortest first, as many as a row takes.
 
     Args:
-        origin: for each branch the number of its prefix.
+        prefix_index: for each branch the number of its prefix.
         lengths: for each branch how many new tokens it has.
         most: tokens of a row; a single branch may have more.
     """
     rows: list[list[int]] = []
     filled: dict[int, tuple[list[int], int]] = {}
-    for index in sorted(range(len(origin)), key=lengths.__getitem__):
-        row, tokens = filled.get(origin[index], ([], most))
+    for index in sorted(range(len(prefix_index)), key=lengths.__getitem__):
+        row, tokens = filled.get(prefix_index[index], ([], most))
         if tokens + lengths[index] > most:
             row, tokens = [], 0
             rows.append(row)
         row.append(index)
-        filled[origin[index]] = row, tokens + lengths[index]
+        filled[prefix_index[index]] = row, tokens + lengths[index]
     return rows
 
 
-def tree_mask(owner: Tensor, shared: Tensor, longest: int, kind: torch.dtype) -> Tensor:
+def tree_mask(owner: Tensor, prefix_length: Tensor, longest: int, kind: torch.dtype) -> Tensor:
     """What is added to the attention of each token to its prefix and its row: 0 at what it sees.
 
     Args:
         owner: (rows, columns) each token's branch, -1 at padding.
-        shared: (branches + 1,) how many tokens of the prefix each sees, 0 at the end for the padding.
+        prefix_length: (branches + 1,) how many tokens of the prefix each sees, 0 at the end for the padding.
         longest: tokens of the longest prefix.
         kind: the type of the attention.
 
     Returns:
         (rows, 1, columns, longest + columns).
     """
-    before = torch.arange(longest) < shared[owner][..., None]
+    before = torch.arange(longest) < prefix_length[owner][..., None]
     together = (owner[:, :, None] == owner[:, None, :]).tril()
     visible = torch.cat([before, together], 2)
     mask = torch.zeros(visible.shape, dtype=kind)
     return mask.masked_fill_(~visible, torch.finfo(kind).min)[:, None]
 
 
-def row_mask(owner: Tensor, shared: Tensor, longest: int) -> Tensor:
+def row_mask(owner: Tensor, prefix_length: Tensor, longest: int) -> Tensor:
     """Where a row of one branch and its prefix has tokens, (rows, longest + columns); see ``tree_mask``."""
-    before = torch.arange(longest) < shared[owner[:, :1]]
+    before = torch.arange(longest) < prefix_length[owner[:, :1]]
     return torch.cat([before, owner >= 0], 1).long()
 
 
-def cache_behind(prefixes: Sequence[Prefix], rows: Sequence[int], longest: int, depth: int) -> Cache:
+def cache_behind(prefixes: Sequence[KVPrefix], rows: Sequence[int], longest: int, depth: int) -> Cache:
     """Keys and values of each row's prefix, as a cache that gives the new ones back.
 
     Args:
@@ -105,7 +105,7 @@ class PrefixCacheLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """See ``DynamicLayer.update``."""
+        """Keys and values of all tokens, (rows, heads, tokens, width) each; the new ones are kept apart."""
         del args, kwargs
         self.new = key_states, value_states
         if self.known is None:

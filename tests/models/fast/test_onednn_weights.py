@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from promptfuse.models.fast.packed import PackedWeights
+from promptfuse.models.fast.onednn_weights import PackedWeights
 from promptfuse.models.fast.products import has_onednn
 
 pytestmark = pytest.mark.skipif(not has_onednn(), reason="no oneDNN for float32 here")
@@ -54,25 +54,6 @@ def test_it_is_packed_once(packed, weight):
     assert packed.of(weight, transposed=True) is packed.of(weight, transposed=True)
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("change", ["in place", "replaced", "merged", "by a fused optimizer"])
-def test_a_weight_that_changes_is_packed_anew(packed, weight, change, transposed):
-    packed.of(weight, transposed)
-    with torch.no_grad():
-        if change == "in place":
-            weight.mul_(2)
-        elif change == "replaced":
-            weight.data = torch.randn(40, 72)
-        elif change == "merged":
-            weight.data += torch.randn(40, 72)
-        else:
-            weight.grad = torch.randn(40, 72)
-            torch.optim.AdamW([weight], fused=True).step()
-    inputs = torch.randn(3, 40 if transposed else 72)
-    plain = weight.t() if transposed else weight
-    assert torch.equal(product(inputs, packed.of(weight, transposed)), product(inputs, plain))
-
-
 def test_what_is_no_parameter_is_left_as_it_is(packed):
     weight = torch.randn(40, 72)
     assert packed.of(weight) is weight
@@ -98,11 +79,3 @@ def test_what_is_dropped_is_packed_anew(packed, weight):
     packed.drop([weight, torch.zeros(1)])
     assert packed.nbytes == 0
     assert packed.of(weight) is not before
-
-
-def test_a_weight_of_another_type_makes_room(packed):
-    module = nn.Linear(72, 40)
-    packed.of(module.weight)
-    assert packed.nbytes > 0
-    module.half()
-    assert packed.nbytes == 0

@@ -4,9 +4,10 @@ import threading
 
 import pytest
 
+from promptfuse._utils.batched_calls import batched_call
 from promptfuse.errors import TextError
-from promptfuse.models.fast.prefix import prefix_cache_disabled, reading_whole
-from promptfuse.models.together import BatchScheduler, together
+from promptfuse.models import disable_prefix_cache, prefix_cache_disabled
+from promptfuse.search.scheduler import BatchScheduler
 
 
 class Doubler:
@@ -22,7 +23,7 @@ class Doubler:
         return [2 * number for number in numbers]
 
     def __call__(self, number):
-        return together("double", number, self.joint)
+        return batched_call("double", number, self.joint)
 
 
 def test_alone_there_is_nobody_to_wait_for():
@@ -44,14 +45,14 @@ def test_work_is_done_in_one_go_and_everybody_gets_their_own():
     meeting.run([worker(start) for start in (0, 100, 200)])
     assert found == {start: [2 * (start + k) for k in range(3)] for start in (0, 100, 200)}
     assert doubler.batches == [[0, 100, 200], [1, 101, 201], [2, 102, 202]]
-    assert (meeting.rounds, meeting.questions) == (3, 9)
+    assert (meeting.rounds, meeting.calls) == (3, 9)
 
 
 def test_members_that_fall_out_of_step_catch_up():
     doubler, other = Doubler(), Doubler()
 
     def late():
-        together("other", 1, other.joint)
+        batched_call("other", 1, other.joint)
         for k in range(4):
             doubler(k)
 
@@ -112,7 +113,7 @@ def test_a_failure_of_the_joint_work_comes_out_too():
         raise ZeroDivisionError(len(payloads))
 
     with pytest.raises(ZeroDivisionError):
-        BatchScheduler().run([lambda: together("broken", 1, broken)] * 2)
+        BatchScheduler().run([lambda: batched_call("broken", 1, broken)] * 2)
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
@@ -142,7 +143,7 @@ def test_an_interrupt_of_the_one_who_answers_stops_all():
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        BatchScheduler().run([lambda: together("interrupted", 1, interrupted)] * 3)
+        BatchScheduler().run([lambda: batched_call("interrupted", 1, interrupted)] * 3)
     assert threading.active_count() == before
 
 
@@ -175,10 +176,10 @@ def test_work_is_done_as_its_asker_would_do_it():
         return [(payload, prefix_cache_disabled(), len(payloads)) for payload in payloads]
 
     def whole():
-        with reading_whole():
-            found["whole"] = together("mode", 1, joint)
+        with disable_prefix_cache():
+            found["whole"] = batched_call("mode", 1, joint)
 
-    BatchScheduler().run([whole, lambda: found.update(plain=together("mode", 2, joint))])
+    BatchScheduler().run([whole, lambda: found.update(plain=batched_call("mode", 2, joint))])
     assert found == {"whole": (1, True, 1), "plain": (2, False, 1)}
 
 
@@ -186,6 +187,6 @@ def test_what_is_asked_within_the_work_is_answered_at_once():
     doubler = Doubler()
     found = []
     BatchScheduler().run(
-        [lambda: found.append(together("outer", 3, lambda all_: [doubler(one) for one in all_]))] * 2
+        [lambda: found.append(batched_call("outer", 3, lambda all_: [doubler(one) for one in all_]))] * 2
     )
     assert found == [6, 6]

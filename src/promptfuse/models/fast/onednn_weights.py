@@ -9,50 +9,20 @@ a row do not depend on how many rows there are, which without it they do for a s
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableMapping
-from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from promptfuse.models.batching import available_bytes
-from promptfuse.models.fast.probe import element_of
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """What was made of a weight.
-
-    Attributes:
-        element: a view of one of the weight's numbers.
-        state: what the weight was; it is packed anew when that has changed.
-        layouts: by whether the weight is transposed, its blocks.
-    """
-
-    element: Tensor
-    state: tuple[int, int, float]
-    layouts: dict[bool, Tensor]
-
-    @classmethod
-    def of(cls, weight: Tensor) -> _Packed:
-        """Of a weight, with no layout yet."""
-        element = element_of(weight)
-        return cls(element, _state(weight, element), {})
-
-    def still_holds(self, weight: Tensor) -> bool:
-        """Whether the weight is what it was."""
-        return self.state == _state(weight, self.element)
-
-
-def _state(weight: Tensor, element: Tensor) -> tuple[int, int, float]:
-    return weight._version, weight.data_ptr(), element.item()
 
 
 class PackedWeights:
     """Packs weights when they are first asked for, as long as there is room.
+
+    Weights are frozen while a model is wrapped; whoever changes them calls ``drop``.
 
     Args:
         limit: bytes of packed weights; None for an eighth of the memory that is free at first use, at most
@@ -62,8 +32,7 @@ class PackedWeights:
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
         # By identity: tensors compare element by element.
-        self._held: MutableMapping[Tensor, _Packed] = WeakIdKeyDictionary()
-        self._reserved: MutableMapping[object, int] = WeakKeyDictionary()
+        self._held: MutableMapping[Tensor, dict[bool, Tensor]] = WeakIdKeyDictionary()
         self._lock = Lock()
 
     @cached_property
@@ -79,23 +48,6 @@ class PackedWeights:
         with self._lock:
             return self._count()
 
-    def reserve(self, owner: object, nbytes: int) -> bool:
-        """Count packed weights that an object keeps itself, as long as it lives.
-
-        Args:
-            owner: the object.
-            nbytes: of all its weights.
-
-        Returns:
-            Whether there is room. If there is none, the object has what it had before.
-        """
-        with self._lock:
-            had = self._reserved.get(owner, 0)
-            if nbytes > had and self._count() + nbytes - had > self.limit:
-                return False
-            self._reserved[owner] = nbytes
-        return True
-
     def drop(self, weights: Iterable[Tensor]) -> None:
         """Forget what was made of some weights."""
         with self._lock:
@@ -109,36 +61,28 @@ class PackedWeights:
             weight: (out, in) in float32 on the CPU.
             transposed: whether to multiply by (in, out) instead.
         """
+        layouts = self._held.get(weight)
+        if layouts is not None and transposed in layouts:
+            return layouts[transposed]
         plain = weight.t() if transposed else weight
-        if not isinstance(weight, nn.Parameter) or weight.is_inference() or not weight.numel():
+        if not isinstance(weight, nn.Parameter) or not weight.numel():
             return plain
-        packed = self._held.get(weight)
-        if packed is not None and packed.still_holds(weight):
-            found = packed.layouts.get(transposed)
-            if found is not None:
-                return found
         with self._lock:
-            if packed is None or not packed.still_holds(weight):
-                packed = self._held[weight] = _Packed.of(weight)
             if self._count() + weight.nbytes > self.limit:
                 return plain
-            found = packed.layouts[transposed] = pack(plain)
+            found = self._held.setdefault(weight, {})[transposed] = _pack(plain)
         return found
 
     def _count(self) -> int:
-        for weight in list(self._held):
-            # Moved elsewhere, or made another type: as it is it will not be asked for.
-            if weight.dtype != torch.float32 or weight.device.type != "cpu":
-                del self._held[weight]
-        return sum(self._reserved.values()) + sum(
+        return sum(
             blocks.numel() * blocks.element_size()
-            for packed in self._held.values()
-            for blocks in packed.layouts.values()
+            for layouts in self._held.values()
+            for blocks in layouts.values()
         )
 
 
 @torch.no_grad()
-def pack(plain: Tensor) -> Tensor:
+def _pack(plain: Tensor) -> Tensor:
     """A weight, (out, in), in the layout of oneDNN."""
     # The second number is how many rows to expect: the layout is the same for 64 and 1,024 of them.
     found: Tensor = torch.ops.mkldnn._reorder_linear_weight(plain.detach().contiguous(), 64)
