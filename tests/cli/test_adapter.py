@@ -126,7 +126,7 @@ class TestBadInput:
         refused(promptfuse("evaluate", pair[0], pair[0]), "give an image-text model")
 
     def test_photos_for_a_classifier_and_photos_that_are_none(self, promptfuse, pair, checkpoint):
-        refused(promptfuse("evaluate", *pair, "--image", DOG), "sees no photos")
+        refused(promptfuse("evaluate", *pair, "--image", DOG), "does not read photos")
         refused(
             promptfuse("evaluate", pair[0], checkpoint("clip"), "--image", "no.jpg"), "no.jpg", "no such file"
         )

@@ -42,7 +42,7 @@ WRONG: list[tuple[str, Any, list[str]]] = [
     ("callbacks", [5], ["callbacks: 5 cannot be called"]),
     ("device", 3.5, ["no device '3.5'"]),
     ("sentiment", 5, ["no sentiment 5"]),
-    ("steer", 5, ["steer 5 is none"]),
+    ("steer", 5, ["steer 5 is not valid"]),
 ]
 
 

@@ -31,10 +31,10 @@ def adapter_folder(model_a: EmbeddingModel, model_b: EmbeddingModel, preset: str
     """The folder of the adapter for two models, whether it is there or not.
 
     Raises:
-        AdapterError: if there is no such preset.
+        AdapterError: if the preset is unknown.
     """
     if preset not in PRESETS:
-        raise AdapterError(f"no preset {preset!r} for adapters; choose from {', '.join(sorted(PRESETS))}")
+        raise AdapterError(f"there is no adapter preset {preset!r}; choose from {', '.join(sorted(PRESETS))}")
     settings = [files.FORMAT, _REVISION, asdict(PRESETS[preset])]
     contents = _digest([model_a.fingerprint, model_b.fingerprint, settings])
     return cache_folder() / f"{_pair(model_a, model_b, preset)}-{contents}"

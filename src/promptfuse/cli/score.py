@@ -107,7 +107,7 @@ def score(
 ) -> None:
     """Score captions: BLEU, ROUGE-L, CIDEr-D, CLIPScore and more.
 
-    METEOR and SPICE need Java. Every number has a 95% bootstrap interval.
+    With Java also METEOR and SPICE. Each has a 95% bootstrap interval.
     """
     if resamples < 0 or seed < 0:
         raise ConfigError(f"--resamples and --seed must be at least 0, got {resamples} and {seed}")

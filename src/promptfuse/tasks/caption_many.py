@@ -73,23 +73,35 @@ def caption_many(
             raise ConfigError(f"there is no setting {name!r}; {nearest(name, known)}")
     if on_outcome is not None and not callable(on_outcome):
         raise ConfigError(f"on_outcome: {on_outcome!r:.60} cannot be called; give a function")
-    captioner = Captioner(models, device=device, lm=lm, lm_prefix=lm_prefix)
-    captioner.check_sentiment(sentiment)
-    with _counted(on_outcome, len(images), verbose) as on_outcome:
-        if workers > 1:
-            from promptfuse.tasks.workers import caption_on_workers  # Only now: its import takes time.
-
-            outcomes = caption_on_workers(
-                captioner.preset,
+    if verbose:
+        with _counted(on_outcome, len(images)) as counted:
+            return caption_many(
                 images,
+                models=models,
+                lm=lm,
+                lm_prefix=lm_prefix,
+                in_flight=in_flight,
                 workers=workers,
                 device=device,
-                in_flight=in_flight,
-                on_outcome=on_outcome,
+                on_outcome=counted,
                 **settings,
             )
-        else:
-            outcomes = caption_all(captioner, images, in_flight=in_flight, on_outcome=on_outcome, **settings)
+    captioner = Captioner(models, device=device, lm=lm, lm_prefix=lm_prefix)
+    captioner.check_sentiment(sentiment)
+    if workers > 1:
+        from promptfuse.tasks.workers import caption_on_workers  # Only now: its import takes time.
+
+        outcomes = caption_on_workers(
+            captioner.preset,
+            images,
+            workers=workers,
+            device=device,
+            in_flight=in_flight,
+            on_outcome=on_outcome,
+            **settings,
+        )
+    else:
+        outcomes = caption_all(captioner, images, in_flight=in_flight, on_outcome=on_outcome, **settings)
     results = []
     for outcome in outcomes:
         if isinstance(outcome, PromptfuseError):
@@ -99,11 +111,8 @@ def caption_many(
 
 
 @contextmanager
-def _counted(on_outcome: OnOutcome | None, total: int, verbose: bool) -> Iterator[OnOutcome | None]:
-    """The callback, which also moves a progress bar if one is wanted."""
-    if not verbose:
-        yield on_outcome
-        return
+def _counted(on_outcome: OnOutcome | None, total: int) -> Iterator[OnOutcome]:
+    """A callback that also moves a progress bar."""
     with progress_bar("captions", always=True) as show:
         done = count(1)
 
