@@ -67,6 +67,11 @@ class Row:
     captions: list[str]
     split: str = ""
 
+    @property
+    def references(self) -> list[str]:
+        """The captions without blanks around them; empty ones are left out."""
+        return [text for caption in self.captions if (text := caption.strip())]
+
 
 @dataclass
 class Contents:
@@ -74,3 +79,9 @@ class Contents:
 
     rows: list[Row] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def empty_problems(self) -> list[str]:
+        """A line about captions that are empty; none if none is."""
+        empty = sum(len(row.captions) - len(row.references) for row in self.rows)
+        return [f"{empty:,} empty caption{'s' * (empty > 1)} left out"] if empty else []
