@@ -97,7 +97,7 @@ def scan(
     Args:
         source: a local path, or an address.
         format: one of ``FORMATS``, or ``auto``.
-        images: the folder of the photos, see `Locator`.
+        images: the folder of the photos; by default that of the source and its usual subfolders.
         keep_rejected: whether captions count that the data set marks as rejected.
 
     Raises:

@@ -36,7 +36,7 @@ class Meteor(Metric):
         self.seconds = seconds
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """One column, of summed counts; not available without Java."""
         package_folder()
         if find_java() is None:
             return self.unavailable(NO_JAVA)
@@ -151,7 +151,7 @@ class Spice(Metric):
         self.seconds = seconds
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; a caption in which it finds no facts may have no value."""
+        """The mean of the captions' F-scores; a caption in which it finds no facts may have none."""
         folder = package_folder() / "spice"
         if find_java() is None:
             return self.unavailable(NO_JAVA)
