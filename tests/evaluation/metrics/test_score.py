@@ -202,7 +202,7 @@ def test_no_resamples(system, written):
     found = python(system, written, resamples=0)
     assert found.metrics["cider_d"].low is None
     assert found.metrics["cider_d"].value > 0
-    with pytest.raises(ConfigError, match="-1 resamples"):
+    with pytest.raises(ConfigError, match="resamples must be at least 0, got -1"):
         python(system, written, resamples=-1)
 
 

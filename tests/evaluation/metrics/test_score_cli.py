@@ -241,7 +241,7 @@ def test_columns_of_references_that_are_not_read_are_told(promptfuse, files, tmp
         (["--metrics", "cider"], ["'cider'", "cider_d"]),
         (["--metrics", ","], ["no metric is asked for"]),
         (["--tokenizer", "spacy"], ["spacy", "stanford, python"]),
-        (["--resamples", "-1"], ["--resamples -1"]),
+        (["--resamples", "-1"], ["--resamples", "at least 0, got -1"]),
         (["--resamples", "many"], ["many"]),
         (["--label", "positive"], ["--classifier", "--label"]),
         (["--classifier", "mini-tone"], ["--classifier", "--label"]),

@@ -7,8 +7,7 @@ import pytest
 import promptfuse as pf
 from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.runs import load_run_config
-from promptfuse.evaluation.runs.engines import deliver_answer
-from promptfuse.evaluation.runs.group_worker import GroupWorker, models_of
+from promptfuse.evaluation.runs.group_worker import GroupWorker, deliver_answer, models_of
 from promptfuse.evaluation.runs.groups import describe_group, make_groups
 from tests.evaluation.runs.conftest import QUICK, write_config, write_photos
 

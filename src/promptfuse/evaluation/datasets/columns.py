@@ -212,9 +212,8 @@ class Unread:
             self._read.update(dict.fromkeys(read))
         if fields.keys() <= skipped:
             return
-        rest = fields.keys() - skipped - self._texts.keys()
         for name, value in fields.items():
-            if name not in rest:
+            if name in skipped or name in self._texts:
                 continue
             if _has(value, is_text):
                 self._texts[name] = None
@@ -226,17 +225,13 @@ class Unread:
         names = list(self._texts) if self._read else list({**self._texts, **self._words})
         if not names:
             return []
-        listed = ", ".join(repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
-        more = f"captions are read from {', '.join(repr(name) for name in self._read)}" if self._read else ""
-        if len(names) == 1:
-            what, remedy = (
-                f"the {self.what} {listed} looks like text and is",
-                "call it 'caption' if it has captions",
-            )
-        else:
-            what = f"the {self.what}s {listed} look like text and are"
+        listed = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
+        read = f" (captions are read from {', '.join(map(repr, self._read))})" if self._read else ""
+        if len(names) > 1:
             remedy = "call the one with captions 'caption'"
-        return [f"{what} not read ({more}); {remedy}" if more else f"{what} not read; {remedy}"]
+            return [f"the {self.what}s {listed} look like text and are not read{read}; {remedy}"]
+        remedy = "call it 'caption' if it has captions"
+        return [f"the {self.what} {listed} looks like text and is not read{read}; {remedy}"]
 
 
 _NO_CAPTIONS = frozenset((*IMAGE_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS))
@@ -248,9 +243,9 @@ def is_text(value: str) -> bool:
         return False  # Most values of most columns.
     value = value[:_READ_LENGTH].strip()
     words = value.split()
-    if not words or _is_path(value):
+    if not words or _PATH.search(value):
         return False
-    written = sum(_letters(word) * 2 > len(word) for word in words)
+    written = sum(2 * sum(map(str.isalpha, word)) > len(word) for word in words)
     if len(words) > 1:
         return written > 1 and written * 2 > len(words)
     # Chinese, Japanese and Thai are written without blanks.
@@ -259,15 +254,7 @@ def is_text(value: str) -> bool:
 
 def _is_word(value: str) -> bool:
     value = value[:_READ_LENGTH].strip()
-    return not _is_path(value) and re.sub(r"[\s'_.,!?-]+", "", value).isalpha()
-
-
-def _is_path(value: str) -> bool:
-    return _PATH.search(value) is not None
-
-
-def _letters(text: str) -> int:
-    return sum(map(str.isalpha, text))
+    return not _PATH.search(value) and re.sub(r"[\s'_.,!?-]+", "", value).isalpha()
 
 
 def _has(value: Any, check: Callable[[str], bool]) -> bool:

@@ -107,8 +107,8 @@ def register(
     Args:
         name: without slashes, which would make it a path.
         source: a file, folder or address; a relative path is that of the working folder of now.
-        format: see `read_dataset`.
-        images: see `read_dataset`.
+        format: ``karpathy``, ``coco``, ``table``, ``folder``, ``datasets`` or ``auto``.
+        images: the folder of the photos, if it is not near the file.
         split: the one that is read if none is asked for.
         about: a few words for lists.
 

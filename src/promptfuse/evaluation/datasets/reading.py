@@ -62,7 +62,7 @@ def scan(
     Args:
         source: a local path, or an address.
         format: one of ``readers``, or ``auto``.
-        images: the folder of the photos, see `Locator`.
+        images: the folder of the photos; by default that of the source and its usual subfolders.
         keep_rejected: whether captions count that the data set marks as rejected.
 
     Raises:
@@ -126,21 +126,16 @@ def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
     paths, missing, ambiguous = locator.locate(contents.rows)
     result = Scan(found, [], list(contents.problems), missing=missing, looked_in=locator.roots)
     places: dict[str, str] = {}
-    empty = 0
     for row, path in zip(contents.rows, paths, strict=True):
-        stripped = [caption.strip() for caption in row.captions]
-        references = tuple(caption for caption in stripped if caption)
-        empty += len(stripped) - len(references)
         if row.id in places:
             result.duplicate_ids.setdefault(row.id, (places[row.id], row.place))
         places.setdefault(row.id, row.place)
-        result.photos.append(Photo(row.id, path, references, row.split))
+        result.photos.append(Photo(row.id, path, tuple(row.references), row.split))
     if ambiguous:
         taken, other = ambiguous
         result.photo_problems.append(
             f"another folder has photos of such names: {taken} is taken, not {other}; --images DIR decides"
         )
         result.problems += result.photo_problems
-    if empty:
-        result.problems.append(f"{empty:,} empty caption{'s' * (empty > 1)} left out")
+    result.problems += contents.empty_problems
     return result

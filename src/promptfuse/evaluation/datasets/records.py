@@ -68,6 +68,11 @@ class Row:
     captions: list[str]
     split: str = ""
 
+    @property
+    def references(self) -> list[str]:
+        """The captions without blanks around them; empty ones are left out."""
+        return [text for caption in self.captions if (text := caption.strip())]
+
 
 class PhotoStore(Protocol):
     """Photos that become files when they are needed, such as those within tables."""
@@ -95,3 +100,9 @@ class Contents:
     problems: list[str] = field(default_factory=list)
     in_tables: PhotoStore | None = None
     root: str | None = None
+
+    @property
+    def empty_problems(self) -> list[str]:
+        """A line about captions that are empty; none if none is."""
+        empty = sum(len(row.captions) - len(row.references) for row in self.rows)
+        return [f"{empty:,} empty caption{'s' * (empty > 1)} left out"] if empty else []

@@ -84,7 +84,7 @@ def read_dataset(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a data set is, and how it is to be read; see `read_dataset`."""
+    """Where a data set is, and how it is read; the fields are those of `read_dataset`."""
 
     source: str
     name: str

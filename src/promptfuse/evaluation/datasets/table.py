@@ -12,7 +12,7 @@ from promptfuse.evaluation.datasets.records import Contents, Row
 from promptfuse.evaluation.datasets.rows import IMAGE_COLUMNS, TableRow, parse
 
 
-def read_table(records: Iterable[Record], keep_rejected: bool = False) -> Contents:
+def read_table(records: Iterable[Record], keep_rejected: bool = False, what: str = "column") -> Contents:
     """The photos of a table, in the order in which they come first.
 
     Rows with one caption each are grouped by photo: by id and image, or by image where there are no ids. The
@@ -22,12 +22,13 @@ def read_table(records: Iterable[Record], keep_rejected: bool = False) -> Conten
     Args:
         records: the rows.
         keep_rejected: whether captions that the data set marks as rejected count.
+        what: columns are called in messages.
 
     Raises:
         ConfigError: if no column names the photos, a value is of a wrong type, or rows of one photo
             contradict each other.
     """
-    contents, unread, rejected = Contents(), Unread(), Rejected(keep_rejected)
+    contents, unread, rejected = Contents(), Unread(what), Rejected(keep_rejected)
     grouped: dict[tuple[str, str], Row] = {}
     for place, fields in records:
         found = parse(TableRow.model_validate, fields, place)

@@ -30,7 +30,8 @@ class Captions:
         references: captions that people wrote, (photos,) of one or more; all empty if there are none.
         images: the photos as paths or Pillow images; None if they are not given.
         seed: of whatever a metric draws.
-        tokenizer: what cuts captions into words; see ``tokenise``.
+        tokenizer: what cuts captions into words: ``stanford`` (needs Java), ``python``, or ``auto``:
+            the first where there is Java.
     """
 
     ids: Sequence[str]
@@ -123,7 +124,7 @@ class Sums(Column):
     finish: Callable[[Floats], Floats] = field(repr=False)
 
     def estimate(self, counts: Floats) -> Floats:
-        """See ``Column``."""
+        """The function of the resampled sums, (resamples,)."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return self.finish(counts @ self.parts)
 
@@ -165,7 +166,7 @@ class Pairs(Column):
     matrix: Floats = field(repr=False)
 
     def estimate(self, counts: Floats) -> Floats:
-        """See ``Column``."""
+        """The mean over the resampled pairs, (resamples,)."""
         chosen = counts[:, self.rows]
         matrix = self.matrix.copy()
         np.fill_diagonal(matrix, 0.0)
@@ -195,7 +196,7 @@ class Whole(Column):
 
     @property
     def resamples(self) -> bool:
-        """See ``Column``."""
+        """False: a resample cannot estimate it."""
         return False
 
     def estimate(self, counts: Floats) -> Floats:

@@ -44,7 +44,7 @@ class ClipScore(Metric):
         self.batch_size = batch_size
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; a caption whose photo cannot be read has no value."""
+        """Both columns; a caption whose photo cannot be read has no value."""
         if captions.images is None:
             return self.unavailable("no photos are given; give them with the image-text model")
         photos, lost = self._photos(captions.images)

@@ -20,7 +20,7 @@ class Bleu(Metric):
     needs_references: ClassVar[bool] = True
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; a caption's own value is smoothed only by 1e-15, so it is often nearly zero."""
+        """Four columns of the corpus; captions' own values are smoothed by 1e-15 only, so often near zero."""
         package_folder()
         from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
@@ -68,7 +68,7 @@ class RougeL(Metric):
     needs_references: ClassVar[bool] = True
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """The mean of the captions' own values."""
         package_folder()
         from pycocoevalcap.rouge.rouge import Rouge
 
@@ -94,7 +94,7 @@ class CiderD(Metric):
     needs_references: ClassVar[bool] = True
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """The mean of the captions' own values, with document frequencies of all references."""
         package_folder()
         from pycocoevalcap.cider.cider_scorer import CiderScorer
 

@@ -48,7 +48,7 @@ class Diversity(Metric):
         self.sample = sample
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """Six columns, of which only the pairwise CIDEr has an interval."""
         texts = [text.split() for text in captions.tokens.texts]
         references = [[text.split() for text in several] for several in captions.tokens.references]
         times = Counter(map(tuple, texts))
@@ -107,7 +107,7 @@ class Words(Metric):
     titles: ClassVar[Mapping[str, str]] = {"words": "words"}
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """The mean number of words, without punctuation."""
         return [mean("words", "words", "neither", [len(text.split()) for text in captions.tokens.texts])]
 
 

@@ -78,7 +78,7 @@ def stanford_tokens(texts: Sequence[str]) -> list[list[str]]:
         texts: without line breaks of any kind.
 
     Raises:
-        JavaError: see ``run_java``.
+        JavaError: if there is no Java, it fails, or it takes too long.
     """
     if not texts:
         return []

@@ -43,7 +43,7 @@ class Perplexity(Metric):
         self.batch_size = batch_size
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; a caption of which nothing is predicted, such as an empty one, has no value."""
+        """Both columns; a caption of which nothing is predicted, such as an empty one, has no value."""
         given = [index for index, text in enumerate(captions.texts) if text.strip()]
         if not given:
             return self.unavailable("all captions are empty")
@@ -110,7 +110,7 @@ class LabelAccuracy(Metric):
         self.batch_size = batch_size
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """The share of captions with the label; empty captions count as wrong."""
         if self.index is None:
             known = ", ".join(self.model.labels)
             return self.unavailable(f"no label is asked for; name one of {self.model.name}'s: {known}")

@@ -11,26 +11,11 @@ from typing import Any
 from promptfuse._utils.addresses import is_address, is_folder
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import read_dataset
-from promptfuse.evaluation.datasets.columns import (
-    CAPTION_COLUMNS,
-    NoImageColumnError,
-    Rejected,
-    Unread,
-    captions_in,
-    parse_entries,
-)
+from promptfuse.evaluation.datasets.columns import CAPTION_COLUMNS, NoImageColumnError
 from promptfuse.evaluation.datasets.documents import JSON_SUFFIXES, Record, csv_records, read_records
 from promptfuse.evaluation.datasets.folder import is_photo
-from promptfuse.evaluation.datasets.rows import (
-    ID_COLUMNS,
-    IMAGE_COLUMNS,
-    IdRow,
-    as_fields,
-    as_list,
-    parse,
-    parse_caption,
-    parse_name,
-)
+from promptfuse.evaluation.datasets.rows import ID_COLUMNS, IMAGE_COLUMNS, IdRow, as_fields, as_list, parse
+from promptfuse.evaluation.datasets.table import read_table
 from promptfuse.evaluation.datasets.texts import decode, naming, read_data
 from promptfuse.evaluation.metrics.files import only_once
 from promptfuse.evaluation.metrics.photo_files import find_photos
@@ -66,7 +51,7 @@ def read_references(
             captions also without the names of its photos; or whatever ``read_dataset`` takes.
         images: the folder of the photos.
         split: of a data set, only photos of this split.
-        keep_rejected: whether captions count that the data set marks as rejected; see ``read_dataset``.
+        keep_rejected: whether captions count that the data set marks as rejected.
 
     Raises:
         ConfigError: if it cannot be read, a photo occurs twice, or two files match one id.
@@ -124,21 +109,17 @@ def _own_references(source: str, text: str, keep_rejected: bool) -> Referenced |
         if document.keys() & {"images", "annotations"}:
             return None
         if document.keys().isdisjoint((*CAPTION_COLUMNS, *ID_COLUMNS)) and _is_by_id(document):
-            return _by_id(document, keep_rejected)
-    elif isinstance(document, list) and not document:
-        return None
+            return _grouped(_by_id(document), keep_rejected, "field")
     records = list(found)
-    if records and not any(fields.keys() & {*IMAGE_COLUMNS, *CAPTION_COLUMNS} for _, fields in records):
-        place, fields = records[0]
-        if not fields.keys().isdisjoint(ID_COLUMNS):
-            raise ConfigError(f"{place}: no captions (found {', '.join(fields)}); call them 'captions'")
-    # With a column that names the photos it is a data set.
-    if not records or any(
-        fields.keys() & set(IMAGE_COLUMNS) or fields.keys().isdisjoint(CAPTION_COLUMNS)
-        for _, fields in records
-    ):
+    if not records or any(fields.keys() & set(IMAGE_COLUMNS) for _, fields in records):
+        return None  # With a column that names the photos it is a data set.
+    without = next((record for record in records if record[1].keys().isdisjoint(CAPTION_COLUMNS)), None)
+    if without is None:
+        return _grouped(records, keep_rejected)
+    place, fields = without
+    if fields.keys().isdisjoint(ID_COLUMNS):
         return None
-    return _grouped(records, keep_rejected)
+    raise ConfigError(f"{place}: no captions (found {', '.join(fields)}); call them 'captions'")
 
 
 def _annotations(rows: Any) -> Iterator[Record]:
@@ -164,22 +145,10 @@ def _is_by_id(document: Mapping[str, Any]) -> bool:
     )
 
 
-def _by_id(document: Mapping[str, Any], keep_rejected: bool) -> Referenced:
-    groups: dict[str, list[str]] = {}
-    unread, rejected = Unread("field"), Rejected(keep_rejected)
+def _by_id(document: Mapping[str, Any]) -> Iterator[Record]:
     for key, value in document.items():
-        place = f"{key!r:.60}"
-        id_ = parse_name(key, place)
-        only_once(id_, place, groups)
-        if isinstance(value, dict):
-            found = captions_in(value, place)
-            unread.look(value, found.read)
-            groups[id_] = rejected.texts(found.entries)
-        elif isinstance(value, list):
-            groups[id_] = rejected.texts(parse_entries(value, place))
-        else:
-            groups[id_] = [parse_caption(value, place)]
-    return _without_empty(groups, (*rejected.problems(), *unread.problems()))
+        column = "captions" if isinstance(value, list) else "caption"
+        yield f"{key!r:.60}", {**(value if isinstance(value, dict) else {column: value}), "image_id": key}
 
 
 def _of_csv(source: str, keep_rejected: bool) -> Referenced:
@@ -192,28 +161,15 @@ def _of_csv(source: str, keep_rejected: bool) -> Referenced:
     return _grouped(chain([first], records), keep_rejected)
 
 
-def _grouped(records: Iterable[Record], keep_rejected: bool) -> Referenced:
+def _grouped(records: Iterable[Record], keep_rejected: bool, what: str = "column") -> Referenced:
     """References by id, from a list a photo, or from one or more rows with one caption each."""
-    groups: dict[str, list[str]] = {}
-    listed: dict[str, None] = {}
-    unread, rejected = Unread(), Rejected(keep_rejected)
-    for place, fields in records:
-        found = captions_in(fields, place)
-        unread.look(fields, found.read)
-        id_ = parse(IdRow.model_validate, fields, place, _FORMATS).id
-        if found.single or not found.entries:
-            only_once(id_, place, listed)
-        else:
-            only_once(id_, place, groups)
-            listed[id_] = None
-        groups.setdefault(id_, []).extend(rejected.texts(found.entries))
-    return _without_empty(groups, (*rejected.problems(), *unread.problems()))
-
-
-def _without_empty(groups: Mapping[str, list[str]], notices: tuple[str, ...]) -> Referenced:
-    """Captions stripped, and empty ones left out, as data sets do."""
-    texts = {id_: [text.strip() for text in several if text.strip()] for id_, several in groups.items()}
-    empty = sum(map(len, groups.values())) - sum(map(len, texts.values()))
-    if empty:
-        notices = (*notices, f"{empty:,} empty caption{'s' * (empty > 1)} left out")
-    return Referenced(texts, notices=notices)
+    rows = (
+        (place, {**fields, "image": parse(IdRow.model_validate, fields, place, _FORMATS).id})
+        for place, fields in records
+    )
+    contents = read_table(rows, keep_rejected, what)
+    texts: dict[str, list[str]] = {}
+    for row in contents.rows:
+        only_once(row.id, row.place, texts)
+        texts[row.id] = row.references
+    return Referenced(texts, notices=(*contents.problems, *contents.empty_problems))

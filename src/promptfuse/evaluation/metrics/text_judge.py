@@ -86,8 +86,8 @@ class TextJudge:
             texts: (n,).
             labels: (n,), any number of different ones.
             encoder: a sentence encoder, or an image-text model, of which the text tower is used.
-            held_out: (n,), which texts to measure on, where that is known; see ``divide``.
-            limit: the most texts of a label; see ``divide``.
+            held_out: (n,), which texts to measure on (True) or train on (False), where that is known.
+            limit: the most texts of a label on a side; None for all.
             seed: of the division and of the folds.
             sources: where the texts are from, for the record.
             batch_size: texts that are encoded at a time.
@@ -254,7 +254,7 @@ class JudgedLabels(Metric):
         self.batch_size = batch_size
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; an empty caption has no label."""
+        """A column for each label, in per cent; an empty caption has no label."""
         found, cut = self.judge._judged(captions.texts, self.batch_size, None)
         given = np.isfinite(found[:, 0])
         likeliest = np.where(given, np.where(given[:, None], found, 0.0).argmax(1), -1)
@@ -284,10 +284,10 @@ def train_judge(
     """Train a judge on files of labelled texts.
 
     Args:
-        sources: files, each with or without ``LABEL=`` before it; see ``read_labelled_texts``.
+        sources: files with columns of texts and labels, or ``LABEL=FILE`` for files with one label.
         encoder: what ``load_model`` loads.
         device: where the encoder runs.
-        limit: the most texts of a label; see ``divide``.
+        limit: the most texts of a label on a side; None for all.
         seed: of the division and of the folds.
         progress: is told how many texts are encoded, and of how many.
 

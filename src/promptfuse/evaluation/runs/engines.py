@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
 from promptfuse._utils.memory import keep_memory_flat
 from promptfuse._utils.processes import BrokenProcessPool, map_in_processes
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.recipes import Recipe, describe
 from promptfuse.evaluation.runs.config import EngineSettings
-from promptfuse.evaluation.runs.group_worker import Answer, GroupWorker, Models, models_of
-from promptfuse.evaluation.runs.groups import Group, Work, describe_group, torch_threads
+from promptfuse.evaluation.runs.group_worker import (
+    Answer,
+    GroupWorker,
+    Models,
+    OnGroup,
+    OnLine,
+    deliver_answer,
+    models_of,
+)
+from promptfuse.evaluation.runs.groups import Group, describe_group, torch_threads
 from promptfuse.models.loading import check_device
-
-OnLine = Callable[[Prediction], None]
-OnGroup = Callable[[Work], None]
 
 MOST_KILLS = 3
 """How often in a row workers may be killed before any of them has described a group."""
@@ -127,14 +131,6 @@ class ProcessEngine:
             count=min(self.workers, len(groups)),
             threads=self.threads,
         )
-
-
-def deliver_answer(answer: Answer, on_line: OnLine, on_group: OnGroup) -> None:
-    """Pass a worker's answer on."""
-    lines, work = answer
-    for line in lines:
-        on_line(line)
-    on_group(work)
 
 
 def make_engine(settings: EngineSettings, recipe: Recipe, device: str, threads: int) -> Engine:

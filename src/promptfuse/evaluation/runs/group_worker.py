@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from promptfuse._utils.memory import keep_memory_flat
@@ -15,6 +16,17 @@ Models = dict[str, dict[str, str]]
 
 Answer = tuple[list[Prediction], Work]
 """The predictions of a group's photos, and what the group cost."""
+
+OnLine = Callable[[Prediction], None]
+OnGroup = Callable[[Work], None]
+
+
+def deliver_answer(answer: Answer, on_line: OnLine, on_group: OnGroup) -> None:
+    """Pass a worker's answer on."""
+    lines, work = answer
+    for line in lines:
+        on_line(line)
+    on_group(work)
 
 
 def models_of(recipe: Recipe) -> Models:

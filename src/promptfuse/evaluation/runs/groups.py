@@ -45,7 +45,7 @@ class Work:
 
     Attributes:
         seconds: from its begin to its end.
-        peak_memory_bytes: of the process so far; see `peak_memory`.
+        peak_memory_bytes: the largest resident size of the process so far.
         peak_device_bytes: the most memory that tensors took on the GPU so far.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import socket
@@ -176,12 +177,7 @@ def _read_owner(path: Path) -> str:
 
 def _whole_lines(stream: FileIO) -> int:
     """The size of a file without a last line that has no end."""
-    end = stream.seek(0, os.SEEK_END)
-    while end > 0:
-        start = max(0, end - (1 << 16))
-        stream.seek(start)
-        place = stream.read(end - start).rfind(b"\n")
-        if place >= 0:
-            return start + place + 1
-        end = start
-    return 0
+    if not stream.seek(0, os.SEEK_END):
+        return 0
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.rfind(b"\n") + 1

@@ -56,7 +56,7 @@ class RemoteOutput(LocalOutput):
         self._pushed = time.monotonic()
 
     def fetch(self) -> None:
-        """See ``LocalOutput``.
+        """Get what is at the address, if that is newer.
 
         Raises:
             ConfigError: if the address cannot be read, or another process works on the run.
@@ -79,7 +79,7 @@ class RemoteOutput(LocalOutput):
                     Path(copies, name).replace(self.folder / name)
 
     def push(self, *, at_once: bool = False) -> None:
-        """See ``LocalOutput``.
+        """Put whole copies to the address, if the last ones are old enough or it is to be at once.
 
         Raises:
             ConfigError: if the address cannot be written to.

@@ -18,8 +18,15 @@ from typing import Any
 from promptfuse.errors import ConfigError, PromptfuseError
 from promptfuse.evaluation.recipes import Recipe, describe
 from promptfuse.evaluation.runs.config import EngineSettings
-from promptfuse.evaluation.runs.engines import OnGroup, OnLine, deliver_answer
-from promptfuse.evaluation.runs.group_worker import Answer, GroupWorker, Models, models_of
+from promptfuse.evaluation.runs.group_worker import (
+    Answer,
+    GroupWorker,
+    Models,
+    OnGroup,
+    OnLine,
+    deliver_answer,
+    models_of,
+)
 from promptfuse.evaluation.runs.groups import Group
 
 MOST_BLOCKS = 10_000
