@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from promptfuse._utils.atomic_files import check_target
 from promptfuse.evaluation.metrics import Score
+from promptfuse.report import plots
 from promptfuse.report.document import GREY, counted, write_document
-from promptfuse.report.plots import Cloud, Frame, Point, figure
+from promptfuse.report.plots import Frame, Point, figure
 from promptfuse.report.runs.comparison import Comparison
 from promptfuse.report.runs.folders import Run
 from promptfuse.report.runs.gallery import gallery
@@ -114,7 +115,7 @@ def _pair(measured: Measured, across: str, up: str, marks: Sequence[Mark]) -> Pa
     frame = make_frame(marks, _axis(marks[0].x), _axis(marks[0].y), False, points)
     named, nameless = place_names(frame, marks)
     note = "Runs hidden in the gallery are hidden here too."
-    each = figure(f"{heading}, each photo", frame, [Cloud(), *named], nameless, note)
+    each = figure(f"{heading}, each photo", frame, [plots.Mark("cloud"), *named], nameless, note)
     return Pair(means, each, {"across": across, "up": up, **_axes(frame)})
 
 

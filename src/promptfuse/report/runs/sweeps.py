@@ -103,60 +103,42 @@ def sweep_plots(measured: Measured) -> Markup:
     parts: list[Markup] = []
     for setting in dict.fromkeys(sweep.setting for sweep in sweeps):
         chosen = [sweep for sweep in sweeps if sweep.setting == setting]
-        parts += _steering(measured, chosen) if chosen[0].steers else _plain(measured, chosen)
+        if chosen[0].steers:
+            # What the captions lose as more of them have the label.
+            verdicts = _verdicts(measured, chosen)
+            parts += [_curves(measured, chosen, verdicts, across) for across in (SIMILARITY, "cider_d")]
+        elif chosen := [sweep for sweep in chosen if len(sweep.steps) >= FEWEST]:
+            parts += [_curves(measured, chosen, [up] * len(chosen)) for up in ("cider_d", OBJECTIVE)]
     return Markup().join(parts)
 
 
-def _steering(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[Markup]:
-    """What the captions lose as more of them have the label."""
-    names = measured.names()
-    trained = [_column(measured, f"{JUDGED}_{sweep.label}") for sweep in sweeps]
-    # Either of all, so that the curves have one unit.
-    judges = [name for name in trained if name is not None]
-    if len(judges) < len(sweeps):
-        judges = [_judge(measured, sweep) for sweep in sweeps]
-    for against in (SIMILARITY, "cider_d"):
-        if against in names:
-            yield _curve(measured, sweeps, against, judges)
+def _verdicts(measured: Measured, sweeps: Sequence[Sweep]) -> list[str]:
+    """The columns that tell how many captions have each sweep's label, by the same judge for all."""
+    names = {name.casefold(): name for name in measured.names()}
+    trained = [names.get(f"{JUDGED}_{sweep.label}".casefold()) for sweep in sweeps]
+    found = [name for name in trained if name is not None]
+    if len(found) == len(sweeps):
+        return found
+    return [
+        names.get(f"{ACCURACY}.{sweep.label}".casefold())
+        or LIKELY + (f"steer:{sweep.label}" if sweep.setting.startswith("steer.") else "sentiment")
+        for sweep in sweeps
+    ]
 
 
-def _label(setting: str, rest: Mapping[str, Hashable]) -> str:
-    """The label that a setting is the weight of."""
-    return setting.rpartition(":")[2] if setting.startswith("steer.") else str(rest.get("sentiment", ""))
-
-
-def _judge(measured: Measured, sweep: Sweep) -> str:
-    """The column that tells how many captions have the sweep's label."""
-    found = _column(measured, f"{ACCURACY}.{sweep.label}")
-    return found or LIKELY + (f"steer:{sweep.label}" if sweep.setting.startswith("steer.") else "sentiment")
-
-
-def _column(measured: Measured, name: str) -> str | None:
-    """A column by its name in any case, if there is one."""
-    return next((found for found in measured.names() if found.casefold() == name.casefold()), None)
-
-
-def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[Markup]:
-    """What a setting does to the captions."""
-    names = measured.names()
-    curves = [sweep for sweep in sweeps if len(sweep.steps) >= FEWEST]
-    for name in ("cider_d", OBJECTIVE):
-        if name in names and curves:
-            yield _curve(measured, curves, None, [name] * len(curves))
-
-
-def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups: Sequence[str]) -> Markup:
-    """A curve for each sweep.
+def _curves(
+    measured: Measured, sweeps: Sequence[Sweep], ups: Sequence[str], across: str | None = None
+) -> Markup:
+    """A curve for each sweep over the same setting; nothing where there are too few numbers.
 
     Args:
         measured: the runs.
         sweeps: over the same setting.
-        across: the column to the right; None for the setting itself.
-        ups: the column upwards, of each.
+        ups: the vertical column of each.
+        across: the horizontal column; None for the setting itself.
     """
-    marks: list[Mark] = []
-    lines = []
-    right, upwards = sweeps[0].setting, ""
+    right, titles = sweeps[0].setting, dict[str, None]()
+    lines: list[tuple[str, list[Mark]]] = []
     for place, (sweep, up) in enumerate(zip(sweeps, ups, strict=True)):
         line = []
         for value, run in sweep.steps:
@@ -165,13 +147,14 @@ def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups:
             y = measured.score(run, up)
             if x is not None and y is not None:
                 right = x.title
-                # Curves of two labels share an axis that is named after none of them.
-                upwards = y.title if upwards in ("", y.title) else "share with the label"
+                titles[y.title] = None
                 line.append(Mark(f"{value:g}", colour(place), x, y))
-        marks += line
         lines.append((colour(place), line))
+    marks = [mark for _, line in lines for mark in line]
     if len(marks) < 2:
         return Markup()
+    # Curves of two labels share an axis that is named after neither of them.
+    upwards = "share with the label" if len(titles) > 1 else "".join(titles)
     against = "" if across is None else f" against {right}"
     return scatter(
         f"{upwards}{against} as {sweeps[0].setting} grows",
@@ -183,6 +166,11 @@ def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups:
         note="" if across is None else f"The numbers at the points are {sweeps[0].setting}.",
         log_x=None if across is None else False,  # Two metrics are compared by differences, not ratios.
     )
+
+
+def _label(setting: str, rest: Mapping[str, Hashable]) -> str:
+    """The label that a setting is the weight of."""
+    return setting.rpartition(":")[2] if setting.startswith("steer.") else str(rest.get("sentiment", ""))
 
 
 def _name(rest: Mapping[str, Hashable], others: Sequence[Mapping[str, Hashable]]) -> str:
