@@ -82,16 +82,9 @@ class Mark:
 
 @dataclass
 class Frame:
-    """The axes of a plot; converts values to pixels.
+    """The axes of a plot that must hold some points; converts values to pixels.
 
-    Args:
-        points: all that must fit.
-        x_label: name of the horizontal axis.
-        y_label: name of the vertical axis.
-        width: in pixels.
-        height: in pixels.
-        from_zero: whether the vertical axis begins at zero.
-        whole_x: whether ticks of the horizontal axis are whole numbers.
+    ``from_zero`` begins the vertical axis at zero, ``whole_x`` has ticks at whole numbers only.
     """
 
     points: Sequence[Point]

@@ -88,16 +88,16 @@ def scatter(
     note: str = "",
     log_x: bool | None = None,
 ) -> Markup:
-    """Points with intervals and names, and dashed lines through some of them; nothing where there are none.
+    """Points with intervals and names; nothing where there are none.
 
     Args:
         heading: above the plot.
         marks: the points.
         x_label: name of the horizontal axis.
         y_label: name of the vertical axis.
-        lines: colour and points of each.
-        legend: entries below the plot.
-        note: a text after them.
+        lines: colour and points of dashed lines.
+        legend: entries below the plot, before the ``note``.
+        note: a text.
         log_x: whether the horizontal axis is logarithmic; None for where that shows more.
     """
     if not marks:

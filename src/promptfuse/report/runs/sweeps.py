@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -16,32 +15,26 @@ from promptfuse.report.runs.measure import ACCURACY, LIKELY, OBJECTIVE, SIMILARI
 from promptfuse.report.runs.plots import Mark, colour, scatter
 
 STEERING = ("sentiment", "steer")
-"""What the settings that colour captions begin with."""
+"""How the settings that steer captions begin."""
 
 FEWEST = 3
-"""Runs that make a curve; with fewer the tables say it all."""
+"""Runs that make a curve; of fewer the tables say enough."""
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(NamedTuple):
     """Runs that differ in one number.
 
     Attributes:
         setting: which, by dotted keys.
         name: what tells this sweep from others over the same setting.
-        label: that captions are drawn to; empty if the number is no weight of a label.
-        steps: the number and the run's place, by growing number.
+        label: that captions are steered to; empty if the number is no weight of a label.
+        steps: the number and the run's place, in ascending order.
     """
 
     setting: str
     name: str
     label: str
     steps: Sequence[tuple[float, int]]
-
-    @property
-    def steers(self) -> bool:
-        """Whether the number is the weight of what colours captions."""
-        return self.setting.startswith(STEERING)
 
 
 def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
@@ -103,7 +96,7 @@ def sweep_plots(measured: Measured) -> Markup:
     parts: list[Markup] = []
     for setting in dict.fromkeys(sweep.setting for sweep in sweeps):
         chosen = [sweep for sweep in sweeps if sweep.setting == setting]
-        if chosen[0].steers:
+        if setting.startswith(STEERING):
             # What the captions lose as more of them have the label.
             verdicts = _verdicts(measured, chosen)
             parts += [_curves(measured, chosen, verdicts, across) for across in (SIMILARITY, "cider_d")]
