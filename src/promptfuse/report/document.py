@@ -42,14 +42,6 @@ class Key(NamedTuple):
     shape: str = ""
 
 
-class Segment(NamedTuple):
-    """One term's part of a bar of losses; the width is in pixels."""
-
-    width: float
-    colour: str
-    hover: str
-
-
 def write_document(path: Path, template: str, **values: Any) -> None:
     """Render a page and write it, whole or not at all.
 
@@ -97,13 +89,15 @@ def data_uri(image: ImageLike, side: int = 420) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def bar(terms: Mapping[str, float], weights: Mapping[str, float], widest: float = 640) -> list[Segment]:
-    """The weighted losses side by side, shrunk where they would be wider than ``widest`` pixels."""
+def bar(
+    terms: Mapping[str, float], weights: Mapping[str, float], widest: float = 640
+) -> list[tuple[float, str, str]]:
+    """The weighted losses side by side, at most ``widest`` pixels: width, colour and hover text of each."""
     colours = colours_of(terms)
     widths = {name: max(0.0, UNIT * weights[name] * loss) for name, loss in terms.items()}
     shrink = min(1.0, widest / max(1.0, sum(widths.values())))
     return [
-        Segment(shrink * widths[name], colours[name], f"{name}: {weights[name]:g} x {loss:.3f}")
+        (shrink * widths[name], colours[name], f"{name}: {weights[name]:g} x {loss:.3f}")
         for name, loss in terms.items()
     ]
 

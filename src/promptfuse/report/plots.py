@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
@@ -51,78 +51,40 @@ class Series:
         return Key(self.name, self.colour)
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """A text in a plot, at pixels."""
 
     x: float
     y: float
     text: str
     anchor: str = "start"
-    kind: ClassVar[str] = "label"
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line through points; ``style`` holds attributes of SVG."""
+class Mark:
+    """What is drawn on the axes.
 
-    points: Sequence[Point]
-    style: Mapping[str, Any]
-    kind: ClassVar[str] = "line"
+    Attributes:
+        kind: ``line`` through the points; ``dots``; ``bars`` from zero to each point; ``named``, a dot with
+            its label; or ``cloud``, a place that a script fills with points.
+        points: in the units of the axes.
+        style: attributes of SVG.
+        size: radius of dots or width of bars, in pixels.
+        label: a text beside it.
+    """
 
-
-@dataclass(frozen=True)
-class Dots:
-    """Points by themselves; ``style`` holds attributes of SVG."""
-
-    points: Sequence[Point]
-    radius: float
-    style: Mapping[str, Any]
-    kind: ClassVar[str] = "dots"
-
-
-@dataclass(frozen=True)
-class Bars:
-    """A bar from zero to each point, ``width`` pixels wide."""
-
-    points: Sequence[Point]
-    width: float
-    colour: str
-    kind: ClassVar[str] = "bars"
-
-
-@dataclass(frozen=True)
-class Named:
-    """A point with its name, or without one where there is no free place for it."""
-
-    point: Point
-    colour: str
-    label: Label | None
-    kind: ClassVar[str] = "named"
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """A place that a script fills with points."""
-
-    kind: ClassVar[str] = "cloud"
-
-
-Mark = Label | Line | Dots | Bars | Named | Cloud
+    kind: Literal["line", "dots", "bars", "named", "cloud"]
+    points: Sequence[Point] = ()
+    style: Mapping[str, Any] = field(default_factory=dict)
+    size: float = 0.0
+    label: Label | None = None
 
 
 @dataclass
 class Frame:
-    """The axes of a plot; converts values to pixels.
+    """The axes of a plot that must hold some points; converts values to pixels.
 
-    Args:
-        points: all that must fit.
-        x_label: name of the horizontal axis.
-        y_label: name of the vertical axis.
-        width: in pixels.
-        height: in pixels.
-        from_zero: whether the vertical axis begins at zero.
-        whole_x: whether ticks of the horizontal axis are whole numbers.
+    ``from_zero`` begins the vertical axis at zero, ``whole_x`` has ticks at whole numbers only.
     """
 
     points: Sequence[Point]
@@ -224,20 +186,21 @@ def line_plot(heading: str, series: Sequence[Series], y_label: str, from_zero: b
     if not points:
         return Markup()
     if len({point.x for point in points}) == 1:
-        return _values(heading, series, y_label)
+        return render("values.html", heading=heading, series=series, y_label=y_label)
     frame = Frame(points, "step", y_label, from_zero=from_zero)
     marks: list[Mark] = []
-    taken: list[tuple[float, float, float]] = []
+    values: list[Label] = []
     for one in series:
         if len(one.points) == 1:
-            marks += _single(frame, one, taken)
+            value = _place_value(frame, one.points[0], values)
+            values += [value] if value else []
+            marks.append(Mark("dots", one.points, {"fill": one.colour}, 4, value))
             continue
-        marks.append(Line(one.points, {"stroke": one.colour, "stroke-width": 2}))
-        if len(one.points) <= MANY:
-            marks.append(Dots(one.points, 2.5, {"fill": one.colour}))
-        else:  # Not seen, but texts are shown on hover.
-            every = max(1, len(one.points) // (2 * MANY))
-            marks.append(Dots(one.points[::every], 4, {"fill": one.colour, "opacity": 0}))
+        marks.append(Mark("line", one.points, {"stroke": one.colour, "stroke-width": 2}))
+        many = len(one.points) > MANY  # Then dots are not seen, but texts are shown on hover.
+        every = max(1, len(one.points) // (2 * MANY))
+        style = {"fill": one.colour, **({"opacity": 0} if many else {})}
+        marks.append(Mark("dots", one.points[::every], style, 4 if many else 2.5))
     return figure(heading, frame, marks, [one.key for one in series])
 
 
@@ -250,7 +213,7 @@ def bar_plot(heading: str, series: Series, y_label: str) -> Markup:
     # Room at both ends, so that the first and last bar are whole.
     frame.x_range = (min(point.x for point in points) - 0.6, max(point.x for point in points) + 0.6)
     gap = (frame.end - frame.left) / (frame.x_range[1] - frame.x_range[0] + 1)
-    bars = Bars(points, max(1.0, 0.7 * gap), series.colour)
+    bars = Mark("bars", points, {"fill": series.colour}, max(1.0, 0.7 * gap))
     return figure(heading, frame, [bars], [series.key])
 
 
@@ -267,25 +230,21 @@ def ticks(low: float, high: float, count: int, whole: bool = False) -> list[floa
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def _values(heading: str, series: Sequence[Series], y_label: str) -> Markup:
-    """A table in place of a plot of a single step."""
-    return render("values.html", heading=heading, series=series, y_label=y_label)
-
-
-def _single(frame: Frame, series: Series, taken: list[tuple[float, float, float]]) -> list[Mark]:
-    """A larger point with its value, moved up or down where another value (y, left, right) is too close."""
-    (point,) = series.points
-    x, y = frame.x(point.x), frame.y(point.y)
-    text, height = f"{point.y:.4g}", LETTERS + 2
-    wide = text_width(text, LETTERS)
+def _place_value(frame: Frame, point: Point, others: Sequence[Label]) -> Label | None:
+    """The value of a point beside it, moved up or down where another one is too close."""
+    x, y, text = frame.x(point.x), frame.y(point.y), f"{point.y:.4g}"
+    wide, high = text_width(text, LETTERS), LETTERS + 2
     left = x + 8 if x + 8 + wide <= frame.width else x - 8 - wide
-    marks: list[Mark] = [Dots([point], 4, {"fill": series.colour})]
-    for at in (y, y - height, y + height, y - 2 * height, y + 2 * height):
-        free = all(abs(at - o) >= height or left >= end or left + wide <= begin for o, begin, end in taken)
+    for at in (y, y - high, y + high, y - 2 * high, y + 2 * high):
+        free = all(
+            abs(at + 5 - other.y) >= high
+            or left >= other.x + text_width(other.text, LETTERS)
+            or left + wide <= other.x
+            for other in others
+        )
         if free and LETTERS < at < frame.floor:
-            taken.append((at, left, left + wide))
-            return [*marks, Label(left, at + 5, text)]
-    return marks
+            return Label(left, at + 5, text)
+    return None
 
 
 def _range(values: Sequence[float], margin: float) -> tuple[float, float]:

@@ -80,9 +80,8 @@ def compare(runs: Sequence[Run], references: str | None = None, keep_rejected: b
         captioned = [id_ for id_ in captioned if id_ in found]
     if not found and references is not None:
         raise ConfigError(
-            f"{references} has no references for {(captioned or common)[0]!r} or any other photo "
-            f"of the runs, its ids are like {next(iter(written))!r}; add them, or use the data set that was "
-            "captioned"
+            f"{references} has no references for {(captioned or common)[0]!r} or any other photo of the "
+            f"runs, its ids are like {next(iter(written))!r}; add them, or use the captioned data set"
         )
     if not found and written:
         notes.append("The references are about other photos than the runs; none is used.")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.report.document import counted
@@ -37,15 +36,8 @@ def begin_thumbnails(comparison: Comparison, limit: int) -> Thumbnails:
     return Thumbnails([comparison.image(id_) for id_ in ids], side)
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """What the gallery's script shows.
-
-    Attributes:
-        note: how many photos there are, and how many are left out.
-        data: runs, metrics, and the photos with their references and captions.
-        pictures: base64 of small photos, in the order of the data's photos; none if photos are not wanted.
-    """
+class Gallery(NamedTuple):
+    """What the gallery's script shows: numbers and texts as data, and small photos in base64, if any."""
 
     note: str
     data: Mapping[str, Any]
@@ -53,13 +45,7 @@ class Gallery:
 
 
 def gallery(measured: Measured, limit: int, photos: Thumbnails | None = None) -> Gallery | None:
-    """The gallery; None if no photo is done in all runs.
-
-    Args:
-        measured: the runs.
-        limit: the most photos.
-        photos: small photos; None for a gallery without any.
-    """
+    """The gallery of at most ``limit`` photos; None if no photo is done in all runs."""
     shown = measured.comparison.shown
     ids = shown[:limit]
     if not ids:

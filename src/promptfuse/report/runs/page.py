@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from promptfuse._utils.atomic_files import check_target
 from promptfuse.evaluation.metrics import Score
-from promptfuse.report.document import GREY, counted, write_document
-from promptfuse.report.plots import Cloud, Frame, Point, figure
-from promptfuse.report.runs.comparison import Comparison
+from promptfuse.report import plots
+from promptfuse.report.document import GREY, write_document
+from promptfuse.report.plots import Point, figure
 from promptfuse.report.runs.folders import Run
 from promptfuse.report.runs.gallery import gallery
 from promptfuse.report.runs.measure import OBJECTIVE, SIMILARITY, TERM, Measured
@@ -60,8 +60,17 @@ def write_report(
         path,
         "report.html",
         title=f"{title} on {comparison.dataset}" if comparison.dataset else title,
-        summary=_summary(comparison),
-        dates=_dates(runs),
+        comparison=comparison,
+        lost=sum(len(run.failures) for run in runs),
+        references=sum(len(comparison.references.get(id_, ())) for id_ in comparison.ids),
+        days=sorted(
+            {
+                str(day)[:10]
+                for run in runs
+                for key in ("started", "updated")
+                if (day := run.manifest.get(key))
+            }
+        ),
         runs=runs,
         colour=colour,
         warnings=measured.warnings,
@@ -71,7 +80,6 @@ def write_report(
         pairs=term_pairs(measured),
         sweeps=sweep_plots(measured),
         gallery=gallery(measured, limit, photos),
-        failed=any(run.failures for run in runs),
         settings=_settings(runs),
     )
 
@@ -114,16 +122,10 @@ def _pair(measured: Measured, across: str, up: str, marks: Sequence[Mark]) -> Pa
     frame = make_frame(marks, _axis(marks[0].x), _axis(marks[0].y), False, points)
     named, nameless = place_names(frame, marks)
     note = "Runs hidden in the gallery are hidden here too."
-    each = figure(f"{heading}, each photo", frame, [Cloud(), *named], nameless, note)
-    return Pair(means, each, {"across": across, "up": up, **_axes(frame)})
-
-
-def _axes(frame: Frame) -> dict[str, list[float]]:
-    """Ends of the axes, in values and in pixels, for the script that draws the photos."""
-    return {
-        "x": [*frame.x_range, frame.left, frame.end],
-        "y": [*frame.y_range, frame.floor, frame.top],
-    }
+    each = figure(f"{heading}, each photo", frame, [plots.Mark("cloud"), *named], nameless, note)
+    # Ends of the axes, in values and in pixels, for the script that draws the photos.
+    axes = {"x": [*frame.x_range, frame.left, frame.end], "y": [*frame.y_range, frame.floor, frame.top]}
+    return Pair(means, each, {"across": across, "up": up, **axes})
 
 
 def _means(heading: str, marks: Sequence[Mark], log_x: bool | None = None) -> Markup:
@@ -152,27 +154,6 @@ def _marks(measured: Measured, across: str, up: str) -> list[Mark]:
 
 def _axis(score: Score) -> str:
     return score.title if score.better == "neither" else f"{score.title}, {score.better} is better"
-
-
-def _summary(comparison: Comparison) -> str:
-    lost = sum(len(run.failures) for run in comparison.runs)
-    written = sum(len(comparison.references.get(id_, ())) for id_ in comparison.ids)
-    parts = [
-        f"{counted(len(comparison.ids), 'photo')} captioned" + " by every run" * (len(comparison.runs) > 1),
-        counted(written, "reference") if written else "no references",
-        *([f"{lost:,} failed"] if lost else []),
-    ]
-    return " · ".join(parts)
-
-
-def _dates(runs: Sequence[Run]) -> str:
-    """When the runs were made, if they say."""
-    days = sorted(
-        str(run.manifest[key])[:10] for run in runs for key in ("started", "updated") if run.manifest.get(key)
-    )
-    if not days:
-        return ""
-    return f"Runs of {days[0]}." if days[0] == days[-1] else f"Runs from {days[0]} to {days[-1]}."
 
 
 def _settings(runs: Sequence[Run]) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from promptfuse.evaluation.metrics import Score
 from promptfuse.report import plots
 from promptfuse.report.document import GREY, Key
 from promptfuse.report.lettering import shorten, text_width
-from promptfuse.report.plots import LETTERS, Frame, Label, Line, LogFrame, Named, Point, figure
+from promptfuse.report.plots import LETTERS, Frame, Label, LogFrame, Point, figure
 
 COLOURS = tuple(
     "#3b6fb6 #d9822b #3f8f5b #a65aa0 #c2504d #2f9c9c #9a8a1f #8a6f5c #6a8fd8 #e0a35f #7fb069 #c98bc4".split()
@@ -88,29 +88,29 @@ def scatter(
     note: str = "",
     log_x: bool | None = None,
 ) -> Markup:
-    """Points with intervals and names, and dashed lines through some of them; nothing where there are none.
+    """Points with intervals and names; nothing where there are none.
 
     Args:
         heading: above the plot.
         marks: the points.
         x_label: name of the horizontal axis.
         y_label: name of the vertical axis.
-        lines: colour and points of each.
-        legend: entries below the plot.
-        note: a text after them.
+        lines: colour and points of dashed lines.
+        legend: entries below the plot, before the ``note``.
+        note: a text.
         log_x: whether the horizontal axis is logarithmic; None for where that shows more.
     """
     if not marks:
         return Markup()
     frame = make_frame(marks, x_label, y_label, log_x)
     named, nameless = place_names(frame, marks)
-    drawn: list[plots.Mark] = [
-        Line([mark.point for mark in line], {"stroke": stroke, "stroke-dasharray": "4 3"})
+    drawn = [
+        plots.Mark("line", [mark.point for mark in line], {"stroke": stroke, "stroke-dasharray": "4 3"})
         for stroke, line in lines
     ]
     for mark in marks:
         style = {"stroke": mark.colour, "stroke-width": 1.6, "opacity": 0.55}
-        drawn += [Line(whisker, style) for whisker in mark.whiskers()]
+        drawn += [plots.Mark("line", whisker, style) for whisker in mark.whiskers()]
     return figure(heading, frame, [*drawn, *named], [*nameless, *legend], note)
 
 
@@ -130,7 +130,7 @@ def make_frame(
     return kind(points, x_label, y_label, height=330, whole_x=False)
 
 
-def place_names(frame: Frame, marks: Sequence[Mark]) -> tuple[list[Named], list[Key]]:
+def place_names(frame: Frame, marks: Sequence[Mark]) -> tuple[list[plots.Mark], list[Key]]:
     """Points with names, each where it covers least; and a legend of those without a free place."""
     taken = [_box(frame, [mark.point], 6) for mark in marks]
     # A name may cross an interval, but no point and no other name.
@@ -152,7 +152,8 @@ def place_names(frame: Frame, marks: Sequence[Mark]) -> tuple[list[Named], list[
         else:
             nameless.append(Key(mark.name, mark.colour))
         numbers = f"{frame.x_label}: {_interval(mark.x)}\n{frame.y_label}: {_interval(mark.y)}"
-        found.append(Named(replace(mark.point, hover=f"{mark.name}\n{numbers}"), mark.colour, label))
+        point = replace(mark.point, hover=f"{mark.name}\n{numbers}")
+        found.append(plots.Mark("named", [point], {"fill": mark.colour}, 5, label))
     return found, nameless
 
 

@@ -9,7 +9,7 @@ from operator import attrgetter
 from markupsafe import Markup
 
 from promptfuse.report.document import GREEN, GREY, Key, counted
-from promptfuse.report.plots import Dots, Frame, Line, Mark, Point, figure
+from promptfuse.report.plots import Frame, Mark, Point, figure
 from promptfuse.search import Hypothesis, Result, pareto_front
 
 MOST_PAIRS = 6
@@ -59,12 +59,12 @@ def _pair(
                   for name, weight in weights.items())  # fmt: skip
     frame = Frame([*points(complete), *hollow], across, up, height=300, whole_x=False)
     ring = {"fill": "none", "stroke": GREEN, "stroke-width": 2, "pointer-events": "none"}
-    marks: list[Mark] = [
-        Dots(hollow, 2.5, {"fill": "none", "stroke": GREY, "opacity": 0.6}),
-        Line(line, {"stroke": GREEN, "stroke-dasharray": "4 3"}),
-        Dots(points(item for item in complete if item not in front), 4, {"fill": GREY}),
-        Dots(line, 5, {"fill": GREEN}),
-        Dots(points(item for item in complete if item.text == result.text), 9, ring),
+    marks = [
+        Mark("dots", hollow, {"fill": "none", "stroke": GREY, "opacity": 0.6}, 2.5),
+        Mark("line", line, {"stroke": GREEN, "stroke-dasharray": "4 3"}),
+        Mark("dots", points(item for item in complete if item not in front), {"fill": GREY}, 4),
+        Mark("dots", line, {"fill": GREEN}, 5),
+        Mark("dots", points(item for item in complete if item.text == result.text), ring, 9),
     ]
     note = "Ring: the returned text."
     if outside := len(beams) - len(hollow):
