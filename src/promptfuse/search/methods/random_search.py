@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from promptfuse.search.hypothesis import Hypothesis, Proposal
-from promptfuse.search.methods.base import Method, at_least, require
+from promptfuse.search.methods.base import Method, at_least, one_of, require
 from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.methods.proposer import EditProposer, Proposed, Sampling
 from promptfuse.search.methods.registry import methods
@@ -42,7 +42,7 @@ class RandomSearch(Method):
     init: str | None = None
 
     def __post_init__(self) -> None:
-        require(self.ball in ("l0", "l2"), f"ball: {self.ball!r} is unknown; choose l0 or l2")
+        one_of("ball", self.ball, ("l0", "l2"))
         require(0 < self.radius < 1e6, f"radius: {self.radius} is out of range; give a number above 0")
         require(
             self.ball == "l2" or self.radius >= 1,
