@@ -222,7 +222,7 @@ class Search(Resumable):
     @property
     def best(self) -> Hypothesis:
         """The best complete text, or the best beam if there is none yet."""
-        return self.texts.best(self.beams or [self.history[-1].best])
+        return self.texts.best(self.beams or [step.best for step in self.history[-1:]])
 
     def __iter__(self) -> Iterator[Step]:
         """Take steps until the search is done."""

@@ -235,7 +235,7 @@ def test_starts_that_cannot_be_are_named(fluent):
     ("make", "message"),
     [
         (lambda: pf.GCG(init=" "), "at least one token"),
-        (lambda: pf.GCG(batch=0), "give 1 or more"),
+        (lambda: pf.GCG(batch=0), "must be at least 1"),
         (lambda: pf.PEZ(transport="lexical"), "carries no gradient to soft embeddings"),
         (lambda: pf.RandomSearch(ball="l1"), "choose l0 or l2"),
         (lambda: pf.RandomSearch(radius=0.5), "changes no token"),

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from promptfuse.evaluation.metrics.text_judge import TextJudge
     from promptfuse.evaluation.metrics.tokens import Kind, Tokens
     from promptfuse.models import Model
 
@@ -220,7 +219,7 @@ class JudgingModels:
     lm: Model | None = None
     classifier: Model | None = None
     label: str | None = None
-    text_judge: TextJudge | None = None
+    text_judge: Any = None
 
 
 class Metric(ABC):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import ClassVar
 
 from promptfuse.evaluation.metrics.base import Captions, Column, JudgingModels, Metric, Unavailable
@@ -14,20 +14,24 @@ class JudgedMetric(Metric):
     """Stands for a metric until its model is there, and says what is missing if it is not.
 
     Attributes:
-        lacking: what is missing, and what to do about it.
+        needs: which of the models, and of their settings, the metric takes.
+        made_by: the module of this folder, and the metric's class in it.
+        lacking: what is missing without the model, and what to do about it.
     """
 
+    needs: ClassVar[tuple[str, ...]]
+    made_by: ClassVar[tuple[str, str]]
     lacking: ClassVar[str]
 
     @classmethod
     def create(cls, models: JudgingModels) -> Metric:
         """The metric, or one whose columns say what is missing."""
-        return cls.with_models(models) or cls()
-
-    @classmethod
-    @abstractmethod
-    def with_models(cls, models: JudgingModels) -> Metric | None:
-        """The metric; None if its model is not given."""
+        given = [getattr(models, name) for name in cls.needs]
+        if given[0] is None:
+            return cls()
+        module, name = cls.made_by
+        made: Callable[..., Metric] = getattr(import_module(f"promptfuse.evaluation.metrics.{module}"), name)
+        return made(*given)
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
         """All columns as not available."""
@@ -40,16 +44,9 @@ class ClipScores(JudgedMetric):
     """CLIPScore and RefCLIPScore."""
 
     titles: ClassVar[Mapping[str, str]] = {"clipscore": "CLIPScore", "refclipscore": "RefCLIPScore"}
+    needs = ("clip",)
+    made_by = ("clipscore", "ClipScore")
     lacking = "no image-text model is given; give one (--clip) with the photos (--images)"
-
-    @classmethod
-    def with_models(cls, models: JudgingModels) -> Metric | None:
-        """By the image-text model."""
-        if models.clip is None:
-            return None
-        from promptfuse.evaluation.metrics.clipscore import ClipScore
-
-        return ClipScore(models.clip)
 
 
 @metrics.register("perplexity")
@@ -60,16 +57,9 @@ class Perplexities(JudgedMetric):
         "perplexity_word": "perplexity / word",
         "perplexity_token": "perplexity / token",
     }
+    needs = ("lm",)
+    made_by = ("language", "Perplexity")
     lacking = "no language model is given; give one (--lm)"
-
-    @classmethod
-    def with_models(cls, models: JudgingModels) -> Metric | None:
-        """By the language model."""
-        if models.lm is None:
-            return None
-        from promptfuse.evaluation.metrics.language import Perplexity
-
-        return Perplexity(models.lm)
 
 
 @metrics.register("sentiment")
@@ -77,16 +67,9 @@ class SentimentAccuracy(JudgedMetric):
     """The share of captions with the label that was asked for."""
 
     titles: ClassVar[Mapping[str, str]] = {"sentiment_accuracy": "sentiment accuracy"}
+    needs = ("classifier", "label")
+    made_by = ("language", "LabelAccuracy")
     lacking = "no classifier is given; give one (--classifier) with the label (--label)"
-
-    @classmethod
-    def with_models(cls, models: JudgingModels) -> Metric | None:
-        """By the classifier."""
-        if models.classifier is None:
-            return None
-        from promptfuse.evaluation.metrics.language import LabelAccuracy
-
-        return LabelAccuracy(models.classifier, models.label)
 
 
 @metrics.register(JUDGED)
@@ -94,13 +77,6 @@ class LabelShares(JudgedMetric):
     """The share of captions with each label of a judge that was trained on labelled texts."""
 
     titles: ClassVar[Mapping[str, str]] = {JUDGED: "judged labels"}
+    needs = ("text_judge",)
+    made_by = ("text_judge", "JudgedLabels")
     lacking = "no labelled texts are given; give some (--judge-texts) with an encoder (--judge-model)"
-
-    @classmethod
-    def with_models(cls, models: JudgingModels) -> Metric | None:
-        """By the trained judge."""
-        if models.text_judge is None:
-            return None
-        from promptfuse.evaluation.metrics.text_judge import JudgedLabels
-
-        return JudgedLabels(models.text_judge)

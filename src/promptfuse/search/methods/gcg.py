@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from promptfuse.search.hypothesis import Hypothesis, Proposal
 from promptfuse.search.methods.base import Method, at_least, require
 from promptfuse.search.methods.context import SearchContext
-from promptfuse.search.methods.proposer import EditProposer, Proposed
+from promptfuse.search.methods.proposer import EditProposer, Proposed, Sampling
 from promptfuse.search.methods.registry import methods
 from promptfuse.search.methods.requirements import CAUSAL_PRIMARY, GRADIENTS, Requirement
 from promptfuse.search.methods.swaps import SwapEstimator
@@ -57,14 +57,13 @@ class GCG(Method):
         return GCGProposer(context, self)
 
 
-class GCGProposer(EditProposer):
+class GCGProposer(Sampling, EditProposer):
     """Draws from the best swaps of every token."""
 
     def __init__(self, context: SearchContext, method: GCG) -> None:
         super().__init__(context)
         self.method = method
         self.estimator = SwapEstimator(context, method.transport)
-        self.generator = context.generator()
 
     def initial_texts(self) -> list[str]:
         """The texts to begin with, prefix included."""
@@ -106,11 +105,3 @@ class GCGProposer(EditProposer):
             for token, value in zip(tokens, values, strict=True)
             if value < torch.inf
         ]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state."""
-        return {"generator": self.generator.bit_generator.state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self.generator.bit_generator.state = state["generator"]

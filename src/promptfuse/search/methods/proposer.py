@@ -88,6 +88,22 @@ class Proposer(ABC):
         del state
 
 
+class Sampling(Proposer):
+    """A proposer that draws from ``generator``, whose state is saved."""
+
+    def __init__(self, context: SearchContext) -> None:
+        super().__init__(context)
+        self.generator = context.generator()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state."""
+        return {"generator": self.generator.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.generator.bit_generator.state = state["generator"]
+
+
 class EditProposer(Proposer):
     """A method that changes whole texts after the prefix."""
 

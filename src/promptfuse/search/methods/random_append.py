@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from promptfuse.search.hypothesis import Hypothesis
 from promptfuse.search.methods.append import AppendProposer
 from promptfuse.search.methods.base import Method, at_least
 from promptfuse.search.methods.context import SearchContext
-from promptfuse.search.methods.proposer import Proposed
+from promptfuse.search.methods.proposer import Proposed, Sampling
 from promptfuse.search.methods.registry import methods
 from promptfuse.search.sentences import SENTENCE_ENDS
 
@@ -34,13 +33,12 @@ class RandomAppend(Method):
         return RandomAppendProposer(context, self)
 
 
-class RandomAppendProposer(AppendProposer):
+class RandomAppendProposer(Sampling, AppendProposer):
     """Tokens drawn uniformly from the allowed ones."""
 
     def __init__(self, context: SearchContext, method: RandomAppend) -> None:
         super().__init__(context)
         self.method = method
-        self.generator = context.generator()
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
         """Proposals for the next texts."""
@@ -58,11 +56,3 @@ class RandomAppendProposer(AppendProposer):
             stops[:1] + row if beam.text.strip() else row for row, beam in zip(tokens, beams, strict=True)
         ]
         return Proposed(self.append(beams, tokens, log_probabilities, count, {}), [])
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state."""
-        return {"generator": self.generator.bit_generator.state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self.generator.bit_generator.state = state["generator"]

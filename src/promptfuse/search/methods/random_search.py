@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from promptfuse.search.hypothesis import Hypothesis, Proposal
-from promptfuse.search.methods.base import Method, at_least, require
+from promptfuse.search.methods.base import Method, at_least, one_of, require
 from promptfuse.search.methods.context import SearchContext
-from promptfuse.search.methods.proposer import EditProposer, Proposed
+from promptfuse.search.methods.proposer import EditProposer, Proposed, Sampling
 from promptfuse.search.methods.registry import methods
 
 
@@ -42,7 +42,7 @@ class RandomSearch(Method):
     init: str | None = None
 
     def __post_init__(self) -> None:
-        require(self.ball in ("l0", "l2"), f"ball: {self.ball!r} is unknown; choose l0 or l2")
+        one_of("ball", self.ball, ("l0", "l2"))
         require(0 < self.radius < 1e6, f"radius: {self.radius} is out of range; give a number above 0")
         require(
             self.ball == "l2" or self.radius >= 1,
@@ -56,7 +56,7 @@ class RandomSearch(Method):
         return RandomSearchProposer(context, self)
 
 
-class RandomSearchProposer(EditProposer):
+class RandomSearchProposer(Sampling, EditProposer):
     """Draws texts near the beams."""
 
     keeps_parents: ClassVar[bool] = True
@@ -64,7 +64,6 @@ class RandomSearchProposer(EditProposer):
     def __init__(self, context: SearchContext, method: RandomSearch) -> None:
         super().__init__(context)
         self.method = method
-        self.generator = context.generator()
         self.tokens = self.allowed.nonzero()[:, 0].numpy()
 
     def initial_texts(self) -> list[str]:
@@ -133,11 +132,3 @@ class RandomSearchProposer(EditProposer):
         distances = torch.cdist(candidates[some], candidates)
         distances[torch.arange(len(some)), some] = torch.inf
         return float(distances.amin(1).mean())
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state."""
-        return {"generator": self.generator.bit_generator.state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        self.generator.bit_generator.state = state["generator"]

@@ -12,9 +12,9 @@ Transports = Literal["lexical", "t-product", "t-product-paper"]
 """By the exact sub-tokens of each word, through an adapter fitted with our defaults, or as the paper's."""
 
 
-def check_transport(name: str, known: tuple[str, ...] = get_args(Transports)) -> None:
+def check_transport(name: str) -> None:
     """Raise ``ConfigError`` for a transport that is not known; ``none`` always is."""
-    one_of("transport", name, (*known, "none"))
+    one_of("transport", name, (*get_args(Transports), "none"))
 
 
 def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int) -> Transport:
