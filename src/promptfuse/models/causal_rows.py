@@ -185,7 +185,7 @@ class CausalRows(Model):
         """Token ids of texts behind the context, without those of the context and any special token."""
         return [list(ids) for ids in self._lead.encode(texts, self._encode)]
 
-    def grown_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    def cached_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """``plain_ids`` of texts that grow at the end: what has been encoded before is put together."""
         if prefix_cache_disabled():
             return self._lead.encode(texts, self._encode)
@@ -237,9 +237,9 @@ class CausalRows(Model):
             return self._plain.encoder
         return LastSegmentEncoder(self.tokenizer, REMEMBERED_PARTS, special=False)
 
-    def encode_grown(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    def encode_cached(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """``cached_rows`` without its checks."""
-        return self._framed(self.grown_ids(texts))
+        return self._framed(self.cached_ids(texts))
 
     def encode_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """Begin-of-text, context and the text's own tokens; see ``Model.token_rows``.

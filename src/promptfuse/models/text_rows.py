@@ -88,11 +88,11 @@ class TextRows:
         Raises:
             TextError, ModelError: as ``token_rows`` does.
         """
-        rows, content = self.encode_grown(texts)
+        rows, content = self.encode_cached(texts)
         self.check(texts, rows)
         return rows, content
 
-    def encode_grown(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    def encode_cached(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """``cached_rows`` without its checks."""
         if prefix_cache_disabled():
             return self.encode_rows(texts)
@@ -115,7 +115,7 @@ class TextRows:
 
     def unterminated_rows(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text that may go on: without the special tokens behind it, of any length."""
-        rows, content = self.encode_grown(texts)
+        rows, content = self.encode_cached(texts)
         return [row[:stop] for row, (_, stop) in zip(rows, content, strict=True)]
 
     def encode_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:

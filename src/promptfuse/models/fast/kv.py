@@ -131,7 +131,7 @@ class KVReader:
         )
         start = 0
         for stop in cut([len(row) - len(made[row]) for row in missing], self.budget):
-            run = self._growing(missing, [made[row] for row in missing], nll)
+            run = self._extending(missing, [made[row] for row in missing], nll)
             for part in run_halving(run, start, stop):
                 made.update((prefix.ids, prefix) for prefix in part)
             start = stop
@@ -213,7 +213,7 @@ class KVReader:
                 found[whole, len(prefix) - 1] = -prefix.following[next_ids]
         return found
 
-    def _growing(
+    def _extending(
         self, rows: Sequence[tuple[int, ...]], known: Sequence[KVPrefix], nll: bool
     ) -> Callable[[int, int], list[KVPrefix]]:
         """What reads the rest of some of the rows."""

@@ -89,7 +89,7 @@ class TowerReader:
         held = [self.cache.longest(row) for row in rows]
         missing = {row: prefix for row, prefix in zip(rows, held, strict=True) if len(prefix) < len(row)}
         made = dict(zip(rows, held, strict=True))
-        made.update(self._grow(missing))
+        made.update(self._extend_rows(missing))
         found = [made[row] for row in rows]
         self.cache.hold(found)
         return found
@@ -115,7 +115,7 @@ class TowerReader:
 
     # -------------------------------------------------------------------------------- how it is done
 
-    def _grow(self, missing: dict[tuple[int, ...], KVPrefix]) -> dict[tuple[int, ...], KVPrefix]:
+    def _extend_rows(self, missing: dict[tuple[int, ...], KVPrefix]) -> dict[tuple[int, ...], KVPrefix]:
         """Read the rest of each row behind the prefix that is known."""
         if not missing:
             return {}
