@@ -1,6 +1,6 @@
 """Objective against exact evaluations: what each transport's gradient is worth in the search.
 
-    python -m benchmarks.curve --flickr8k DIR --out runs/curve [--photos 100] [--plot docs/curve.png] [--json]
+    python -m benchmarks.curve --flickr8k DIR --out runs/curve [--photos 100] [--plot FILE.png] [--json]
 
 ``DIR`` holds ``captions.json`` and ``images/`` as training/data.py describes; the first photos of the dev
 split are captioned by the preset's search, to its last step, with every transport (``none`` is the language

@@ -13,8 +13,10 @@ from promptfuse.adapters import SlotGradient
 from promptfuse.errors import ConfigError
 from promptfuse.models import Batch
 from promptfuse.objectives.base import Term
+from promptfuse.objectives.registry import terms
 
 
+@terms.register("BlackBox")
 class BlackBox(Term):
     """What a function gives for a text; lower is better.
 

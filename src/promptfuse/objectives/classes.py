@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor
 
 from promptfuse.errors import ConfigError
 from promptfuse.models import ImageTextModel, Model, SequenceClassifier
-from promptfuse.models.images import ImageLike
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import read_photos, require_model_kind
 from promptfuse.objectives.endings import ContinuationTerm
+from promptfuse.objectives.registry import terms
+from promptfuse.objectives.settings import LabelOf, OfKind, Photos
 
 
+@terms.register("ClassProbability")
 class ClassProbability(Term):
     """Negative log-probability of a label under a sequence classifier, in nats.
 
@@ -33,8 +35,8 @@ class ClassProbability(Term):
 
     def __init__(
         self,
-        model: Model,
-        label: str,
+        model: Annotated[Model, OfKind(SequenceClassifier)],
+        label: Annotated[str, LabelOf("model")],
         weight: float = 2.0,
         *,
         prefix: str = "",
@@ -61,6 +63,7 @@ class ClassProbability(Term):
         return -outputs[:, self.index]
 
 
+@terms.register("ZeroShotClass")
 class ZeroShotClass(Term):
     """Negative log-probability of a label for the text itself, under an image-text model, in nats.
 
@@ -88,7 +91,7 @@ class ZeroShotClass(Term):
 
     def __init__(
         self,
-        model: Model,
+        model: Annotated[Model, OfKind(ImageTextModel)],
         label: str,
         labels: Sequence[str],
         weight: float = 2.0,
@@ -108,6 +111,13 @@ class ZeroShotClass(Term):
             self.features = torch.cat([self.encoder.text_features(model.encode([text])) for text in texts])
         self.scale = _logit_scale(self.encoder)
 
+    @staticmethod
+    def check_settings(label: str, labels: Sequence[str], template: str, **others: object) -> None:
+        """Raise ``ConfigError`` if the label is not among the labels, or these or the template are wrong."""
+        del others
+        _check_labels(label, labels)
+        _fill(template, labels)
+
     def describe(self) -> dict[str, Any]:
         """What decides the losses, in plain values."""
         label = self.labels[self.index]
@@ -124,6 +134,7 @@ class ZeroShotClass(Term):
         return -logits.log_softmax(-1)[:, self.index]
 
 
+@terms.register("ZeroShotPrompt")
 class ZeroShotPrompt(ContinuationTerm):
     """Negative log-probability of a photo's label, with the text as prompt before the labels, in nats.
 
@@ -152,8 +163,8 @@ class ZeroShotPrompt(ContinuationTerm):
 
     def __init__(
         self,
-        model: Model,
-        image: ImageLike | Sequence[ImageLike],
+        model: Annotated[Model, OfKind(ImageTextModel)],
+        image: Photos,
         label: str,
         labels: Sequence[str],
         weight: float = 2.0,
@@ -170,6 +181,8 @@ class ZeroShotPrompt(ContinuationTerm):
         photos, self.photo_hashes = read_photos(image)
         self.features = self.encoder.image_features(photos)
         self.scale = _logit_scale(self.encoder)
+
+    check_settings = ZeroShotClass.check_settings
 
     def describe(self) -> dict[str, Any]:
         """What decides the losses, in plain values."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from promptfuse._utils.values import some_text
@@ -15,11 +16,14 @@ from promptfuse.models import Batch, CausalLM, Model
 from promptfuse.models.base import at_least_float32
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import check_unicode, require_model_kind
+from promptfuse.objectives.registry import terms
+from promptfuse.objectives.settings import OfKind, TextOrFile
 
 TYPICAL_LENGTH = 12
 """Tokens of a text whose fluency is its mean NLL per token whatever the length exponent."""
 
 
+@terms.register("Fluency")
 class Fluency(Term):
     """Negative log-likelihood under a causal language model, in nats: per token by default.
 
@@ -51,25 +55,31 @@ class Fluency(Term):
 
     def __init__(
         self,
-        model: Model,
+        model: Annotated[Model, OfKind(CausalLM)],
         weight: float = 1.0,
         *,
-        length_exponent: float = 1.0,
+        length_exponent: Annotated[float, Field(ge=0, le=1)] = 1.0,
         prefix: str = "",
         suffix: str = "",
         name: str = "fluency",
-        context: str = "",
+        context: TextOrFile = "",
     ) -> None:
         lm = cast(CausalLM, require_model_kind(model, "Fluency", CausalLM))
         check_unicode(some_text(context, "context"), "context")
-        if prefix and context:
-            raise ConfigError("a prefix and a context: only one can stand before the text; put them into one")
+        self.check_settings(prefix, context)
         super().__init__(lm, weight, prefix, suffix, name)
         self.context = context
         self._lm = lm.behind(context or prefix, apart=bool(context))
         if not 0 <= length_exponent <= 1:
             raise ConfigError(f"length exponent: {length_exponent} is out of range; give 0 (sum) to 1 (mean)")
         self.length_exponent = length_exponent
+
+    @staticmethod
+    def check_settings(prefix: str, context: str, **others: object) -> None:
+        """Raise ``ConfigError`` if there are both a prefix and a context."""
+        del others
+        if prefix and context:
+            raise ConfigError("a prefix and a context: only one can stand before the text; put them into one")
 
     def describe(self) -> dict[str, Any]:
         """What decides the losses, in plain values."""

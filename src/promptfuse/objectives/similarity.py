@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor
 
 from promptfuse.models import ImageTextModel, Model, SentenceEncoder
-from promptfuse.models.images import ImageLike
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import read_photos, read_texts, require_model_kind
+from promptfuse.objectives.registry import terms
+from promptfuse.objectives.settings import OfKind, Photos, Texts
 
 
 class _Similarity(Term):
@@ -24,6 +24,7 @@ class _Similarity(Term):
         return 1 - outputs @ self.features
 
 
+@terms.register("ImageSimilarity")
 class ImageSimilarity(_Similarity):
     """One minus the cosine similarity of text and photo under an image-text model.
 
@@ -44,8 +45,8 @@ class ImageSimilarity(_Similarity):
 
     def __init__(
         self,
-        model: Model,
-        image: ImageLike | Sequence[ImageLike],
+        model: Annotated[Model, OfKind(ImageTextModel)],
+        image: Photos,
         weight: float = 22.0,
         *,
         prefix: str = "",
@@ -69,6 +70,7 @@ class ImageSimilarity(_Similarity):
         return cast(ImageTextModel, self.model)
 
 
+@terms.register("TextSimilarity")
 class TextSimilarity(_Similarity):
     """One minus the cosine similarity of a text and another one.
 
@@ -89,8 +91,8 @@ class TextSimilarity(_Similarity):
 
     def __init__(
         self,
-        model: Model,
-        text: str | Sequence[str],
+        model: Annotated[Model, OfKind(SentenceEncoder, ImageTextModel)],
+        text: Texts,
         weight: float = 1.0,
         *,
         prefix: str = "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor
@@ -15,8 +15,11 @@ from promptfuse.objectives.continuation import Continuation, GreedyDecoding
 from promptfuse.objectives.endings import ContinuationTerm
 from promptfuse.objectives.evaluator import Rows
 from promptfuse.objectives.fluency import describe_start
+from promptfuse.objectives.registry import terms
+from promptfuse.objectives.settings import OfKind, Texts
 
 
+@terms.register("TargetContinuation")
 class TargetContinuation(ContinuationTerm):
     """Mean negative log-likelihood per token of a target behind the text, in nats.
 
@@ -40,8 +43,8 @@ class TargetContinuation(ContinuationTerm):
 
     def __init__(
         self,
-        model: Model,
-        target: str | Sequence[str],
+        model: Annotated[Model, OfKind(CausalLM)],
+        target: Texts,
         weight: float = 1.0,
         *,
         prefix: str = "",

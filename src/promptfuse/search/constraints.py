@@ -44,7 +44,7 @@ class Constraints:
             with, which may have others. False: any characters. Control and format characters, line breaks
             among them, never stand in a text.
         no_repeat_ngram: no run of this many words twice in one text; 0 allows repeats.
-        no_repeated_word: no word directly behind itself.
+        no_repeated_word: no word twice in a row.
         banned: words and phrases that must not occur.
         banned_patterns: regular expressions that must not match anywhere in a text.
         required: words, or phrases of several words, that a complete text has.
@@ -83,7 +83,9 @@ class Constraints:
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ConfigError(f"banned_patterns: {pattern!r} is no regular expression: {error}") from None
+                raise ConfigError(
+                    f"banned_patterns: {pattern!r} is not a valid regular expression: {error}"
+                ) from None
         check_rules(self)
 
     @cached_property
@@ -147,7 +149,7 @@ class Constraints:
         head, new = _beginning(text[:border], size), words_of(text[border:])
         words = [*head.words, *new]
         if self.no_repeated_word and (head.echoes or find_echo([*head.words[-1:], *new]) is not None):
-            return f"it has {find_echo(words)!r} behind itself (no_repeated_word)"
+            return f"it has {find_echo(words)!r} twice in a row (no_repeated_word)"
         if size:
             runs = runs_of([*head.words[max(len(head.words) - size + 1, 0) :], *new], size)
             if head.repeats or len(set(runs)) < len(runs) or not head.runs.isdisjoint(runs):
@@ -218,24 +220,24 @@ def _checked(name: str, value: Any) -> Any:
         if isinstance(value, str):
             raise ConfigError(f"{name}: {value!r} is one string; give a list, e.g. [{value!r}]")
         if not isinstance(value, Iterable):
-            raise ConfigError(f"{name}: {value!r} is no list; give a list of strings")
+            raise ConfigError(f"{name}: {value!r} is not a list; give a list of strings")
         entries = sorted(value) if isinstance(value, Set) else list(value)
         for entry in entries:
             if not isinstance(entry, str):
-                raise ConfigError(f"{name}: {entry!r} is no string; give strings")
+                raise ConfigError(f"{name}: {entry!r} is not a string; give strings")
         return tuple(entries)
     if name in _SWITCHES:
         if not isinstance(value, bool):
             raise ConfigError(f"{name}: {value!r} is neither true nor false; give one")
     elif isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name}: {value!r} is no whole number; give one")
+        raise ConfigError(f"{name}: {value!r} is not a whole number; give one")
     elif value < 0 and name == "no_repeat_ngram":
         raise ConfigError(f"{name}: {value} is negative; give 0 or more")
     return value
 
 
 def _progress(words: Sequence[str], wanted: Sequence[str], growing: bool) -> int:
-    """See ``Constraints.progress``, for one phrase; ``growing`` if the last word may go on."""
+    """The progress of one phrase; ``growing`` if the last word may continue."""
     if _contains(words, wanted):
         return 2 * len(wanted)
     best = 0

@@ -91,7 +91,7 @@ def _check_required(rules: Constraints, phrase: str) -> None:
         if not set(words) <= allowed:
             raise ConfigError(f"required: {phrase!r} is not in the vocabulary; add it there")
     if rules.no_repeated_word and (word := find_echo(words)) is not None:
-        raise ConfigError(f"required: {phrase!r} has {word!r} behind itself; set no_repeated_word to false")
+        raise ConfigError(f"required: {phrase!r} has {word!r} twice in a row; set no_repeated_word to false")
     if rules.no_repeat_ngram and (run := find_repeat(words, rules.no_repeat_ngram)) is not None:
         raise ConfigError(
             f"required: {phrase!r} has {' '.join(run)!r} twice; lower or raise no_repeat_ngram "

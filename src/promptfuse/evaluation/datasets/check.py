@@ -15,10 +15,10 @@ from typing import Any
 
 from promptfuse._utils.addresses import is_address
 from promptfuse.errors import ImageError
-from promptfuse.evaluation.datasets.images import open_photo
 from promptfuse.evaluation.datasets.reading import Scan, scan
 from promptfuse.evaluation.datasets.records import Photo
 from promptfuse.evaluation.datasets.registry import locate_source, of_split, splits
+from promptfuse.models.images import load_image
 
 Progress = Callable[[int, int], None]
 """Called with how many photos are done, of how many."""
@@ -53,7 +53,7 @@ class CheckReport:
         captions: how many there are of each photo, in order.
         without_captions: ids of the photos that have none.
         missing: photos whose files are not there.
-        unreadable: photos that are no images, damaged, too small or far too large.
+        unreadable: photos that are not images, are damaged, too small or far too large.
         duplicate_ids: ids that several photos have, with the places of the first two.
         duplicate_images: files that several photos have, with the ids of these.
         problems: what else is odd, a line each.
@@ -172,6 +172,7 @@ def check_dataset(
     photos = [found.photos[index] for index in kept]
     counts = splits(found.photos)
     outside = len(found.photos) - sum(counts.values())
+    found.write_photos(kept)
     by_file: dict[str, list[str]] = {}
     for photo in photos:
         by_file.setdefault(_file(photo), []).append(photo.id)
@@ -218,7 +219,7 @@ def _unreadable(photos: Sequence[Photo], workers: int, progress: Progress | None
 def _reason(image: str) -> str | None:
     """Why a photo does not open; None if it does."""
     try:
-        open_photo(image)
+        load_image(image)
     except ImageError as error:
         return " ".join(str(error).removeprefix(f"{image if is_address(image) else Path(image)}: ").split())
     except MemoryError:

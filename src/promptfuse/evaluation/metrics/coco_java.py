@@ -16,14 +16,16 @@ import numpy as np
 from promptfuse._utils.paths import cache_root
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
 from promptfuse.evaluation.metrics.java import JavaError, find_java, package_folder, run_java
+from promptfuse.evaluation.metrics.registry import metrics
 
 NO_JAVA = "no java command found; install a Java runtime, version 8 or later"
 
 
+@metrics.register("meteor")
 class Meteor(Metric):
     """METEOR 1.5 of the corpus (Denkowski & Lavie 2014), English parameters, normalised.
 
-    The corpus's number comes from summed counts and is no mean of the captions' own.
+    The corpus's number comes from summed counts; it is not the mean of the captions' own.
 
     Args:
         seconds: after so long Java is stopped; None for five minutes and a second for every ten captions.
@@ -134,6 +136,7 @@ def _meteor(seconds: float) -> Iterator[Any]:
 SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
 
+@metrics.register("spice")
 class Spice(Metric):
     """SPICE (Anderson et al. 2016): F-score of the scene graphs' facts.
 
@@ -203,7 +206,7 @@ def _spice(
 
 
 def _number(value: Any) -> float:
-    """As pycocoevalcap reads it: what is no number is NaN."""
+    """As pycocoevalcap reads it: what is not a number is NaN."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -46,7 +46,7 @@ def run_java(arguments: Sequence[str], *, seconds: float, folder: Path | None = 
     """What a Java program writes to standard output.
 
     Args:
-        arguments: behind ``java``.
+        arguments: what follows ``java``.
         seconds: after so long the program is killed.
         folder: where it is run.
 

@@ -16,7 +16,7 @@ from promptfuse.models import CausalLM, Preset
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
-from promptfuse.search.methods.proposer import prefix_tokens
+from promptfuse.search.methods.context import prefix_tokens
 from promptfuse.tasks import Captioner
 from promptfuse.tasks.steering import spell_steers
 

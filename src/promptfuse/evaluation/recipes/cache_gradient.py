@@ -34,6 +34,7 @@ from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positi
 from promptfuse.evaluation.recipes.caches import Layers, config_keeps_cache, keeps_cache
 from promptfuse.evaluation.recipes.decoding import Language, Reading, forward, join, pick, read
 from promptfuse.evaluation.recipes.matching import Matcher
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models import CausalLM
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import Objective
@@ -42,6 +43,7 @@ Factor = Annotated[float, Field(ge=0, le=1000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+@recipes.register("cache-gradient")
 class CacheGradientRecipe(Recipe):
     """Beam search behind a cache that gradients have moved; see the module.
 

@@ -19,7 +19,7 @@ from promptfuse.models import Batch, CausalLM
 from promptfuse.models.base import at_least_float32
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
-from promptfuse.search.methods.proposer import SearchContext
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.sentences import SENTENCE_ENDS, sentence_ending
 
 LONG = 512

@@ -13,9 +13,11 @@ from promptfuse._utils.batched_calls import batched_call
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
 from promptfuse.evaluation.recipes.decoding import Language, read
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models.images import ImageLike
 
 
+@recipes.register("samples")
 class SamplesRecipe(Recipe):
     """The best of N samples, drawn afresh for each photo or taken from a pool.
 

@@ -62,7 +62,7 @@ class Manifest:
         seed: of the data set's first photo.
         in_flight: photos that share their forward passes.
         threads: of each process.
-        preset: the numbers behind the recipe's preset, which may be others in another version.
+        preset: the numbers of the recipe's preset, which may differ in another version.
         models: name, fingerprint and identity of each, by role.
         photos: how many there are.
         done: how many have their line.
@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def require_same(folder: Path | str, before: Manifest, current: Manifest) -> None:
-    """Make sure that a run goes on as it began.
+    """Make sure that a run is resumed with what it began with.
 
     Args:
         folder: the run folder, for the message.

@@ -77,13 +77,13 @@ def run_dataset(
     retry_failed: bool = False,
     every: float = 10.0,
 ) -> Progress:
-    """Describe the photos of a data set; a run that is in the folder already goes on.
+    """Describe the photos of a data set, or resume the run that the folder holds.
 
     Args:
         config: what to do.
         out: a folder, or its address such as ``s3://bucket/runs/first``; gets ``predictions.jsonl``, a line
             for each photo, and ``manifest.json``.
-        on_progress: called whenever there is a new line, and at the begin.
+        on_progress: called at the start and whenever there is a new line.
         retry_failed: first remove the lines of photos that failed, so that they are tried again.
         every: seconds between two writes of the manifest, at least.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from markupsafe import Markup
+
 from promptfuse.evaluation.metrics import Score
-from promptfuse.evaluation.metrics.selection import JUDGED
-from promptfuse.report.document import keys
+from promptfuse.evaluation.metrics.registry import JUDGED
+from promptfuse.report.document import Key
 from promptfuse.report.runs.folders import Run, steer_parts
 from promptfuse.report.runs.measure import ACCURACY, LIKELY, OBJECTIVE, SIMILARITY, Measured
 from promptfuse.report.runs.plots import Mark, colour, scatter
@@ -96,17 +97,17 @@ def leaves(values: Any, key: str = "") -> Iterator[tuple[str, Hashable]]:
         yield key, values
 
 
-def sweep_plots(measured: Measured) -> str:
+def sweep_plots(measured: Measured) -> Markup:
     """Curves of all sweeps; empty if there is none."""
     sweeps = find_sweeps(measured.comparison.runs)
-    parts: list[str] = []
+    parts: list[Markup] = []
     for setting in dict.fromkeys(sweep.setting for sweep in sweeps):
         chosen = [sweep for sweep in sweeps if sweep.setting == setting]
         parts += _steering(measured, chosen) if chosen[0].steers else _plain(measured, chosen)
-    return "".join(parts)
+    return Markup().join(parts)
 
 
-def _steering(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
+def _steering(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[Markup]:
     """What the captions lose as more of them have the label."""
     names = measured.names()
     trained = [_column(measured, f"{JUDGED}_{sweep.label}") for sweep in sweeps]
@@ -135,7 +136,7 @@ def _column(measured: Measured, name: str) -> str | None:
     return next((found for found in measured.names() if found.casefold() == name.casefold()), None)
 
 
-def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
+def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[Markup]:
     """What a setting does to the captions."""
     names = measured.names()
     curves = [sweep for sweep in sweeps if len(sweep.steps) >= FEWEST]
@@ -144,7 +145,7 @@ def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
             yield _curve(measured, curves, None, [name] * len(curves))
 
 
-def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups: Sequence[str]) -> str:
+def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups: Sequence[str]) -> Markup:
     """A curve for each sweep.
 
     Args:
@@ -170,14 +171,18 @@ def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups:
         marks += line
         lines.append((colour(place), line))
     if len(marks) < 2:
-        return ""
+        return Markup()
     against = "" if across is None else f" against {right}"
-    heading = f"{upwards}{against} as {sweeps[0].setting} grows"
-    legend = keys((sweep.name, colour(place)) for place, sweep in enumerate(sweeps))
-    if across is not None:
-        legend += f" The numbers at the points are {escape(sweeps[0].setting)}."
-    log_x = None if across is None else False  # A metric beside another is told by its differences.
-    return scatter(heading, marks, right, upwards, lines=lines, legend=legend, log_x=log_x)
+    return scatter(
+        f"{upwards}{against} as {sweeps[0].setting} grows",
+        marks,
+        right,
+        upwards,
+        lines=lines,
+        legend=[Key(sweep.name, colour(place)) for place, sweep in enumerate(sweeps)],
+        note="" if across is None else f"The numbers at the points are {sweeps[0].setting}.",
+        log_x=None if across is None else False,  # Two metrics are compared by differences, not ratios.
+    )
 
 
 def _name(rest: Mapping[str, Hashable], others: Sequence[Mapping[str, Hashable]]) -> str:

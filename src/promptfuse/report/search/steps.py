@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from markupsafe import Markup
+
 from promptfuse.report.document import GREEN, GREY, colours_of
 from promptfuse.report.plots import Point, Series, bar_plot, line_plot
 from promptfuse.search import Hypothesis, Result, Step
 
 
-def step_plots(result: Result) -> str:
+def step_plots(result: Result) -> Markup:
     """All plots that there is something to show in."""
-    plots = (value_plot(result), terms_plot(result), gains_plot(result), *cost_plots(result))
-    return f'<div class="figures">{"".join(plots)}</div>'
+    return Markup().join([value_plot(result), terms_plot(result), gains_plot(result), *cost_plots(result)])
 
 
-def value_plot(result: Result) -> str:
+def value_plot(result: Result) -> Markup:
     """The objective of the best beam and of the best complete text."""
     steps = result.history
     beams = [_point(step, step.beams[0].value, step.beams[0]) for step in steps if step.beams]
@@ -27,7 +28,7 @@ def value_plot(result: Result) -> str:
     )
 
 
-def terms_plot(result: Result) -> str:
+def terms_plot(result: Result) -> Markup:
     """What each term adds to the value of the best text so far."""
     colours = colours_of(result.terms)
     series = []
@@ -42,13 +43,12 @@ def terms_plot(result: Result) -> str:
             if name in step.best.terms
         ]
         series.append(Series(f"{name} x {weight:.4g}", colours[name], points))
-    return line_plot("Terms of the best text so far, by step", series, "weight x loss")
+    return line_plot("Terms of the best text so far", series, "weight x loss")
 
 
-def gains_plot(result: Result) -> str:
-    """The factors that the search learned for estimated changes."""
-    names = dict.fromkeys(name for step in result.history for name in step.gains)
-    # By all terms, so that a term has one colour on the whole page.
+def gains_plot(result: Result) -> Markup:
+    """The factors by which the search corrects the gradients' estimates."""
+    # Colours are those of all terms, so that a term has one colour on the whole page.
     colours = colours_of(result.terms)
     series = [
         Series(
@@ -60,12 +60,12 @@ def gains_plot(result: Result) -> str:
                 if name in step.gains
             ],
         )
-        for name in names
+        for name in dict.fromkeys(name for step in result.history for name in step.gains)
     ]
-    return line_plot("Gain on the gradients' estimates, by step", series, "gain", from_zero=True)
+    return line_plot("Gain on the gradients' estimates", series, "gain", from_zero=True)
 
 
-def cost_plots(result: Result) -> tuple[str, str]:
+def cost_plots(result: Result) -> tuple[Markup, Markup]:
     """Texts scored exactly and wall time of each step."""
     texts = [
         Point(step.number, step.proposed, f"step {step.number}: {step.proposed:,} texts")
@@ -77,7 +77,7 @@ def cost_plots(result: Result) -> tuple[str, str]:
         for number, (before, after) in enumerate(pairwise(times), 1)
     ]
     return (
-        bar_plot("Exact evaluations by step", Series("texts scored exactly", "#6f8fb3", texts), "texts"),
+        bar_plot("Texts scored exactly by step", Series("texts scored exactly", "#6f8fb3", texts), "texts"),
         bar_plot("Time by step", Series("wall time", "#b08968", seconds), "seconds"),
     )
 
