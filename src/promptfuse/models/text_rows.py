@@ -64,7 +64,7 @@ class TextRows:
             if isinstance(value := getattr(config, name, None), int) and value > 0
         ]
         for name, module in self.text_module.named_modules():
-            # RoBERTa and its kin count positions from behind the padding's, so that the first rows of
+            # RoBERTa and its kin count positions from the end of the padding's, so that the first rows of
             # their tables stand for no token.
             if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
                 found.append(len(module.weight) - int(module.padding_idx) - 1)
@@ -114,7 +114,7 @@ class TextRows:
         return list(tokenizer.batch_decode(list(rows), clean_up_tokenization_spaces=False))
 
     def unterminated_rows(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text that may go on: without the special tokens behind it, of any length."""
+        """Token ids of each text that may go on: without the special tokens after it, of any length."""
         rows, content = self.encode_cached(texts)
         return [row[:stop] for row, (_, stop) in zip(rows, content, strict=True)]
 
