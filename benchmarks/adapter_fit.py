@@ -1,7 +1,7 @@
 """Our streamed fit of one map beside a dense block-circulant one on the same words, and how it scales.
 
     python -m benchmarks.adapter_fit [--words 16384] [--widths 1024 512] [--subtokens 1 2 4] [--json]
-    python -m benchmarks.adapter_fit --scaling [--counts 10000 100000 1000000] [--plot docs/adapter_fit.png]
+    python -m benchmarks.adapter_fit --scaling [--counts 10000 100000 1000000] [--plot FILE.png]
 
 The dense references are the textbook's, in single precision:
 

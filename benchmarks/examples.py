@@ -15,7 +15,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from PIL import Image
 
 import promptfuse as pf
@@ -69,11 +69,12 @@ def page(examples: list[Example]) -> str:
     lines = [
         "# The twenty example photos",
         "",
-        "All of them, right or wrong: the eight of [photos](../examples/photos) and twelve that were chosen",
-        "by a rule before any of their captions was read ([how](../examples/photos_further/README.md)). No",
-        "caption was picked; each is what `promptfuse caption PHOTO`, plain and with `--sentiment`, answers",
-        f"with the embedded models. The plain one names the main object of **{right} of {len(examples)}**",
-        "photos, by nouns that were written down before ([these](../examples/photos_further/objects.yaml)).",
+        "All twenty, right or wrong: the eight of [photos](../../examples/photos), and twelve chosen by a",
+        "rule that was written before any of their captions was read",
+        "([the rule](../../examples/photos_further/README.md)). No caption was picked by hand. Each is the",
+        "output of `promptfuse caption PHOTO` with the embedded models, plain and with `--sentiment`.",
+        f"The plain caption names the main object of **{right} of {len(examples)}** photos. The nouns that",
+        "count were fixed beforehand ([list](../../examples/photos_further/objects.yaml)).",
         "",
         "```sh",
         "python -m benchmarks.examples",
@@ -85,15 +86,15 @@ def page(examples: list[Example]) -> str:
     for one in examples:
         plain, positive, negative = one.texts
         mark = "yes" if one.names(plain) else "**no**"
-        image = f'<img src="../examples/{one.path}" alt="{one.name.replace("_", " ")}" width="160">'
+        image = f'<img src="../../examples/{one.path}" alt="{one.name.replace("_", " ")}" width="160">'
         lines.append(f"| {image} | {plain} | {mark} | {positive} | {negative} |")
     return "\n".join(lines) + "\n"
 
 
 def picture(examples: list[Example], target: Path) -> None:
     """The first eight photos with their captions below."""
-    figure, axes = plt.subplots(2, IN_PICTURE // 2, figsize=(13, 10.2))
-    for axis, one in zip(axes.flat, examples, strict=False):
+    figure = Figure(figsize=(13, 10.2))
+    for axis, one in zip(figure.subplots(2, IN_PICTURE // 2).flat, examples, strict=False):
         with Image.open(EXAMPLES / one.path) as photo:
             photo.thumbnail((300, 300))
             x, y = (side / max(photo.size) for side in photo.size)
@@ -116,9 +117,10 @@ def main() -> None:
     parser.add_argument("--effort", default="default")
     args = parser.parse_args()
     examples = captioned(args.effort)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "examples.md").write_text(page(examples), encoding="utf-8")
-    picture(examples[:IN_PICTURE], args.out / "examples.jpg")
+    for folder in ("research", "images"):
+        (args.out / folder).mkdir(parents=True, exist_ok=True)
+    (args.out / "research" / "examples.md").write_text(page(examples), encoding="utf-8")
+    picture(examples[:IN_PICTURE], args.out / "images" / "examples.jpg")
     for column, tone in enumerate(("plain", "positive", "negative")):
         right = sum(one.names(one.texts[column]) for one in examples)
         print(f"{tone}: the main object is named in {right} of {len(examples)}")

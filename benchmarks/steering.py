@@ -7,7 +7,7 @@ Each weight is a data-set run in a folder of its own, with the configuration bes
 on where it stopped and ``promptfuse run`` can do each again. Weight 0 is the plain caption. The table shows
 the share of captions that the classifier gives the label, the similarity to the photo and what is lost of
 it, CIDEr-D with its interval, and the mean NLL per token. With ``--judge-texts`` also the share by a judge
-that was not searched (docs/metrics.md, "A judge of your own").
+that was not searched (docs/guide/score.md, "A judge of your own").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors that a user can mend.
+"""User-correctable errors.
 
 Each message is one line that names the bad input and the remedy. The command line prints it without a
 traceback and exits with code 2.
@@ -8,28 +8,28 @@ from __future__ import annotations
 
 
 class PromptfuseError(Exception):
-    """Base of every error that is the input's fault and not the program's."""
+    """Base class of the errors that bad input causes."""
 
 
 class ImageError(PromptfuseError):
-    """A photo that cannot be read or must not be read."""
+    """A photo cannot be read, or is refused (too small, too large)."""
 
 
 class ModelError(PromptfuseError):
-    """A model that cannot be found, loaded or used for the role asked of it."""
+    """A model cannot be found, loaded, or used in the role it was given."""
 
 
 class ConfigError(PromptfuseError):
-    """A setting with a wrong name or value."""
+    """A setting has an unknown name or a value that is not valid."""
 
 
 class TextError(PromptfuseError):
-    """A text that a model cannot take: empty, or longer than its positions."""
+    """A model cannot read a text: it is empty, or longer than the model's positions."""
 
 
 class AdapterError(PromptfuseError):
-    """An adapter file that is damaged or does not belong to the models at hand."""
+    """An adapter's files are damaged, or belong to other models."""
 
 
 class PromptfuseWarning(UserWarning):
-    """What goes on otherwise than one might expect, in one line; the command line prints it so."""
+    """Something behaves differently from what one would expect; the message is one line."""

@@ -209,7 +209,7 @@ def test_no_file_of_somebody_elses_is_replaced(models, tmp_path, text):
     (folder / "adapter.json").write_text(text)
     (folder / "maps-1.safetensors").write_text("mine")
     adapter = Adapter.fit(*models)
-    with pytest.raises(AdapterError, match="is no adapter's and would be replaced; give another folder"):
+    with pytest.raises(AdapterError, match="is not an adapter's and would be replaced; give another folder"):
         adapter.save_pretrained(folder)
     assert {path.name: path.read_text() for path in folder.iterdir()} == {
         "adapter.json": text, "maps-1.safetensors": "mine"

@@ -96,7 +96,7 @@ def test_a_path_is_one_file_and_not_its_letters(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("the dog the", encoding="utf-8")
     assert count_words(str(file)) == count_words(file) == count_words([file]) == {" the": 2, " dog": 1}
-    for wrong, named in ((5, "5 is neither"), ([5], "5 is no path"), (str(tmp_path / "gone"), "gone")):
+    for wrong, named in ((5, "5 is neither"), ([5], "5 is not a path"), (str(tmp_path / "gone"), "gone")):
         with pytest.raises(AdapterError, match=named) as caught:
             count_words(wrong)
         assert "\n" not in str(caught.value)

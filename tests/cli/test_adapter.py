@@ -27,7 +27,7 @@ def test_fit_writes_into_the_cache_and_info_finds_it(promptfuse, pair, tmp_path)
     assert (code, err) == (0, "")
     assert "sub-tokens" in out
     (folder,) = (tmp_path / "cache" / "adapters").iterdir()
-    assert out.splitlines()[-1] == f"in {folder}"
+    assert out.splitlines()[-1] == f"Folder: {folder}"
     assert promptfuse("info", *pair) == (0, out, "")
     assert promptfuse("info", folder) == (0, out, "")
 
@@ -117,8 +117,8 @@ class TestBadInput:
         refused(promptfuse("info", "a", "b", "c"), "3 names", "two models")
 
     def test_numbers_that_are_too_small_or_none(self, promptfuse, pair):
-        refused(promptfuse("evaluate", *pair, "--prompts", "0"), "--prompts 0", "1 or more")
-        refused(promptfuse("evaluate", *pair, "--candidates", "3"), "--candidates 3", "16 or more")
+        refused(promptfuse("evaluate", *pair, "--prompts", "0"), "--prompts 0", "at least 1")
+        refused(promptfuse("evaluate", *pair, "--candidates", "3"), "--candidates 3", "at least 16")
         refused(promptfuse("evaluate", *pair, "--candidates", "many"), "many")
 
     def test_models_in_the_wrong_place(self, promptfuse, pair):
@@ -126,7 +126,7 @@ class TestBadInput:
         refused(promptfuse("evaluate", pair[0], pair[0]), "give an image-text model")
 
     def test_photos_for_a_classifier_and_photos_that_are_none(self, promptfuse, pair, checkpoint):
-        refused(promptfuse("evaluate", *pair, "--image", DOG), "sees no photos")
+        refused(promptfuse("evaluate", *pair, "--image", DOG), "does not read photos")
         refused(
             promptfuse("evaluate", pair[0], checkpoint("clip"), "--image", "no.jpg"), "no.jpg", "no such file"
         )

@@ -97,7 +97,7 @@ class TestBadInput:
         refused(promptfuse("caption", DOG, "--weight", "beauty=1"), "beauty", "fluency, image")
 
     def test_zero_steps(self, promptfuse):
-        refused(promptfuse("caption", DOG, "--steps", "0"), "--steps 0", "1 or more")
+        refused(promptfuse("caption", DOG, "--steps", "0"), "--steps 0", "must be at least 1")
 
     def test_steps_that_are_no_number(self, promptfuse):
         refused(promptfuse("caption", DOG, "--steps", "many"), "many")
@@ -150,6 +150,23 @@ def test_weights_and_prefix_are_used(promptfuse):
     assert code == 0
     assert row["weights"] == {"fluency": 1.0, "image": 3.5}
     assert row["text"].startswith("A photo of")
+
+
+def test_words_that_captions_must_and_must_not_have(promptfuse):
+    plain = json.loads(promptfuse("caption", DOG, "--json", *QUICK)[1])["text"].lower()
+    options = ["--banned", plain.split()[1], "--max-words", "3", "--json", *QUICK]
+    code, out, err = promptfuse("caption", DOG, *options)
+    row = json.loads(out)
+    assert (code, err) == (0, "")
+    words = row["text"].lower().rstrip(".").split()
+    assert plain.split()[1] not in words
+    assert len(words) <= 3
+    code, out, err = promptfuse("caption", DOG, "--required", "xylophone,zebra", "--json", *QUICK)
+    row = json.loads(out)
+    assert (code, row["satisfied"]) == (1, False)
+    assert "xylophone" in row["missing"]
+    assert "required 'xylophone'" in err
+    refused(promptfuse("caption", DOG, "--max-words", "0"), "--max-words 0")
 
 
 def test_trace_shows_the_search(promptfuse, tmp_path):

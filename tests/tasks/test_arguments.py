@@ -28,11 +28,11 @@ WRONG: list[tuple[str, Any, list[str]]] = [
     ("steps", "a", ["steps: 'a' is not a whole number"]),
     ("steps", 2.5, ["steps: 2.5 is not a whole number"]),
     ("steps", True, ["steps: True is not a whole number"]),
-    ("steps", 0, ["steps: 0 is too few"]),
+    ("steps", 0, ["steps: must be at least 1, got 0"]),
     ("beams", [4], ["beams: [4] is not a whole number"]),
     ("candidates", 1.5, ["candidates: 1.5 is not a whole number"]),
     ("seed", "a", ["seed: 'a' is not a whole number"]),
-    ("seed", -1, ["seed: -1 is negative"]),
+    ("seed", -1, ["seed: must be at least 0, got -1"]),
     ("weights", 5, ["weights: 5 is not a mapping"]),
     ("weights", [("image", 2)], ["is not a mapping"]),
     ("weights", {"image": "x"}, ["image: 'x' is not a number"]),
@@ -42,7 +42,7 @@ WRONG: list[tuple[str, Any, list[str]]] = [
     ("callbacks", [5], ["callbacks: 5 cannot be called"]),
     ("device", 3.5, ["no device '3.5'"]),
     ("sentiment", 5, ["no sentiment 5"]),
-    ("steer", 5, ["steer 5 is none"]),
+    ("steer", 5, ["steer 5 is not valid"]),
 ]
 
 
@@ -79,9 +79,9 @@ def test_what_is_no_photo(value: Any, words: list[str]) -> None:
     ("name", "value", "words"),
     [
         ("in_flight", "a", ["in flight: 'a' is not a whole number"]),
-        ("in_flight", 0, ["in flight: 0 is too few"]),
+        ("in_flight", 0, ["in flight: must be at least 1, got 0"]),
         ("workers", 1.5, ["workers: 1.5 is not a whole number"]),
-        ("workers", 0, ["workers: 0 is too few"]),
+        ("workers", 0, ["workers: must be at least 1, got 0"]),
         ("on_outcome", 5, ["on_outcome: 5 cannot be called"]),
         ("stepz", 5, ["no setting 'stepz'", "did you mean 'steps'?"]),
     ],

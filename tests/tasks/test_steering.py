@@ -46,7 +46,7 @@ def test_a_steer_is_read_from_the_right(text: str, parts: tuple[str, str, float 
 
 @pytest.mark.parametrize("text", ["", "positive", "positive=2", ":positive=2", "mini-tone:=2", "mini-tone:"])
 def test_a_steer_without_model_or_label_is_refused(text: str) -> None:
-    with pytest.raises(pf.ConfigError, match="names no model and label; write MODEL:LABEL=WEIGHT"):
+    with pytest.raises(pf.ConfigError, match="needs a model and a label; write MODEL:LABEL=WEIGHT"):
         pf.Steer.parse(text)
 
 
@@ -95,9 +95,9 @@ def test_every_spelling_keeps_the_weight(given: Any, weights: list[float | None]
         ({"mini-tone:positive": 0}, ["mini-tone:positive", "other than zero"]),
         ({"mini-tone:positive": float("nan")}, ["mini-tone:positive", "finite"]),
         ({"mini-tone:positive=2": 8}, ["mini-tone:positive=2", "second weight, 8"]),
-        ({"mini-tone": 8}, ["'mini-tone' names no model and label"]),
-        ({5: 8}, ["5 names no model and label"]),
-        ({"mini-tone": {7: 8}}, ["names no model and label"]),
+        ({"mini-tone": 8}, ["'mini-tone' needs a model and a label"]),
+        ({5: 8}, ["5 needs a model and a label"]),
+        ({"mini-tone": {7: 8}}, ["needs a model and a label"]),
         ([("mini-tone:positive", 8), "mini-tone:positive"], ["given twice"]),
         (8, ["steer 8 is none", "MODEL:LABEL=WEIGHT"]),
         ([8.0], ["steer 8.0 is none", "MODEL:LABEL=WEIGHT"]),
@@ -237,7 +237,7 @@ def test_two_steers_on_the_command_line(
             ["--steer", "mini-tone:positive=1", "--steer", "mini-tone:positive=2"],
             ["mini-tone:positive is given twice"],
         ),
-        (["--steer", "positive=1"], ["names no model and label", "MODEL:LABEL=WEIGHT"]),
+        (["--steer", "positive=1"], ["needs a model and a label", "MODEL:LABEL=WEIGHT"]),
         (["--steer", "mini-tone:positive=much"], ["'much' is not a number"]),
         (["--steer", "mini-tone:positive=0"], ["weight of steer 'mini-tone:positive=0'", "other than zero"]),
         (["--steer", "mini-tone:positive=nan"], ["weight of steer 'mini-tone:positive=nan'", "finite"]),

@@ -36,7 +36,7 @@ def test_captions_are_those_of_one_process_and_a_bad_photo_has_an_error(tmp_path
 
 
 def test_what_cannot_go_to_other_processes_is_refused_before_any_work():
-    with pytest.raises(pf.ConfigError, match="workers: 0 is too few"):
+    with pytest.raises(pf.ConfigError, match="workers: must be at least 1, got 0"):
         pf.caption_many(PHOTOS, workers=0)
     with pytest.raises(pf.ConfigError, match="callbacks are not called from other processes"):
         pf.caption_many(PHOTOS, workers=2, callbacks=[print])
@@ -49,7 +49,7 @@ def test_no_photo_is_no_caption_and_bad_settings_are_refused_all_the_same(worker
     assert pf.caption_many([], workers=workers) == []
     with pytest.raises(pf.ConfigError, match="no sentiment 'angry'"):
         pf.caption_many([], workers=workers, sentiment="angry")
-    with pytest.raises(pf.ConfigError, match="in flight: 0 is too few"):
+    with pytest.raises(pf.ConfigError, match="in flight: must be at least 1, got 0"):
         pf.caption_many([], workers=workers, in_flight=0)
 
 

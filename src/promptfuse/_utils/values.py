@@ -1,4 +1,4 @@
-"""Kinds of values that people give in Python, checked where they come in, with one line for a wrong one."""
+"""Checks of the values that callers pass in: a wrong one raises an error of one line that names it."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ from promptfuse.errors import ConfigError
 
 
 def whole_number(value: Any, name: str, least: int = 1) -> int:
-    """A whole number, of any type that counts.
+    """Check a whole number of any integer type, such as numpy's.
 
     Args:
-        value: what was given.
-        name: what errors call it.
-        least: the smallest that is allowed.
+        value: the value.
+        name: the name of the argument, for the error message.
+        least: the smallest value allowed.
 
     Raises:
-        ConfigError: if it is none, or smaller.
+        ConfigError: if it is not a whole number, or is below ``least``.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{name}: {value!r:.60} is not a whole number; give {least} or more")
     if value < least:
-        few = "negative" if least == 0 else "too few"
-        raise ConfigError(f"{name}: {value} is {few}; give {least} or more")
+        raise ConfigError(f"{name}: must be at least {least}, got {value}")
     return int(value)
 
 
 def number(value: Any, name: str) -> float:
-    """A number with or without a fraction.
+    """Check a real number.
 
     Args:
-        value: what was given.
-        name: what errors call it.
+        value: the value.
+        name: the name of the argument, for the error message.
 
     Raises:
-        ConfigError: if it is none.
+        ConfigError: if it is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ConfigError(f"{name}: {value!r:.60} is not a number; give e.g. 3.5")
@@ -44,14 +43,14 @@ def number(value: Any, name: str) -> float:
 
 
 def some_text(value: Any, name: str) -> str:
-    """A text, which may be empty.
+    """Check a text, which may be empty.
 
     Args:
-        value: what was given.
-        name: what errors call it.
+        value: the value.
+        name: the name of the argument, for the error message.
 
     Raises:
-        ConfigError: if it is none.
+        ConfigError: if it is not a text.
     """
     if not isinstance(value, str):
         raise ConfigError(f"{name}: {value!r:.60} is not a text; put it in quotes")
@@ -59,14 +58,14 @@ def some_text(value: Any, name: str) -> str:
 
 
 def named_numbers(value: Any, name: str) -> dict[str, float]:
-    """Numbers by name; None stands for none.
+    """Check a mapping from names to numbers.
 
     Args:
-        value: what was given.
-        name: what errors call it.
+        value: the mapping; None is read as an empty one.
+        name: the name of the argument, for the error message.
 
     Raises:
-        ConfigError: if it is no mapping, or one of its values is no number.
+        ConfigError: if it is not a mapping, or one of its values is not a number.
     """
     if value is None:
         return {}
@@ -76,14 +75,14 @@ def named_numbers(value: Any, name: str) -> dict[str, float]:
 
 
 def functions(value: Any, name: str) -> tuple[Callable[..., Any], ...]:
-    """Functions in a list; one alone stands for itself and None for none.
+    """Check one function or several.
 
     Args:
-        value: what was given.
-        name: what errors call it.
+        value: a function, an iterable of functions, or None for no function.
+        name: the name of the argument, for the error message.
 
     Raises:
-        ConfigError: if something else is among them.
+        ConfigError: if one of them cannot be called.
     """
     if value is None:
         return ()

@@ -210,6 +210,8 @@ def _members(annotation: Any) -> list[Any]:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):
         return [inner for one in get_args(annotation) if one is not NoneType for inner in _members(one)]
+    if isinstance(annotation, type) and hasattr(annotation, "members"):
+        return list(annotation.members())  # A union that grows with a registry.
     return [annotation]
 
 

@@ -34,14 +34,14 @@ def write(
     """Write an adapter; one that is there already is replaced.
 
     Args:
-        folder: where to; made if it is not there.
+        folder: where to write; created if it does not exist.
         tensors: the maps.
-        description: what the index tells of them.
-        own: whether nobody else puts files into the folder, so that damaged ones are replaced, too.
+        description: what the index says about them.
+        own: whether the folder is the cache's own, in which damaged files are replaced too.
 
     Raises:
-        AdapterError: if the folder cannot be written to, or has a file that would be replaced and is no
-            adapter's.
+        AdapterError: if the folder cannot be written to, or a file that is not an adapter's would be
+            replaced.
     """
     _check_ours(folder, own)
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
@@ -72,8 +72,8 @@ def _check_ours(folder: Path, own: bool) -> None:
     except (OSError, ValueError, AttributeError):
         pass
     raise AdapterError(
-        f"cannot write the adapter to {str(folder)!r}: its {_INDEX} is no adapter's and would be replaced; "
-        "give another folder"
+        f"cannot write the adapter to {str(folder)!r}: its {_INDEX} is not an adapter's and "
+        "would be replaced; give another folder"
     )
 
 
@@ -106,7 +106,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 raise
             return read(folder)
         if _checksum(data, index["description"]) != index["sha256"]:
-            raise AdapterError(_damaged(folder, "its checksum is wrong"))
+            raise AdapterError(_damaged(folder, "its checksum does not match"))
         return load(data), index["description"]
     except OSError as error:
         reason = error.strerror or str(error)

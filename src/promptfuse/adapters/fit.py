@@ -35,11 +35,11 @@ class FitConfig:
     """How an adapter is fitted.
 
     Attributes:
-        weight_power: words count by their frequency to this power: 0 is every distinct word alike.
+        weight_power: exponent of a word's frequency in its weight; 0 weighs all distinct words equally.
         ridges: penalties to choose from, relative to the mean eigenvalue of the gram, increasing.
         rcond: eigenvalues of the gram up to this times the largest count as zero. They are squares: 1e-12
             is a cut-off of 1e-6 on the singular values of the stacked embeddings.
-        max_subtokens: the longest words that get a map of their own; longer ones share the positional map.
+        max_subtokens: the longest words that get their own map; longer ones share the positional map.
     """
 
     weight_power: float
@@ -54,7 +54,7 @@ PRESETS: Mapping[str, FitConfig] = {
     # Frequent words matter more in a text, but the maps are asked about rare ones too, so the frequency
     # counts by its fourth root. Half powers of ten from 1e-4 to 1e-2: a table explains so little of another
     # one that words held out call for more, but most words that a map is asked about are among those that
-    # it was fitted on, and for them more is worse (docs/adapters.md).
+    # it was fitted on, and for them more is worse (docs/research/adapters.md).
     "default": FitConfig(weight_power=0.25, ridges=tuple(10.0 ** (k / 2) for k in range(-8, -3))),
 }
 
@@ -77,14 +77,14 @@ def fit(
         model_a: the model that the maps start from.
         model_b: the model that they lead to.
         preset: a key of `PRESETS`.
-        words: {word: frequency}; the words as they stand in a text, with one blank in front.
+        words: {word: frequency}; each word begins with one space, as in a text.
         progress: called after each batch.
 
     Raises:
-        AdapterError: if there is no such preset, or no word that both models can embed.
+        AdapterError: if the preset is unknown, or no word can be embedded by both models.
     """
     if preset not in PRESETS:
-        raise AdapterError(f"no preset {preset!r} for adapters; choose from {', '.join(sorted(PRESETS))}")
+        raise AdapterError(f"there is no adapter preset {preset!r}; choose from {', '.join(sorted(PRESETS))}")
     config = PRESETS[preset]
     fitter = _Fitter(model_a.embedding_table, model_b.embedding_table, config, len(words), progress)
     counts: Counter[tuple[int, int]] = Counter()

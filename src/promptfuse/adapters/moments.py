@@ -103,7 +103,7 @@ class Moments:
         """Add a batch of words.
 
         Args:
-            x: (N, d_A, n), A's embeddings, zero behind each word's last sub-token.
+            x: (N, d_A, n), A's embeddings, zero after each word's last sub-token.
             y: (N, d_B, n), B's.
             weights: (N,), not negative.
         """
@@ -243,7 +243,7 @@ class _Sums(ABC):
     """Sums over words for one slice, in the form in which they are cheapest to add to."""
 
     rows: ClassVar[int]
-    """Real matrices that a batch of the slice has."""
+    """How many real matrices a batch has for the slice."""
 
     @abstractmethod
     def add(self, *parts: Tensor) -> None:
@@ -285,33 +285,28 @@ class _RealSums(_Sums):
 
     @classmethod
     def of(cls, both: Tensor) -> _RealSums:
-        """Sums that are known, (d_A, d_A + d_B)."""
+        """From known sums, (d_A, d_A + d_B)."""
         sums = cls(len(both), both.shape[1] - len(both), both.device)
         sums.upper.copy_(both)
         return sums
 
     def add(self, *parts: Tensor) -> None:
-        """See `_Sums.add`."""
         (both,) = parts
         for first in range(0, self.d_a, _BLOCK):
             last = min(first + _BLOCK, self.d_a)
             self.upper[first:last, first:].addmm_(both[:, first:last].T, both[:, first:])
 
     def tensors(self) -> list[Tensor]:
-        """See `_Sums.tensors`."""
         return [self.upper]
 
     def gram(self) -> Tensor:
-        """See `_Sums.gram`."""
         upper = self.upper[:, : self.d_a].triu()
         return upper + upper.triu(1).T
 
     def cross(self) -> Tensor:
-        """See `_Sums.cross`."""
         return self.upper[:, self.d_a :]
 
     def trace(self) -> float:
-        """See `_Sums.trace`."""
         return float(self.upper.diagonal().sum())
 
 
@@ -332,28 +327,23 @@ class _ComplexSums(_Sums):
         self.imaginary = _RealSums(d_a, d_b, device)
 
     def add(self, *parts: Tensor) -> None:
-        """See `_Sums.add`: the real and the imaginary part."""
         (real, imaginary), d_a = parts, self.d_a
         self.mixed.addmm_((real[:, :d_a] - imaginary[:, :d_a]).T, real + imaginary)
         self.real_cross.addmm_(real[:, :d_a].T, real[:, d_a:])
         self.imaginary.add(imaginary)
 
     def tensors(self) -> list[Tensor]:
-        """See `_Sums.tensors`."""
         return [self.mixed, self.real_cross, *self.imaginary.tensors()]
 
     def gram(self) -> Tensor:
-        """See `_Sums.gram`."""
         mixed = self.mixed[:, : self.d_a]
         return torch.complex((mixed + mixed.T) / 2 + 2 * self.imaginary.gram(), (mixed - mixed.T) / 2)
 
     def cross(self) -> Tensor:
-        """See `_Sums.cross`."""
         pc, qd = self.real_cross, self.imaginary.cross()
         return torch.complex(pc + qd, self.mixed[:, self.d_a :] - pc + qd)
 
     def trace(self) -> float:
-        """See `_Sums.trace`."""
         return float(self.mixed.diagonal().sum()) + 2 * self.imaginary.trace()
 
 

@@ -1,4 +1,4 @@
-"""What adapters and transports ask of a model."""
+"""What adapters and transports need of a model."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class EmbeddingModel(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the contents of the table and the tokenizer."""
+        """A checksum of the table and the tokenizer."""
 
 
 Progress = Callable[[int, int], None]
-"""Called with the work done and the work in all, in words."""
+"""Called with the number of words done and the total."""

@@ -1,4 +1,4 @@
-"""What an adapter says about its own quality."""
+"""How an adapter was fitted, and how good it is."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ class LengthReport:
     Attributes:
         n: sub-tokens, ``max(n_A, n_B)``; 0 stands for the positional map, which all longer words share.
         words: words that the map is fitted on.
-        held_out: words that the figures below come from; they were kept apart for that, and joined to the
-            others for the final fit.
+        held_out: words on which the figures below were measured; the final fit includes them.
         ridge: weight of the penalty, relative to the mean eigenvalue of the gram.
         r2: share of the weighted variance of B's held-out embeddings that the map explains; can be
             negative. None where nothing was held out.

@@ -1,8 +1,8 @@
 """The choice of the ridge on words that were held out.
 
 The squared error of held-out words is a quadratic form in the map, and the map that a ridge gives is
-diagonal in the eigenvectors of the fitted gram. So one eigendecomposition per slice prices every ridge
-there is; no map is ever formed for those that lose.
+diagonal in the eigenvectors of the fitted gram. So one eigendecomposition per slice gives the
+error of every ridge; no map is formed for those that lose.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from promptfuse.adapters.moments import Moments, spectral_gains
 
 
 def held_out_errors(fitted: Moments, held_out: Moments, ridges: Sequence[float], rcond: float) -> list[float]:
-    """Squared error on held-out words of the maps that are fitted with each ridge.
+    """Squared error on held-out words of the maps fitted with each ridge.
 
     Args:
         fitted: moments of the words that the maps are fitted on.
         held_out: moments of the others.
         ridges: weights of the penalty, not negative.
-        rcond: see `Moments.solve`.
+        rcond: eigenvalues up to this times the largest count as zero without a ridge.
 
     Returns:
-        For each ridge what ``held_out.squared_error(fitted.solve(ridge, rcond))`` gives.
+        For each ridge, ``held_out.squared_error(fitted.solve(ridge, rcond))``.
     """
     spectra = [torch.linalg.eigh(gram) for gram in fitted.grams]
     cutoff = rcond * max(float(values[-1]) for values, _ in spectra)

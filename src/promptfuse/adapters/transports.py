@@ -1,10 +1,10 @@
 """Transports: what model B's gradient says about the tokens of model A.
 
-A left-to-right search asks: if the A-token v is appended as a new word, what becomes of B's loss? B is
-run once with a *probe* in the place of the next word, and its gradient there gives a first-order answer
-for every v at once. Both transports answer that question and differ in how they get from v to B's
-embeddings: `LexicalTransport` knows v's string and looks its sub-tokens up in B, which is exact;
-`TProductTransport` maps A's embedding with an adapter, as the paper does.
+A left-to-right search asks: how does B's loss change if the A-token v is appended as a new word? B is run
+once with a *probe* instead of the next word, and its gradient there gives a first-order answer for every v at
+once. The two transports differ in how they get from v to B's embeddings: `LexicalTransport` knows v's string
+and looks its sub-tokens up in B, which is exact; `TProductTransport` maps A's embedding with an adapter, as
+the paper does.
 
 Source: Williams and Kolter, arXiv 2408.04816, section 3.2, for transport through the t-product.
 """
@@ -36,8 +36,11 @@ class SlotGradient:
         loss: (beams, M), the loss with m probe tokens in the slot, at index m - 1.
         gradient: (beams, M, M, d_B); ``[:, m - 1, j]`` is the gradient at the j-th token of the slot of m
             tokens, zero for j >= m.
-        probe: (beams, d_B), the embedding that stands at every position of the slot. A probe must be a
-            word of its own: a sign that glues to the word before it would change that word.
+        probe: (beams, d_B), the embedding at every position of the slot. A probe must be a separate word: a
+            character that joins the word before it would change that word.
+
+    Raises:
+        ValueError: if the shapes do not match.
     """
 
     loss: Tensor
@@ -50,13 +53,13 @@ class SlotGradient:
         if self.gradient.shape != (beams, lengths, lengths, d) or self.probe.shape != (beams, d):
             raise ValueError(
                 f"loss {tuple(self.loss.shape)}, gradient {tuple(self.gradient.shape)} and "
-                f"probe {tuple(self.probe.shape)} do not belong to one slot"
+                f"probe {tuple(self.probe.shape)} do not have the shapes of one slot"
             )
 
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The A-tokens that a transport can estimate.
+    """The A-tokens for which a transport has estimates.
 
     Attributes:
         rows: rows of A's embedding table.
@@ -72,11 +75,11 @@ class _Candidates:
     def of(cls, model_a: EmbeddingModel, model_b: EmbeddingModel) -> _Candidates:
         """Tokens of A that begin a word and have a row, whose word has ids in B that all have rows."""
         rows_a, rows_b = len(model_a.embedding_table), len(model_b.embedding_table)
-        # Vocabularies come in another order each time.
+        # The order of a vocabulary differs from run to run.
         every = sorted(word_starts(model_a.tokenizer).items())
         starts = {index: word for index, word in every if index < rows_a}
         spellings = encode_words(model_b.tokenizer, list(starts.values()))
-        # A special token, the unknown one among them, stands for another text than the word.
+        # Special tokens, the unknown one among them, do not represent the word.
         special = special_ids(model_b.tokenizer)
         known = [
             (index, ids)
@@ -97,7 +100,7 @@ class Transport(ABC):
             whose last position takes the mean of the remaining sub-tokens' embeddings.
 
     Attributes:
-        product: multiplies rows with an embedding table; to be replaced where there is a faster way.
+        product: multiplies rows with an embedding table; replace it with a faster function if there is one.
 
     Raises:
         ValueError: if ``max_subtokens`` is not positive.
@@ -114,7 +117,7 @@ class Transport(ABC):
         lengths = [len(ids) for ids in self._candidates.spellings]
         self._lengths = torch.tensor(lengths, dtype=torch.long)
         self._slots = self._lengths.clamp(max=max_subtokens)
-        # Every sub-token of every candidate in one flat list: whose it is, which it is, and its row in B.
+        # Every sub-token of every candidate in one flat list: its candidate, its position, and its row in B.
         entries = [
             (candidate, j, index)
             for candidate, ids in enumerate(self._candidates.spellings)
@@ -130,11 +133,11 @@ class Transport(ABC):
             slot: B's loss and gradient at the placeholder, with M = ``max_subtokens``.
 
         Returns:
-            (beams, rows of A's embedding table); nan where no token, or none that begins a word, or none
-            that B can spell has the row.
+            (beams, rows of A's embedding table); nan for rows without a token, and for tokens that do not
+            begin a word or that B cannot spell.
 
         Raises:
-            ValueError: if the slot has another M.
+            ValueError: if the slot has a different M.
         """
 
     @property
@@ -143,27 +146,27 @@ class Transport(ABC):
         return self._candidates.tokens
 
     def word_embeddings(self) -> Tensor:
-        """B's embeddings of the words of `tokens`, (K, d_B); of several sub-tokens, their mean."""
+        """B's embeddings of the words of `tokens`, (K, d_B); the mean for words of several sub-tokens."""
         table = self.model_b.embedding_table
         owner, subtoken = self._owner.to(table.device), self._subtoken.to(table.device)
         total = table.new_zeros(len(self._lengths), table.shape[1]).index_add(0, owner, table[subtoken])
         return total / self._lengths.to(total)[:, None]
 
     def embeddings_of(self, tokens: Sequence[int]) -> Tensor:
-        """Rows of `word_embeddings` for some of `tokens`, (tokens, d_B)."""
+        """B's embeddings of the words of some of `tokens`, (number of them, d_B)."""
         table = self.model_b.embedding_table
         place = torch.searchsorted(self._candidates.tokens, torch.tensor(tokens, dtype=torch.long))
         ids = [self._candidates.spellings[index] for index in place.tolist()]
         return torch.stack([table[list(row)].mean(0) for row in ids])
 
     def along(self, direction: Tensor) -> Tensor:
-        """Products of `word_embeddings` with a direction in B's space, at A's rows.
+        """Scalar products of `word_embeddings` with a direction in B's space, for A's rows.
 
         Args:
             direction: (d_B,).
 
         Returns:
-            (rows of A's embedding table,); nan where `estimate` has it too.
+            (rows of A's embedding table,); nan where `estimate` gives nan.
         """
         table = self.model_b.embedding_table
         against = (table @ direction.to(table)).float()
@@ -172,21 +175,20 @@ class Transport(ABC):
         return self._spread((total / self._lengths.to(total))[None])[0]
 
     def expected_embedding(self, probabilities: Tensor) -> Tensor:
-        """B's expected embedding of the next word: the best probe that we know of.
+        """B's expected embedding of the next word: a good probe, since it is close to the likely words.
 
-        A probe should be where the candidates are, and they are where A expects them. A word of several
-        sub-tokens in B enters with their mean.
+        A word of several sub-tokens in B counts with their mean.
 
         Args:
-            probabilities: (beams, rows of A's embedding table), of A's next token. What tokens that begin
-                no word have is shared out among the others.
+            probabilities: (beams, rows of A's embedding table), of A's next token. The probability of tokens
+                that do not begin a word is shared among the others.
 
         Returns:
             (beams, d_B).
         """
         table = self.model_b.embedding_table
         chance = probabilities[:, self._candidates.tokens.to(probabilities.device)].to(table.device).float()
-        # The smallest positive number keeps a beam at which no word has a chance defined: all alike.
+        # The smallest positive number keeps a beam where every word has probability 0 defined: all equal.
         chance = chance + torch.finfo(chance.dtype).tiny
         chance = chance / chance.sum(1, keepdim=True)
         each = chance / self._lengths.to(chance)
@@ -197,8 +199,8 @@ class Transport(ABC):
     def _check(self, slot: SlotGradient) -> None:
         if slot.loss.shape[1] != self.max_subtokens:
             raise ValueError(
-                f"the slot is taken for up to {slot.loss.shape[1]} sub-tokens, "
-                f"the transport is made for {self.max_subtokens}"
+                f"the slot has up to {slot.loss.shape[1]} sub-tokens, the transport {self.max_subtokens}; "
+                "use the same number"
             )
 
     def _spread(self, estimates: Tensor) -> Tensor:
@@ -209,27 +211,32 @@ class Transport(ABC):
 
 
 class LexicalTransport(Transport):
-    """Looks the sub-tokens of each candidate's word up in B: no map, so no error but the first-order one.
+    """Looks up the sub-tokens of each candidate's word in B, so the only error is the first-order one.
 
     The estimate is ``loss[m] + sum_j <g[m, j], Y_B(b_j) - probe>`` for a word of the B-tokens b_1 .. b_m.
-    The scalar products of all gradients with all of B's table are one matrix product, without those that
-    are zero; what is left is a gather.
+    The scalar products of all nonzero gradients with B's whole table are one matrix product; the rest is a
+    gather.
+
+    Args:
+        model_a: the model whose tokens are proposed.
+        model_b: the model whose loss is estimated.
+        max_subtokens: the longest slot; longer words are estimated in it.
     """
 
     def __init__(self, model_a: EmbeddingModel, model_b: EmbeddingModel, max_subtokens: int = 3) -> None:
         super().__init__(model_a, model_b, max_subtokens)
         slot, position = self._slots[self._owner] - 1, self._order.clamp(max=max_subtokens - 1)
-        # The slot of m tokens has m gradients, behind those of the shorter slots.
+        # The slot of m tokens has m gradients, after those of the shorter slots.
         self._kept = torch.ones(max_subtokens, max_subtokens).tril().flatten().nonzero()[:, 0]
         kept = slot * (slot + 1) // 2 + position
         self._column = kept * len(model_b.embedding_table) + self._subtoken
-        # The last position is shared by all sub-tokens that have none of their own.
+        # All sub-tokens that do not fit share the last position.
         length = self._lengths[self._owner]
         sharing = (length - max_subtokens + 1).clamp(min=1)
         self._share = torch.where(position == max_subtokens - 1, 1.0 / sharing, 1.0)
 
     def estimate(self, slot: SlotGradient) -> Tensor:
-        """See `Transport.estimate`."""
+        """First-order estimate of B's loss for each A-token, (beams, rows of A's embedding table)."""
         self._check(slot)
         device = slot.gradient.device
         owner, column = self._owner.to(device), self._column.to(device)
@@ -246,15 +253,15 @@ class LexicalTransport(Transport):
 class TProductTransport(Transport):
     """Carries gradients through an adapter, as the paper does: ``dL/dX_A = (dL/dX_B) * G'``.
 
-    Forward is never approximated: the text is re-encoded by B. Only the gradient goes through the map, by
-    its true adjoint, the reversal of the tubes included, and the map is the one that was fitted for the
-    word: that of ``max(n_A, n_B)`` sub-tokens.
+    The forward pass is never approximated: B encodes the text itself. Only the gradient goes through the map,
+    by its true adjoint, including the reversal of the tubes. The map is the one fitted for words of
+    ``max(n_A, n_B)`` sub-tokens.
 
     Args:
         adapter: fitted from A to B.
         model_a: the model whose tokens are proposed.
         model_b: the model whose loss is estimated.
-        max_subtokens: see `Transport`.
+        max_subtokens: the longest slot; longer words are estimated in it.
 
     Raises:
         AdapterError: if the adapter was fitted on other models.
@@ -272,7 +279,7 @@ class TProductTransport(Transport):
         self._pulls = [self._pull_of(n) for n in kinds.tolist()]
 
     def _pull_of(self, n: int) -> Tensor:
-        """What takes the slot's gradient to the single A-token of a word of n B-tokens, (M, d_B, d_A).
+        """The map from the slot's gradient to the single A-token of a word of n B-tokens, (M, d_B, d_A).
 
         With one sub-token in A, ``(g * G')`` at its position is the sum of g_j times the transposed slice
         j of G: there the reversed tubes of G' meet the gradient in order. The last position of the slot
@@ -284,7 +291,7 @@ class TProductTransport(Transport):
         return torch.cat([kept, kept.new_zeros(self.max_subtokens - m, *kept.shape[1:])])
 
     def estimate(self, slot: SlotGradient) -> Tensor:
-        """See `Transport.estimate`."""
+        """First-order estimate of B's loss for each A-token, (beams, rows of A's embedding table)."""
         self._check(slot)
         device, dtype = slot.loss.device, slot.loss.dtype
         table = self.model_a.embedding_table
@@ -299,11 +306,20 @@ class TProductTransport(Transport):
         return self._spread(base + terms)
 
     def transport_gradient(self, gradient_b: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
-        """Gradients at A's embeddings of a text from those at B's; see `Adapter.pull`."""
+        """Carry gradients at B's embeddings of a text to A's.
+
+        Args:
+            gradient_b: (batch, sum(n_b), d_B).
+            n_a: sub-tokens of each segment in A.
+            n_b: sub-tokens of each segment in B.
+
+        Returns:
+            (batch, sum(n_a), d_A).
+        """
         return self.adapter.pull(gradient_b, n_a, n_b)
 
     def couple(self, x_a: Tensor, y_b: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
-        """B's own embeddings of a text, with a gradient that runs on to A's embeddings of it.
+        """B's own embeddings of a text, whose gradient continues to A's embeddings of it.
 
         Args:
             x_a: (batch, sum(n_a), d_A), A's embeddings of the text's segments in order.

@@ -109,10 +109,10 @@ def _whole_words(tokenizer: FastTokenizer) -> list[str]:
 
 
 def english_words() -> dict[str, float]:
-    """The built-in corpus: 30,000 English words in the forms in which they occur, by how often they do.
+    """The built-in corpus: 30,000 English words with their frequencies.
 
-    Each is there as it is and capitalised, as it begins a sentence or is a name; the capitalised form
-    counts a tenth.
+    Each is in it twice: as it is and capitalised, as at the start of a sentence or as a name. The
+    capitalised form counts a tenth.
 
     Returns:
         {word: share of all words}.
@@ -132,11 +132,11 @@ def english_words() -> dict[str, float]:
 def count_words(files: Path | str | Iterable[Path | str]) -> dict[str, float]:
     """How often each word occurs in a UTF-8 text file, or in several, of any size.
 
-    Reads line by line. Beyond a million distinct words the rarest are dropped as counting goes on, so
+    Files are read line by line. Beyond a million distinct words the rarest are dropped while counting, so
     that memory stays bounded.
 
     Raises:
-        AdapterError: if a file cannot be read as text, or if there is no word in any of them.
+        AdapterError: if a file cannot be read as text, or none of them contains a word.
     """
     if isinstance(files, str | PathLike):
         files = [files]
@@ -145,23 +145,23 @@ def count_words(files: Path | str | Iterable[Path | str]) -> dict[str, float]:
     counts: Counter[str] = Counter()
     for file in files:
         if not isinstance(file, str | PathLike):
-            raise AdapterError(f"words: {file!r:.60} is no path; give text files, or {{word: frequency}}")
+            raise AdapterError(f"words: {file!r:.60} is not a path; give text files, or {{word: frequency}}")
         for line in _lines(Path(file)):
             counts.update(f" {word}" for word in line.split())
             if len(counts) > 2 * _MOST_WORDS:
                 counts = Counter(dict(counts.most_common(_MOST_WORDS)))
     if not counts:
-        raise AdapterError("the text files hold no words; give at least one file with text")
+        raise AdapterError("the text files contain no words; give at least one file with text")
     return {word: float(count) for word, count in counts.most_common(_MOST_WORDS)}
 
 
 def checked_weights(words: Mapping[str, float]) -> Mapping[str, float]:
-    """A user's words as words are used: exactly one blank in front, none inside.
+    """A user's words in the form of words in a text: exactly one space before each, none inside.
 
-    Words that are so already are given back as they came: a second table of a million is a hundred megabytes.
+    Words already in this form are returned unchanged, since a second table of a million takes 100 MB.
 
     Raises:
-        AdapterError: if a word is empty or holds blanks, or if a weight is not a positive number.
+        AdapterError: if a word is empty or contains spaces, or a weight is not a positive number.
     """
     if not words:
         raise AdapterError("the word list is empty; give at least one word")
@@ -190,7 +190,7 @@ def _describe(step: Any) -> str:
 
 def _lines(file: Path) -> Iterator[str]:
     try:
-        # Some editors begin a file with a byte order mark, which is no part of the first word.
+        # Some editors begin a file with a byte order mark, which is not part of the first word.
         with file.open(encoding="utf-8-sig") as stream:
             yield from stream
     except (OSError, UnicodeDecodeError) as error:

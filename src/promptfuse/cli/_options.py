@@ -1,13 +1,13 @@
-"""What options of several commands have in common."""
+"""Options that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptfuse.cli._progress import progress_bar
+from promptfuse._utils.progress import progress_bar
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def whole(value: str) -> int:
-    """Parse a whole number; the message names what was given."""
+    """Parse a whole number.
+
+    Raises:
+        typer.BadParameter: if it is not one; the message names the value.
+    """
     try:
         return int(value)
     except ValueError:
@@ -25,18 +29,25 @@ def whole(value: str) -> int:
 def text_judge(
     texts: Sequence[str] | None, model: str | None, limit: int, device: str, seed: int = 0
 ) -> TextJudge | None:
-    """Train the judge that the options ask for, with a progress bar; None if they ask for none.
+    """Train the judge that the options describe, with a progress bar; None without such options.
+
+    Args:
+        texts: values of ``--judge-texts``.
+        model: value of ``--judge-model``.
+        limit: the most texts of each label.
+        device: the device of the encoder.
+        seed: random seed of the texts that are drawn.
 
     Raises:
-        ConfigError: if the options do not go together, or it cannot be trained.
+        ConfigError: if only one of the options is given, or the judge cannot be trained.
         ModelError: if the encoder cannot be loaded.
     """
     if not texts and model is None:
         return None
     if not texts or model is None:
-        raise ConfigError("--judge-texts FILE and --judge-model MODEL belong together; give both")
+        raise ConfigError("--judge-texts FILE and --judge-model MODEL need each other; give both")
     if limit < 1:
-        raise ConfigError(f"--judge-limit {limit}: give 1 or more")
+        raise ConfigError(f"--judge-limit {limit}: must be at least 1")
     from promptfuse.evaluation.metrics.text_judge import train_judge
 
     with progress_bar("training the judge") as show:
@@ -44,28 +55,45 @@ def text_judge(
 
 
 def listed(values: Iterable[str]) -> list[str]:
-    """The names of a repeatable option, each value one or several with commas between."""
+    """The names in a repeatable option, of which each value may list several, separated by commas."""
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+def changes_by_key(pairs: Iterable[str], example: str) -> dict[str, Any]:
+    """What ``--set KEY=VALUE`` options change in a file, by dotted keys; values are read as YAML.
+
+    Args:
+        pairs: the values of the option.
+        example: a change of such a file, for the error message.
+
+    Raises:
+        ConfigError: if one is not ``KEY=VALUE``.
+    """
+    from promptfuse._utils.yaml_files import parse_value
+
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {pair!r} is not KEY=VALUE; write e.g. --set {example}")
+        changes[key] = parse_value(value)
+    return changes
 
 
 ClipJudge = Annotated[
     str | None,
-    typer.Option(
-        "--clip", metavar="MODEL", help="Image-text model that judges, for CLIPScore.", show_default="none"
-    ),
+    typer.Option("--clip", metavar="MODEL", help="Image-text model for CLIPScore.", show_default="none"),
 ]
 LmJudge = Annotated[
     str | None,
-    typer.Option(
-        "--lm", metavar="MODEL", help="Language model that judges, for perplexity.", show_default="none"
-    ),
+    typer.Option("--lm", metavar="MODEL", help="Language model for perplexity.", show_default="none"),
 ]
 ClassifierJudge = Annotated[
     str | None,
     typer.Option(
         "--classifier",
         metavar="MODEL",
-        help="Classifier that judges, for the share of captions with --label.",
+        help="Classifier for the share of captions with --label.",
         show_default="none",
     ),
 ]
@@ -74,7 +102,7 @@ JudgeTexts = Annotated[
     typer.Option(
         "--judge-texts",
         metavar="[LABEL=]FILE",
-        help="Labelled texts that a judge is trained on: text and label, or texts of one label; repeatable.",
+        help="Labelled texts to train a judge on; with LABEL=, all texts of FILE have it; repeatable.",
         show_default="none",
     ),
 ]
@@ -83,13 +111,13 @@ JudgeModel = Annotated[
     typer.Option(
         "--judge-model",
         metavar="MODEL",
-        help="Sentence encoder whose features the trained judge reads.",
+        help="Sentence encoder for the trained judge's features.",
         show_default="none",
     ),
 ]
 JudgeLimit = Annotated[
     int,
-    typer.Option("--judge-limit", parser=whole, metavar="N", help="The most texts of a label that are read."),
+    typer.Option("--judge-limit", parser=whole, metavar="N", help="The most texts to read of each label."),
 ]
 Resamples = Annotated[
     int,
@@ -99,13 +127,11 @@ Resamples = Annotated[
 ]
 KeepRejected = Annotated[
     bool,
-    typer.Option(
-        "--keep-rejected", help="Count captions that the data set marks as rejected, as VizWiz does."
-    ),
+    typer.Option("--keep-rejected", help="Use captions that the data set marks as rejected, as VizWiz does."),
 ]
 JudgeDevice = Annotated[
     str,
-    typer.Option("--device", metavar="NAME", help="Where the judging models run: cpu, cuda, cuda:1, mps."),
+    typer.Option("--device", metavar="NAME", help="Device of the judging models: cpu, cuda, cuda:1, mps."),
 ]
 
 LmOption = Annotated[
@@ -113,7 +139,7 @@ LmOption = Annotated[
     typer.Option(
         "--lm",
         metavar="MODEL",
-        help="Language model in place of the preset's: an id or folder.",
+        help="Language model that replaces the preset's: an id or folder.",
         show_default="the preset's",
     ),
 ]
@@ -122,7 +148,7 @@ LmPrefix = Annotated[
     typer.Option(
         "--lm-prefix",
         metavar="TEXT|@FILE",
-        help="What the language model alone reads first, e.g. a file with an example caption on each line.",
+        help="Text that only the language model reads, first: e.g. a file of example captions.",
         show_default="the preset's or the file's, or nothing",
     ),
 ]

@@ -1,7 +1,4 @@
-"""``promptfuse adapter``: fit adapters, look at them, and measure how well gradients cross over.
-
-It parses, shows and reports; the work is done by the adapters and the evaluation.
-"""
+"""``promptfuse adapter``: fit and show adapters, and measure how well transported gradients rank words."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from promptfuse._utils.progress import progress_bar
 from promptfuse.cli._options import whole
-from promptfuse.cli._progress import progress_bar
 from promptfuse.errors import AdapterError, ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -31,12 +28,12 @@ adapter_app = typer.Typer(
 )
 
 TEXTS = 8
-"""Texts that ``evaluate`` lets the language model write, unless there are more photos."""
+"""How many texts the language model writes for ``evaluate``, unless there are more photos."""
 
 Names = Annotated[str, typer.Argument(metavar="A", help="Language model: an id, a folder or mini-lm.")]
 Others = Annotated[str, typer.Argument(metavar="B", help="The other model: an id, a folder or mini-clip.")]
-PresetName = Annotated[str, typer.Option(metavar="default|paper", help="How the maps are fitted.")]
-Device = Annotated[str, typer.Option(metavar="NAME", help="Where the models run: cpu, cuda, cuda:1, mps.")]
+PresetName = Annotated[str, typer.Option(metavar="default|paper", help="How to fit the maps.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="Device of the models: cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -54,7 +51,7 @@ def fit(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write it.", show_default="the cache")
+        Path | None, typer.Option(metavar="DIR", help="Folder to write.", show_default="the cache")
     ] = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -65,14 +62,14 @@ def fit(
             "--words needs --out DIR: the cache is for adapters fitted on the models' own vocabularies"
         )
     if out is not None and out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: is a file; give a folder")
+        raise ConfigError(f"--out {out} is a file; give a folder")
     with _notices():
         model_a, model_b = _load(a, device), _load(b, device)
 
         from promptfuse.adapters import Adapter, english_words
         from promptfuse.adapters.cache import adapter_folder
 
-        # Asked for, so fitted, whatever the cache has.
+        # This command always fits, even if the cache has the adapter.
         folder = out or adapter_folder(model_a, model_b, preset)
         with progress_bar(f"{a} -> {b}: words") as progress:
             corpus = english_words() if words == [Path("english")] else words or None
@@ -92,10 +89,10 @@ def info(
 ) -> None:
     """Print the report of an adapter.
 
-    The adapter lies in a folder, or in the cache as that of two models.
+    Name its folder, or the two models whose cached adapter to show.
     """
     if len(models) > 2:
-        raise ConfigError(f"{len(models)} names given; give an adapter's folder or two models")
+        raise ConfigError(f"expected an adapter's folder or two models, got {len(models)} names")
     with _notices():
         if len(models) == 1:
             from promptfuse.adapters import Adapter
@@ -105,10 +102,11 @@ def info(
         else:
             a, b = (_load(name, device) for name in models)
 
-            from promptfuse.adapters.cache import adapter_folder, load_cached
+            from promptfuse.adapters import Adapter
+            from promptfuse.adapters.cache import adapter_folder
 
             folder = adapter_folder(a, b, preset)
-            found = load_cached(a, b, preset)
+            found = Adapter.cached(a, b, preset)
             if found is None:
                 raise AdapterError(
                     f"no adapter {a.name} -> {b.name} with the preset {preset} is cached; "
@@ -127,28 +125,28 @@ def evaluate(
         typer.Option(
             parser=whole,
             metavar="N",
-            help="Texts that A writes, each cut at 4 lengths.",
+            help="How many texts A writes; each is cut at 4 lengths.",
             show_default=f"{TEXTS}, or the number of photos where that is more",
         ),
     ] = None,
     candidates: Annotated[
-        int, typer.Option(parser=whole, metavar="N", help="Next words that are scored for each text.")
+        int, typer.Option(parser=whole, metavar="N", help="Next words to score for each text.")
     ] = 512,
     image: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PHOTO",
-            help="What the texts are judged by, for an image-text model; repeatable.",
+            help="Photo to score the texts by, for an image-text model; repeatable.",
             show_default="other texts that A writes",
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(parser=whole, metavar="N", help="Random seed of texts and samples.")
+        int, typer.Option(parser=whole, metavar="N", help="Random seed of the texts and words.")
     ] = 0,
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.png", help="Draw the table, which needs matplotlib.", show_default="no plot"
+            metavar="FILE.png", help="Draw the table as a plot; needs matplotlib.", show_default="no plot"
         ),
     ] = None,
     device: Device = "cpu",
@@ -156,13 +154,13 @@ def evaluate(
 ) -> None:
     """Measure how well transports predict B's loss.
 
-    True losses of words drawn at random, against the estimates: Spearman's rho, and how many of the true
-    best 10 are among the estimated best 64 and 256.
+    Words are drawn at random, and their true losses compared with the estimates: Spearman's rho, and how
+    many of the true best 10 are among the estimated best 64 and 256.
     """
     if prompts is not None and prompts < 1:
-        raise ConfigError(f"--prompts {prompts} is too few; give 1 or more")
+        raise ConfigError(f"--prompts {prompts}: must be at least 1")
     if candidates < 16:
-        raise ConfigError(f"--candidates {candidates} is too few to rank; give 16 or more")
+        raise ConfigError(f"--candidates {candidates}: must be at least 16")
     with _notices():
         if plot is not None:
             from promptfuse.adapters.diagnostics.plots import check_plot
@@ -191,7 +189,7 @@ def evaluate(
 
 
 def _load(name: str, device: str) -> Model:
-    """A model on a device."""
+    """Load a model on a device."""
     import torch
 
     from promptfuse.models import load_model
@@ -199,14 +197,14 @@ def _load(name: str, device: str) -> Model:
     try:
         return load_model(name, device=torch.device(device))
     except (RuntimeError, AssertionError) as error:
-        # Torch says so in many lines and in several ways.
+        # Torch reports this in several ways, in many lines.
         raise ConfigError(
             f"--device {device}: not usable here ({str(error).splitlines()[0]}); try cpu"
         ) from None
 
 
 def _causal(name: str, device: str) -> CausalLM:
-    """A language model on a device."""
+    """Load a language model on a device."""
     from promptfuse.models import CausalLM
 
     model = _load(name, device)
@@ -224,12 +222,12 @@ def _show(adapter: Adapter, folder: Path, as_json: bool) -> None:
         typer.echo(json.dumps(row, ensure_ascii=False))
     else:
         typer.echo(str(report))
-        typer.echo(f"in {folder}")
+        typer.echo(f"Folder: {folder}")
 
 
 @contextmanager
 def _notices() -> Iterator[None]:
-    """Hold what the adapters log until the work is done: an error is the only line on standard error."""
+    """Print what the adapters log only once the work is done, so that an error stands alone."""
     kept: list[str] = []
 
     class Keeper(logging.Handler):

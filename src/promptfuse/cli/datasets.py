@@ -1,7 +1,4 @@
-"""``promptfuse datasets``: what is in a data set, and which have names.
-
-It parses, shows and reports; the work is done by the evaluation.
-"""
+"""``promptfuse datasets``: check a data set, and list those that have names."""
 
 from __future__ import annotations
 
@@ -11,19 +8,20 @@ from typing import Annotated
 
 import typer
 
+from promptfuse._utils.progress import progress_bar
+from promptfuse.cli import _kinds
 from promptfuse.cli._options import KeepRejected
-from promptfuse.cli._progress import progress_bar
 
 datasets_app = typer.Typer(
     name="datasets",
-    help="Check data sets of photos, and list those with names.",
+    help="Check data sets of photos, and list those that have names.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
 
-@datasets_app.command()
+@datasets_app.command(cls=_kinds.DATA)
 def check(
     source: Annotated[
         str,
@@ -33,21 +31,20 @@ def check(
     ],
     images: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Folder of the photos.", show_default="looked for near the file"),
+        typer.Option(metavar="DIR", help="Folder of the photos.", show_default="found near the file"),
     ] = None,
     format: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="karpathy, coco, table, folder or datasets; auto looks at the content."
-        ),
+        typer.Option(metavar="NAME", help="Format of the data set; auto detects it."),
     ] = "auto",
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only photos of this split.", show_default="all")
+        str | None,
+        typer.Option(metavar="NAME", help="Check only the photos of this split.", show_default="all"),
     ] = None,
     keep_rejected: KeepRejected = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object with everything.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as a JSON object.")] = False,
 ) -> None:
-    """Say what is found, missing and unreadable.
+    """Report which photos are found, missing or unreadable.
 
     Every photo is decoded. The exit code is 0 if all photos can be used, else 2.
     """
@@ -71,7 +68,7 @@ def check(
             counts = (
                 (len(report.missing), "missing"),
                 (len(report.unreadable), "unreadable"),
-                (len(report.duplicate_ids), "ids twice"),
+                (len(report.duplicate_ids), "duplicate ids"),
             )
             bad = ", ".join(f"{count:,} {what}" for count, what in counts if count)
             typer.echo(f"promptfuse: {report.source}: {bad}", err=True)

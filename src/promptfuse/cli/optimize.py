@@ -1,12 +1,8 @@
-"""``promptfuse optimize``: run the search that a YAML file describes.
-
-It parses, shows and reports; the work is done by the tasks.
-"""
+"""``promptfuse optimize``: run the search that a YAML file describes."""
 
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptfuse.cli._options import LmPrefix, whole
+from promptfuse.cli._messages import notes_not_logged
+from promptfuse.cli._options import LmPrefix, changes_by_key, whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def optimize(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to search for, and how.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="File that describes the search.")],
     validate: Annotated[
         bool,
         typer.Option(
@@ -47,7 +44,7 @@ def optimize(
         bool,
         typer.Option(
             "--early-stop",
-            help="Stop once the models go on with their targets by themselves (sets stopping.early_stop).",
+            help="Stop once the models greedily generate their targets (sets stopping.early_stop).",
         ),
     ] = False,
     seed: Annotated[
@@ -72,8 +69,7 @@ def optimize(
         bool | None,
         typer.Option(
             "--complete/--no-complete",
-            help="Whether only texts that have come to an end may be the result; prompts need not "
-            "(replaces complete).",
+            help="Whether the result must be a finished sentence; prompts need not be (replaces complete).",
             show_default="the file's, or complete",
         ),
     ] = None,
@@ -81,7 +77,7 @@ def optimize(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Where the models run: cpu, cuda, cuda:1, mps (replaces device).",
+            help="Device of the models: cpu, cuda, cuda:1, mps (replaces device).",
             show_default="the file's, or cpu",
         ),
     ] = None,
@@ -98,7 +94,7 @@ def optimize(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Run folder (replaces run_dir); resumes a run that is in it.",
+            help="Run folder (replaces run_dir); resumes an existing run.",
             show_default="the file's, or none",
         ),
     ] = None,
@@ -110,12 +106,12 @@ def optimize(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Let BlackBox terms run functions of your modules.")
+        bool, typer.Option("--allow-code", help="Let BlackBox terms call functions of your modules.")
     ] = False,
 ) -> None:
     """Search for the text that minimises a YAML file's objective.
 
-    The exit code is 1 if no text was found that has what the constraints ask for.
+    The exit code is 1 if no text was found that satisfies the constraints.
     """
     changes = _changes(
         change or [],
@@ -135,12 +131,10 @@ def optimize(
     if lm_prefix is not None:
         names = [name for name, term in settings.terms.items() if term.kind == "Fluency"]
         if not names:
-            raise ConfigError(
-                f"--lm-prefix: no term of {config} is a Fluency, which alone reads it; leave it out"
-            )
+            raise ConfigError(f"--lm-prefix: only Fluency terms read it, and {config} has none; leave it out")
         settings = load_config(config, changes | _contexts(names, lm_prefix))
     if steps is not None and getattr(settings.method, "steps", None) is not None:
-        raise ConfigError(f"--steps {steps}: the chain has steps of its own; use --set method.steps=[...]")
+        raise ConfigError(f"--steps {steps}: the chain sets its own steps; use --set method.steps=[...]")
     with at(str(config)):
         settings.require_allowed(allow_code)
         if validate:
@@ -163,7 +157,7 @@ def optimize(
 
 
 def _contexts(names: list[str], lm_prefix: str) -> dict[str, Any]:
-    """What ``--lm-prefix`` changes in the file: the path in it is relative to where the command is run."""
+    """What ``--lm-prefix`` changes in the file; its path is relative to the working folder."""
     from promptfuse.models.context import read_context
 
     text = read_context(lm_prefix)
@@ -174,15 +168,8 @@ def _changes(
     pairs: list[str], *, steps: int | None, early_stop: bool | None, out: Path | None, **plain: Any
 ) -> dict[str, Any]:
     """What options change in the file, by dotted keys."""
-    from promptfuse._utils.yaml_files import parse_value
-
-    changes: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {pair!r} is not KEY=VALUE; write e.g. --set terms.image.weight=7")
-        changes[key] = parse_value(value)
-    # The path of an option is relative to where the command is run, not to the file.
+    changes = changes_by_key(pairs, "terms.image.weight=7")
+    # The path of an option is relative to the working folder, not to the file.
     options: dict[str, Any] = {
         "stopping.steps": steps,
         "stopping.early_stop": early_stop,
@@ -193,7 +180,7 @@ def _changes(
 
 
 def _run(config: Path, settings: SearchConfig, trace: Path | None, allow_code: bool) -> Result:
-    """Run the search, and write what was asked for."""
+    """Run the search, and write the run folder and the page."""
     from promptfuse._utils.atomic_files import check_target
     from promptfuse.config.base import at
     from promptfuse.config.folder import claim_folder, write_result
@@ -209,7 +196,7 @@ def _run(config: Path, settings: SearchConfig, trace: Path | None, allow_code: b
             claim_folder(Path(settings.run_dir), settings, write=True)
         for _ in search:
             display.step(search)
-        with _unlogged():
+        with notes_not_logged():
             result = search.result()
     if settings.run_dir is not None:
         write_result(Path(settings.run_dir), result)
@@ -221,7 +208,7 @@ def _run(config: Path, settings: SearchConfig, trace: Path | None, allow_code: b
 
 
 class _Silent:
-    """Shows nothing: standard error is no terminal."""
+    """Shows nothing: standard error is not a terminal."""
 
     def loading(self, model: str) -> None:
         """A model is about to be loaded."""
@@ -237,13 +224,13 @@ class _OnTerminal(_Silent):
         self.title, self.show = title, show
 
     def loading(self, model: str) -> None:
-        """See ``_Silent``."""
+        """Show which model is being loaded."""
         from rich.text import Text
 
         self.show(Text(f"{self.title}: loading {model}"))
 
     def step(self, search: Search) -> None:
-        """See ``_Silent``."""
+        """Show the step that was taken and the best text."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.text import Text
@@ -263,7 +250,7 @@ class _OnTerminal(_Silent):
 
 @contextmanager
 def _display(title: str) -> Iterator[_Silent]:
-    """What shows the progress: on a terminal a few lines that change, elsewhere nothing."""
+    """Shows the progress: on a terminal a few lines that change, elsewhere nothing."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield _Silent()
         return
@@ -273,17 +260,6 @@ def _display(title: str) -> Iterator[_Silent]:
 
     with Live(Text(f"{title}: reading"), console=Console(stderr=True), transient=True) as live:
         yield _OnTerminal(title, live.update)
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """A result's notes are shown behind it, so they are not logged as well."""
-    logger = logging.getLogger("promptfuse.search.loop")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def _show(config: Path, result: Result, as_json: bool) -> None:
@@ -298,7 +274,7 @@ def _show(config: Path, result: Result, as_json: bool) -> None:
         texts, steps = counted(result.exact_evaluations, "text"), counted(len(result.history), "step")
         counts = f"{result.seconds:.1f} s, {texts}, {steps}"
         if not result.complete:
-            counts += "; the text has not come to an end"
+            counts += "; the text is incomplete"
         typer.echo(result.text)
         for line in (f"value {result.value:.3f}  {terms}  {counts}", *result.said()):
             typer.secho(f"  {line}", dim=True)

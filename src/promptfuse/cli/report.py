@@ -1,7 +1,4 @@
-"""``promptfuse report``: one page about runs over a data set.
-
-It parses, shows and reports; the work is done by the evaluation.
-"""
+"""``promptfuse report``: compare runs over a data set on one page."""
 
 from __future__ import annotations
 
@@ -32,12 +29,12 @@ from promptfuse.errors import ConfigError
 
 
 def report(
-    folders: Annotated[list[str], typer.Argument(metavar="DIR", help="Folders of `promptfuse run`.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR", help="Run folders of `promptfuse run`.")],
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.html",
-            help="The page.",
+            help="The page to write.",
             show_default="report.html, or no page with --table or --json",
         ),
     ] = None,
@@ -45,14 +42,14 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the tables for a paper or a notebook: .md, .tex or .csv.",
+            help="File for the tables: .md, .tex or .csv.",
             show_default="no file",
         ),
     ] = None,
     references: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", help="Captions that people wrote.", show_default="those that the runs name"
+            metavar="PATH", help="Captions that people wrote.", show_default="those of the runs' data set"
         ),
     ] = None,
     metric: Annotated[
@@ -65,7 +62,7 @@ def report(
             show_default="all",
         ),
     ] = None,
-    java: Annotated[bool, typer.Option("--java", help="Add METEOR and SPICE, which take a while.")] = False,
+    java: Annotated[bool, typer.Option("--java", help="Add METEOR and SPICE, which are slow.")] = False,
     clip: ClipJudge = None,
     lm: LmJudge = None,
     classifier: ClassifierJudge = None,
@@ -73,14 +70,16 @@ def report(
         list[str] | None,
         typer.Option(
             metavar="LABEL",
-            help="A label that captions should have; repeatable.",
+            help="Label that captions should have; repeatable.",
             show_default="the labels that the runs were steered to",
         ),
     ] = None,
     judge_texts: JudgeTexts = None,
     judge_model: JudgeModel = None,
     judge_limit: JudgeLimit = 3000,
-    photos: Annotated[bool, typer.Option("--photos/--no-photos", help="Small photos in the gallery.")] = True,
+    photos: Annotated[
+        bool, typer.Option("--photos/--no-photos", help="Show small photos in the gallery.")
+    ] = True,
     limit_gallery: Annotated[
         int, typer.Option(parser=whole, metavar="N", help="The most photos in the gallery.")
     ] = 2000,
@@ -95,7 +94,7 @@ def report(
     """
     for name, number in (("limit-gallery", limit_gallery), ("resamples", resamples)):
         if number < 0:
-            raise ConfigError(f"--{name} {number} is negative; give 0 or more")
+            raise ConfigError(f"--{name} {number}: must be at least 0")
 
     from promptfuse._utils.atomic_files import atomic_write, check_target
     from promptfuse.evaluation.metrics.labelled_texts import label_and_path

@@ -1,7 +1,4 @@
-"""``promptfuse run``: describe the photos of a data set, as a YAML file says.
-
-It parses, shows and reports; the work is done by the evaluation.
-"""
+"""``promptfuse run``: caption the photos of a data set, as a YAML file describes."""
 
 from __future__ import annotations
 
@@ -11,11 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptfuse.cli._options import KeepRejected, LmOption, LmPrefix, whole
+from promptfuse.cli._options import KeepRejected, LmOption, LmPrefix, changes_by_key, whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,12 +25,14 @@ EVERY = 30.0
 
 
 def run(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Which photos, and how.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml", help="File that describes the photos and the recipe.")
+    ],
     out: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Run folder or its address; resumes a run that is in it.",
+            help="Run folder or its address; resumes an existing run.",
             show_default="none; needed for a run",
         ),
     ] = None,
@@ -53,7 +52,7 @@ def run(
         typer.Option(
             parser=whole,
             metavar="N",
-            help="The most photos (replaces limit).",
+            help="The most photos to caption (replaces limit).",
             show_default="the file's, or all",
         ),
     ] = None,
@@ -61,7 +60,7 @@ def run(
         str | None,
         typer.Option(
             metavar="local|ray",
-            help="Where processes run (replaces engine.kind).",
+            help="How to run worker processes (replaces engine.kind).",
             show_default="the file's, or local",
         ),
     ] = None,
@@ -70,7 +69,7 @@ def run(
         typer.Option(
             parser=whole,
             metavar="N",
-            help="Processes (replaces engine.workers).",
+            help="Number of processes (replaces engine.workers).",
             show_default="the file's, or 1",
         ),
     ] = None,
@@ -79,7 +78,7 @@ def run(
         typer.Option(
             parser=whole,
             metavar="N",
-            help="Photos searched for side by side in each process (replaces in_flight).",
+            help="Photos to search for at a time in each process (replaces in_flight).",
             show_default="the file's, or 8",
         ),
     ] = None,
@@ -94,7 +93,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object at the end.")] = False,
 ) -> None:
     """Caption the photos of a data set; rerun to resume."""
-    changes = _changes(change or [])
+    changes = changes_by_key(change or [], "recipe.image_weight=7")
     options = {"limit": limit, "engine.kind": engine, "engine.workers": workers, "in_flight": in_flight}
     changes |= {key: value for key, value in options.items() if value is not None}
     if keep_rejected:
@@ -117,21 +116,8 @@ def run(
         return
     if not out:
         what = "is missing" if out is None else "is empty"
-        raise ConfigError(f"--out {what}; give a folder for the run, e.g. --out runs/first")
+        raise ConfigError(f"--out {what}; give a run folder, e.g. --out runs/first")
     _carry_out(settings, out, retry_failed, as_json)
-
-
-def _changes(pairs: list[str]) -> dict[str, Any]:
-    """What options change in the file, by dotted keys."""
-    from promptfuse._utils.yaml_files import parse_value
-
-    changes: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {pair!r} is not KEY=VALUE; write e.g. --set recipe.image_weight=7")
-        changes[key] = parse_value(value)
-    return changes
 
 
 def _validate(config: Path, settings: DatasetRunConfig, as_json: bool) -> None:
@@ -149,7 +135,7 @@ def _validate(config: Path, settings: DatasetRunConfig, as_json: bool) -> None:
 
 
 def _carry_out(settings: DatasetRunConfig, out: str, retry_failed: bool, as_json: bool) -> None:
-    """Do the run, show how it goes, and say how it ended."""
+    """Do the run, show its progress and report its end."""
     from promptfuse.evaluation.runs import run_dataset
 
     latest: list[Progress] = []
@@ -163,7 +149,7 @@ def _carry_out(settings: DatasetRunConfig, out: str, retry_failed: bool, as_json
             end = run_dataset(settings, out, on_progress, retry_failed=retry_failed)
     except KeyboardInterrupt:
         known = f", {latest[0].done} of {latest[0].photos} photos done" if latest else ""
-        typer.echo(f"promptfuse: interrupted{known}; the same command goes on in {out}", err=True)
+        typer.echo(f"promptfuse: interrupted{known}; rerun the same command to resume {out}", err=True)
         raise typer.Exit(130) from None
     captions = end.done - end.failed
     if as_json:
@@ -191,7 +177,7 @@ def _carry_out(settings: DatasetRunConfig, out: str, retry_failed: bool, as_json
 
 @contextmanager
 def _display(out: str) -> Iterator[OnProgress]:
-    """What shows the progress: on a terminal a bar, elsewhere a line every now and then."""
+    """Shows the progress: on a terminal a bar, elsewhere a line from time to time."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield _Lines(out)
         return
@@ -200,7 +186,7 @@ def _display(out: str) -> Iterator[OnProgress]:
     from rich.progress import Progress as Bar
     from rich.table import Column
 
-    # Where the terminal is narrow, the caption is cut and not the numbers.
+    # On a narrow terminal, cut the caption and not the numbers.
     columns = (
         TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=20)),
         BarColumn(bar_width=16),
@@ -213,7 +199,7 @@ def _display(out: str) -> Iterator[OnProgress]:
 
 
 class _OnTerminal:
-    """Shows a bar with rate, time left, failures and the last caption."""
+    """Shows a bar, the rate, the time left, failures and the last caption."""
 
     def __init__(self, bar: Bar, out: str) -> None:
         from rich.markup import escape

@@ -1,7 +1,4 @@
-"""``promptfuse score``: the field's metrics of anybody's captions.
-
-It parses, shows and reports; the work is done by the evaluation.
-"""
+"""``promptfuse score``: standard metrics for captions from any system."""
 
 from __future__ import annotations
 
@@ -76,7 +73,7 @@ def score(
     classifier: ClassifierJudge = None,
     label: Annotated[
         str | None,
-        typer.Option(metavar="LABEL", help="The label that captions should have.", show_default="none"),
+        typer.Option(metavar="LABEL", help="Label that captions should have.", show_default="none"),
     ] = None,
     judge_texts: JudgeTexts = None,
     judge_model: JudgeModel = None,
@@ -85,7 +82,7 @@ def score(
         str,
         typer.Option(
             metavar="auto|stanford|python",
-            help="How texts are cut into words; auto is stanford where there is Java, else python.",
+            help="How to split texts into words; auto is stanford if there is Java, else python.",
         ),
     ] = "auto",
     per_caption: Annotated[
@@ -100,7 +97,9 @@ def score(
     resamples: Resamples = 1000,
     seed: Annotated[
         int,
-        typer.Option(parser=whole, metavar="N", help="Random seed of the bootstrap and of a judge's texts."),
+        typer.Option(
+            parser=whole, metavar="N", help="Random seed of the bootstrap and of a judge's training texts."
+        ),
     ] = 0,
     keep_rejected: KeepRejected = False,
     device: JudgeDevice = "cpu",
@@ -115,9 +114,9 @@ def score(
     if tokenizer not in ("auto", "stanford", "python"):
         raise ConfigError(f"--tokenizer {tokenizer}: choose from: auto, stanford, python")
     if (label is None) != (classifier is None):
-        raise ConfigError("--classifier MODEL and --label LABEL belong together; give both")
+        raise ConfigError("--classifier MODEL and --label LABEL need each other; give both")
     if images is not None and clip is None:
-        raise ConfigError(f"--images {images}: no metric reads photos without --clip MODEL; give both")
+        raise ConfigError(f"--images {images}: only CLIPScore reads photos; add --clip MODEL")
     names = None
     if metrics:
         names = listed(metrics)
@@ -150,14 +149,14 @@ def score(
         "tokenizer": tokenizer,
     }
     if clip is not None:
-        # The folder that was given, else where the run had the photos, else where the data set has them.
+        # First the given folder, then where the run had the photos, then where the data set has them.
         where = (predicted.images, written.images) if images else (written.images, predicted.images)
         settings["images"] = where[0] | where[1]
         if images:
             written.notices += written.photo_notices
     found = _score(predictions, references, predicted, written, settings)
     if names is not None and found.columns.keys() <= predicted.costs.keys():
-        # All that was asked for cannot be had.
+        # None of the requested metrics could be computed.
         reasons = [one.reason for one in found.metrics.values() if isinstance(one, Unavailable)]
         # Captions may be in columns that are not read.
         about = [] if any(written.texts.values()) else written.notices
@@ -173,7 +172,7 @@ def score(
 
 
 def _judges(clip: str | None, lm: str | None, classifier: str | None, device: str) -> dict[str, Any]:
-    """The models that judge, by role."""
+    """The judging models by role."""
     names = {"clip": clip, "lm": lm, "classifier": classifier}
     if not any(names.values()):
         return {}
@@ -189,14 +188,14 @@ def _score(
     written: Referenced,
     settings: dict[str, Any],
 ) -> Scores:
-    """Score, with what a run's files tell besides."""
+    """Score captions, and add what a run's files say of failures and costs."""
     from promptfuse.evaluation.metrics import score as score_captions
 
     if any(written.texts.values()) and not any(written.texts.get(id_) for id_ in predicted.texts):
         first, known = next(iter(predicted.texts)), next(iter(written.texts))
         raise ConfigError(
-            f"{references} has no references for {first!r} or any other caption of {predictions}, its "
-            f"ids are like {known!r}; add them, or use the data set that was captioned"
+            f"{references} has no references for {first!r} or any other caption of {predictions} (its ids "
+            f"look like {known!r}); add them, or use the captioned data set"
         )
     with _display() as show:
         found = score_captions(
@@ -218,7 +217,7 @@ def _score(
 
 @contextmanager
 def _display() -> Iterator[Callable[[str], None] | None]:
-    """What shows which metric is being computed: a line on a terminal, nothing elsewhere."""
+    """Shows which metric is being computed: a line on a terminal, nothing elsewhere."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return

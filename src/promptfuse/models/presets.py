@@ -94,14 +94,14 @@ PRESETS = {
         lm="mini-lm",
         image_text="mini-clip",
         sentiment="mini-tone",
-        # Chosen on the first 100 dev photos of Flickr8k (docs/captions.md): the paper's 22 suits larger
-        # models, here it gives word salad.
+        # Chosen on the first 100 dev photos of Flickr8k (docs/research/captions.md): the paper's 22
+        # suits larger models, here it gives word salad.
         image_weight=5,
         # Chosen on the first 250 dev photos of Flickr8k: with the mean per token, captions end in filler.
         length_exponent=0.5,
         sentiment_weight=1.0,
         steps=20,
-        # Many beams of few candidates find better texts than few beams of many (docs/captions.md).
+        # Many beams of few candidates find better texts than few beams of many (docs/research/captions.md).
         beams=12,
         candidates=4,
         # Hardly a word that mini-lm knows as one token is more than one to mini-clip or mini-tone.

@@ -13,7 +13,7 @@ from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import CausalLM, Model
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import check_texts, check_unicode
-from promptfuse.objectives.terms import Fluency
+from promptfuse.objectives.fluency import Fluency
 
 
 @dataclass(frozen=True)

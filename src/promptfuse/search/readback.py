@@ -69,7 +69,7 @@ _PIECES: WeakKeyDictionary[Model, list[str | None]] = WeakKeyDictionary()
 
 
 def pieces_of(model: Model) -> list[str | None]:
-    """What each token adds to a text that it is put behind, whatever that text is.
+    """What each token adds to a text that it follows, whatever that text is.
 
     Known for byte-level vocabularies, in which a token is a run of bytes.
 
@@ -104,7 +104,7 @@ def _find_pieces(model: Model) -> list[str | None]:
 def appended(
     model: CausalLM, beams: Sequence[Hypothesis], pairs: Sequence[tuple[int, int]]
 ) -> list[str | None]:
-    """The texts of beams with a token behind them.
+    """The texts of beams with a token after them.
 
     Args:
         model: the language model whose tokens they are.
@@ -115,7 +115,7 @@ def appended(
         For each pair the text that its ids decode to; None where that has other ids.
     """
     pieces = [] if any("\ufffd" in beam.text for beam in beams) else pieces_of(model)
-    # The first token behind a context may bring a blank that is no part of the text.
+    # The first token after a context may bring a blank that is not part of the text.
     known = [
         pieces[token] if token < len(pieces) and (beams[number].ids or not model.pending) else None
         for number, token in pairs

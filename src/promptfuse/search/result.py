@@ -6,14 +6,19 @@ import json
 import platform
 from collections.abc import Sized
 from dataclasses import dataclass, field
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
+from promptfuse.errors import ConfigError
 from promptfuse.objectives import Continuation, Objective, TargetContinuation
 from promptfuse.search.hypothesis import Hypothesis, Step
 from promptfuse.version import __version__
+
+if TYPE_CHECKING:
+    import pandas
 
 FAR = 0.25
 """How much better a text that has not come to an end must be to be told of, as a share of the value."""
@@ -131,6 +136,58 @@ class Result:
         """One JSON object."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
+    def top(self, n: int = 5) -> list[Hypothesis]:
+        """The best complete texts that the search kept, best first.
+
+        These are the Pareto front and the texts that were the best at some step. Under
+        ``scalarisation="chebyshev"``, where values of different steps do not compare, only the front.
+
+        Args:
+            n: how many; there may be fewer.
+        """
+        best = [step.best for step in self.history if step.best.complete] if self.ideal is None else []
+        by_text = {item.text: item for item in [*best, *self.pareto_front]}
+        return sorted(by_text.values(), key=lambda item: item.value)[:n]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each step: the best text so far, its value and losses by term, evaluations and seconds.
+
+        Raises:
+            ConfigError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ConfigError("to_pandas needs pandas; pip install pandas") from None
+        rows = [
+            {
+                "step": step.number,
+                "text": step.best.text,
+                "value": step.best.value,
+                **step.best.terms,
+                "complete": step.best.complete,
+                "exact_evaluations": step.exact_evaluations,
+                "seconds": step.seconds,
+            }
+            for step in self.history
+        ]
+        return pandas.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        """A small card for notebooks: the text, and a table of its terms."""
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{loss:.3f}</td><td>{self.weights[name]:g}</td></tr>"
+            for name, loss in self.terms.items()
+        )
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return (
+            f"<p><strong>{escape(self.text)}</strong></p>{notes}"
+            f"<table><tr><th>term</th><th>loss</th><th>weight</th></tr>{rows}"
+            f"<tr><th>value</th><th>{self.value:.3f}</th><th></th></tr></table>"
+            f"<p>{_counted(self.history, 'step')}, {self.exact_evaluations:,} texts scored, "
+            f"{self.seconds:.1f} s</p>"
+        )
+
 
 def _counted(things: Sized, name: str) -> str:
     """How many there are: ``1 step``, ``2 steps``."""
@@ -162,5 +219,6 @@ def versions() -> dict[str, str]:
 
 
 def describe_models(objective: Objective) -> dict[str, dict[str, str]]:
-    """Name, fingerprint and identity of the model of each term that has one; see ``Model.describe``."""
-    return {name: term.model.describe() for name, term in objective.terms.items() if term.has_model}
+    """What the model of each term is (name, fingerprint, identity), and the reader that it was read by."""
+    models = {name: term.model for name, term in objective.terms.items() if term.has_model}
+    return {name: {**model.describe(), "reader": model.reader.name} for name, model in models.items()}

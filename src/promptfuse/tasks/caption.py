@@ -1,4 +1,4 @@
-"""Describe a photo with no captioning model: the first task of the package."""
+"""Caption a photo without a captioning model."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from promptfuse.models import Model, Preset, SequenceClassifier, load_image, loa
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Objective, Term
 from promptfuse.objectives.checks import require_model_kind
-from promptfuse.search import AutoDAN, BeamSearch, Callback, Method, Result, Search
+from promptfuse.search import AutoDAN, BeamSearch, Callback, Constraints, Method, Result, Search
 from promptfuse.tasks.effort import Effort, extent
 from promptfuse.tasks.steering import Steer, Steers, read_steers
 
 Sentiment = Literal["positive", "negative"]
-"""What ``caption`` can be asked for."""
+"""Sentiments that a caption can have."""
 
 Models: TypeAlias = str | PathLike[str] | Mapping[str, Any] | Preset
-"""A preset's name, a YAML file, the fields of one, or a preset."""
+"""A preset by name, by a YAML file, by its fields in a mapping, or as a ``Preset``."""
 
 ROLES = ("lm", "image_text", "sentiment")
-"""What a preset's models are for."""
+"""Roles of a preset's models."""
 
 TERMS = ("fluency", "image", "sentiment")
 """The names of the caption task's terms; those of steers are ``steer:LABEL``."""
 
 
 class Captioner:
-    """Holds a preset's models, so that many photos share one load.
+    """Captions photos with the models of a preset, which are loaded once.
 
     Args:
-        models: a preset's name, a YAML file or the fields that it would have, or a ``Preset``.
-        device: where the models go.
-        lm: replaces the preset's language model.
-        lm_prefix: replaces the preset's; see ``Preset``.
+        models: a preset's name, a YAML file, the fields of a preset as a mapping, or a ``Preset``.
+        device: the device of the models.
+        lm: language model that replaces the preset's: a Hugging Face id or a local folder.
+        lm_prefix: text that the language model alone reads before every caption, such as a few captions of
+            other photos; replaces the preset's.
 
     Raises:
         ConfigError: if there is no such preset.
@@ -64,7 +65,7 @@ class Captioner:
         self._loaded: dict[str, Model] = {}
 
     def model(self, role: Literal["lm", "image_text", "sentiment"]) -> Model:
-        """One of the preset's models, loaded at its first use."""
+        """One of the preset's models, loaded at first use."""
         if role not in self._loaded:
             start = self.preset.lm_start if role == "lm" else None
             self._loaded[role] = load_model(
@@ -73,11 +74,11 @@ class Captioner:
         return self._loaded[role]
 
     def classifier(self, steer: Steer) -> tuple[SequenceClassifier, str]:
-        """The model of a steer, loaded at its first use, and the label as the model spells it.
+        """The classifier of a steer, loaded at first use, and the label as the model spells it.
 
         Raises:
-            ConfigError: if the model has no such label; the message lists those there are.
-            ModelError: if the model cannot be loaded or is no classifier.
+            ConfigError: if the model does not have the label; the message lists its labels.
+            ModelError: if the model cannot be loaded or is not a classifier.
         """
         meant = steer.under(self.preset)
         name = "sentiment" if meant.model == self.preset.sentiment else meant.model
@@ -91,10 +92,10 @@ class Captioner:
         return model, model.labels[model.label_index(meant.label)]
 
     def load(self, sentiment: str | None = None, steer: Steers = ()) -> None:
-        """Load now what captions will need, so that errors come before any work."""
+        """Load the models that captions will need, so that errors come before any work."""
         self.check_sentiment(sentiment)
         steers = read_steers(steer)
-        # Here it is told that the language model has no room for what it is to read first.
+        # Raises an error if the language model has no room for the text that it reads first.
         Fluency(self.model("lm"), context=self.preset.lm_prefix or "")
         self.model("image_text")
         if sentiment is not None:
@@ -103,21 +104,21 @@ class Captioner:
             self.classifier(one)
 
     def loaded(self) -> dict[str, Model]:
-        """The models that have been loaded so far, by role, or by name where they have none."""
+        """The models that have been loaded so far, by role, or by name if they have no role."""
         return dict(self._loaded)
 
-    def forget(self) -> None:
-        """Have every model forget the texts that it has read; see ``Model.forget``."""
+    def clear_text_cache(self) -> None:
+        """Have every model forget the texts that it has read; results do not change."""
         for model in self._loaded.values():
-            model.forget()
+            model.clear_text_cache()
 
     def clear_cache(self) -> None:
-        """Have every model drop what it computed of its weights; see ``Model.clear_cache``."""
+        """Drop everything that was computed from the models' weights; needed after changing them."""
         for model in self._loaded.values():
             model.clear_cache()
 
     def check_sentiment(self, sentiment: str | None) -> None:
-        """Raise ``ConfigError`` for a sentiment that the preset does not know."""
+        """Raise ``ConfigError`` if the preset does not have this sentiment."""
         self.preset.check_sentiment(sentiment)
 
     def objective(
@@ -131,13 +132,13 @@ class Captioner:
 
         Args:
             image: a path, an address, an open image, or an array of pixels.
-            sentiment: ``positive``, ``negative`` or nothing.
-            weights: replaces the preset's weights, by ``fluency``, ``image``, ``sentiment`` and
+            sentiment: ``positive``, ``negative`` or None.
+            weights: weights that replace the preset's, by term: ``fluency``, ``image``, ``sentiment`` and
                 ``steer:LABEL``.
             steer: labels of classifiers, as ``MODEL:LABEL=WEIGHT`` or ``{"MODEL:LABEL": WEIGHT}``.
 
         Raises:
-            ConfigError: if a weight's name, the sentiment or a steer's label is unknown.
+            ConfigError: if the sentiment, a steer's label or the name of a weight is unknown.
             ImageError: if the photo cannot be read.
         """
         self.check_sentiment(sentiment)
@@ -172,13 +173,11 @@ class Captioner:
             weight[name] = self.preset.sentiment_weight if one.weight is None else one.weight
         if wrong := [name for name in given if name not in weight]:
             hint = " (it needs a sentiment)" if wrong[0] == "sentiment" else ""
-            raise ConfigError(f"no term {wrong[0]!r} to weigh{hint}; choose from: {', '.join(weight)}")
+            raise ConfigError(f"there is no term {wrong[0]!r}{hint}; choose from: {', '.join(weight)}")
         weight |= given
         for name in used:
             if not weight[name] > 0:
-                raise ConfigError(
-                    f"weight of {name}: {weight[name]:g} is not positive; give a number above 0"
-                )
+                raise ConfigError(f"weight of {name}: must be above 0, got {weight[name]:g}")
         return weight
 
     def search(
@@ -194,11 +193,32 @@ class Captioner:
         beams: int | None = None,
         candidates: int | None = None,
         weights: Mapping[str, float] | None = None,
+        constraints: Constraints | None = None,
         seed: int = 0,
         method: Method | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Search:
-        """The search for one photo, ready to run; what is not given is the preset's, by the effort."""
+        """The search for one photo, ready to run.
+
+        Args:
+            image: a path, an address, an open image, or an array of pixels.
+            sentiment: ``positive``, ``negative`` or None.
+            steer: labels of classifiers, as ``MODEL:LABEL=WEIGHT`` or ``{"MODEL:LABEL": WEIGHT}``.
+            prefix: what the caption begins with; the preset's by default.
+            glue: let the first new token continue the prefix's last word.
+            effort: ``fast``, ``default`` or ``thorough``; sets beams, candidates and patience.
+            steps: the most tokens to append; the preset's by default.
+            beams: texts kept after each step; the effort's by default.
+            candidates: texts scored exactly, for each beam and step; the effort's by default.
+            weights: weights that replace the preset's, by term.
+            constraints: rules that captions obey, such as banned and required words.
+            seed: random seed, for methods that sample.
+            method: how texts are proposed; ``AutoDAN`` with the preset's settings by default.
+            callbacks: called with the search and each step; one that returns True ends the search.
+
+        Raises:
+            ImageError, ConfigError, ModelError, TextError: for bad input, in one line.
+        """
         preset, usual = self.preset, extent(self.preset, effort)
         candidates = whole_number(usual.candidates if candidates is None else candidates, "candidates")
         beams = whole_number(usual.beams if beams is None else beams, "beams")
@@ -214,13 +234,14 @@ class Captioner:
             glue=glue,
             steps=steps,
             patience=usual.patience,
+            constraints=constraints,
             seed=seed,
             batch_size=preset.batch,
             callbacks=callbacks,
         )
 
     def __call__(self, image: ImageLike, **settings: Any) -> Result:
-        """Caption one photo; see ``search`` for the settings."""
+        """Caption one photo, with the settings that ``search`` takes."""
         return self.search(image, **settings).run()
 
 
@@ -239,32 +260,34 @@ def caption(
     beams: int | None = None,
     candidates: int | None = None,
     weights: Mapping[str, float] | None = None,
+    constraints: Constraints | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
     callbacks: Sequence[Callback] = (),
 ) -> Result:
-    """Describe a photo by searching for a text that frozen models agree on.
+    """Caption a photo by searching for a text that frozen models agree on.
 
     Args:
         image: a path, an address such as ``https://...``, an open image, or an array or tensor of pixels.
-        sentiment: ``positive`` or ``negative`` to colour the caption.
-        steer: labels of any classifiers to draw the caption to, or to keep it away from, with a negative
-            weight: ``MODEL:LABEL=WEIGHT``, ``{"MODEL:LABEL": WEIGHT}``, a ``Steer``, or a list of those.
-        models: a preset (``mini`` is embedded, ``paper`` needs the model hub), a YAML file or the fields
-            that it would have, or a ``Preset``.
-        lm: replaces the preset's language model, which then mostly needs an ``lm_prefix``.
-        lm_prefix: what the language model alone reads before every caption: a few captions of other photos,
-            each on a line of its own, turn any language model into one of captions.
+        sentiment: ``positive`` or ``negative`` for a caption of that sentiment.
+        steer: labels of any classifiers to steer towards, or away from with a negative weight:
+            ``MODEL:LABEL=WEIGHT``, ``{"MODEL:LABEL": WEIGHT}``, a ``Steer``, or a list of those.
+        models: a preset (``mini`` is embedded, ``paper`` needs the model hub), a YAML file, the fields of a
+            preset as a mapping, or a ``Preset``.
+        lm: language model that replaces the preset's. Most need an ``lm_prefix`` to write captions.
+        lm_prefix: text that the language model alone reads before every caption. A few captions of other
+            photos, one on each line, show most language models what to write.
         prefix: what the caption begins with.
-        glue: let the first new token go on with the prefix's last word; otherwise it begins a word.
-        effort: ``fast``, ``default`` or ``thorough``: how many texts are looked at.
+        glue: let the first new token continue the prefix's last word; otherwise it begins a word.
+        effort: ``fast``, ``default`` or ``thorough``: how many texts the search scores.
         steps: the most tokens to append.
-        beams: texts kept at each step, in place of the effort's.
-        candidates: texts scored exactly per beam and step, in place of the effort's.
-        weights: weights by ``fluency``, ``image``, ``sentiment`` and ``steer:LABEL``.
-        seed: for methods that draw.
-        device: where the models go.
-        callbacks: called with the search and each step.
+        beams: texts kept after each step; replaces the effort's.
+        candidates: texts scored exactly, for each beam and step; replaces the effort's.
+        weights: weights by term: ``fluency``, ``image``, ``sentiment`` and ``steer:LABEL``.
+        constraints: rules that captions obey, such as banned and required words.
+        seed: random seed, for methods that sample.
+        device: the device of the models.
+        callbacks: called with the search and each step; one that returns True ends the search.
 
     Returns:
         The best text, its value and terms, and how it was found.
@@ -284,6 +307,7 @@ def caption(
         beams=beams,
         candidates=candidates,
         weights=weights,
+        constraints=constraints,
         seed=seed,
         callbacks=callbacks,
     )

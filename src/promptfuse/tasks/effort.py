@@ -11,12 +11,12 @@ from promptfuse.errors import ConfigError
 from promptfuse.models import Preset
 
 Effort = Literal["fast", "default", "thorough"]
-"""What a search may cost; see ``EFFORTS``."""
+"""How many texts a search scores: factors on a preset's numbers."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What an effort makes of a preset's numbers.
+    """How an effort changes a preset's numbers.
 
     Attributes:
         beams: factor on the texts that are kept at each step; rounded up.
@@ -34,17 +34,17 @@ EFFORTS: dict[Effort, Scale] = {
     "default": Scale(beams=1, candidates=1, patience=4),
     "thorough": Scale(beams=2, candidates=2, patience=8),
 }
-"""What each effort is, as factors on the preset's numbers."""
+"""The efforts, as factors on a preset's numbers."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How many texts a search looks at.
+    """How many texts a search scores.
 
     Attributes:
         beams: texts kept at each step.
         candidates: exact evaluations per beam and step.
-        patience: see ``Stopping``.
+        patience: steps without a better complete text before the search ends.
     """
 
     beams: int
@@ -53,23 +53,23 @@ class Extent:
 
 
 def check_effort(effort: Any) -> Effort:
-    """An effort, ``default`` for None.
+    """Check an effort; None means ``default``.
 
     Raises:
-        ConfigError: if there is no such effort; the message lists those there are.
+        ConfigError: if the effort is unknown; the message lists the efforts.
     """
     wanted = "default" if effort is None else effort
     for name in EFFORTS:
         if wanted == name:
             return name
-    raise ConfigError(f"no effort {effort!r:.60}; {nearest(str(effort), EFFORTS)}")
+    raise ConfigError(f"there is no effort {effort!r:.60}; {nearest(str(effort), EFFORTS)}")
 
 
 def extent(preset: Preset, effort: Any = None) -> Extent:
-    """How many texts a search of a preset looks at with an effort.
+    """How many texts a search with a preset scores at an effort.
 
     Raises:
-        ConfigError: if there is no such effort.
+        ConfigError: if the effort is unknown.
     """
     scale = EFFORTS[check_effort(effort)]
     return Extent(math.ceil(preset.beams * scale.beams), preset.candidates * scale.candidates, scale.patience)

@@ -1,4 +1,4 @@
-"""Steers: labels of classifiers that a caption is drawn to, or kept away from."""
+"""Steers: labels of classifiers to steer a caption towards, or away from."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _EXAMPLE = "write MODEL:LABEL=WEIGHT, e.g. sentiment:positive=1.5"
 
 @dataclass(frozen=True)
 class Steer:
-    """A label of a classifier as a term of the caption task.
+    """A classifier's label as a term of the caption task.
 
     Attributes:
         model: a Hugging Face id, a local folder, an embedded model's name, or ``sentiment`` for the preset's
             classifier.
         label: one of its labels; case does not matter.
-        weight: factor of the label's NLL; negative to stay away from the label. None takes the preset's
-            weight of the sentiment.
+        weight: factor of the label's negative log-probability; negative to steer away. None means the
+            preset's sentiment weight.
 
     Raises:
-        ConfigError: if the model or the label is no text, or the weight is one that no term may have.
+        ConfigError: if the model or the label is not a text, or the weight is not valid.
     """
 
     model: str
@@ -37,7 +37,7 @@ class Steer:
         for part in (self.model, self.label):
             if not isinstance(part, str) or not part.strip():
                 raise ConfigError(
-                    f"steer {self.model!r}, {self.label!r} names no model and label; {_EXAMPLE}"
+                    f"steer {self.model!r}, {self.label!r} needs a model and a label; {_EXAMPLE}"
                 )
         if self.weight is not None:
             _check_number(self.weight, f"steer '{self.model}:{self.label}'")
@@ -46,15 +46,15 @@ class Steer:
     def parse(cls, text: str) -> Steer:
         """Read ``MODEL:LABEL=WEIGHT`` or ``MODEL:LABEL``.
 
-        It is read from the right, so that the model's path may hold ``:`` and ``=``, and the label ``=``.
+        It is read from the right, so the model's path may contain ``:`` and ``=``, and the label ``=``.
 
         Raises:
-            ConfigError: if a part is missing, or the weight is no number, or one that no term may have.
+            ConfigError: if a part is missing, or the weight is not a valid number.
         """
         model, _, rest = text.rpartition(":")
         label, equals, number = rest.rpartition("=") if "=" in rest else (rest, "", "")
         if not model.strip() or not label.strip():
-            raise ConfigError(f"steer {text!r} names no model and label; {_EXAMPLE}")
+            raise ConfigError(f"steer {text!r} needs a model and a label; {_EXAMPLE}")
         model, label = model.strip(), label.strip()
         if not equals:
             return cls(model, label)
@@ -74,7 +74,7 @@ class Steer:
         return replace(self, model=preset.sentiment, label=preset.labels.get(self.label, self.label))
 
     def __str__(self) -> str:
-        """What ``parse`` reads."""
+        """The form that ``parse`` reads."""
         if self.weight is None:
             return f"{self.model}:{self.label}"
         number = self.weight if isinstance(self.weight, int) else float(self.weight)
@@ -84,16 +84,16 @@ class Steer:
 Steers: TypeAlias = str | Steer | Sequence[Any] | Mapping[str, Any] | None
 """One steer or several: a text or a ``Steer``, a list of those, or ``{"MODEL:LABEL": WEIGHT}``.
 
-A list may also hold such mappings and pairs ``("MODEL:LABEL", WEIGHT)``; a mapping may be of
-``{MODEL: {LABEL: WEIGHT}}``. None stands for no steer.
+A list may also contain such mappings, and pairs ``("MODEL:LABEL", WEIGHT)``; a mapping may also be
+``{MODEL: {LABEL: WEIGHT}}``. None means no steer.
 """
 
 
 def read_steers(steer: Steers) -> dict[str, Steer]:
-    """Steers by the names of their terms: ``steer:LABEL``, with numbers behind those that come again.
+    """Steers by the names of their terms: ``steer:LABEL``, with a number after a name that occurs again.
 
     Args:
-        steer: one or several, in any of the spellings of ``Steers``.
+        steer: one or several, in any form that ``Steers`` allows.
 
     Raises:
         ConfigError: if one cannot be read, or is given twice.
@@ -110,10 +110,10 @@ def read_steers(steer: Steers) -> dict[str, Steer]:
 
 
 def spell_steers(steer: Steers) -> list[str]:
-    """Steers of any spelling as texts that ``Steer.parse`` reads; texts stay as they are.
+    """Steers as texts that ``Steer.parse`` reads; texts stay as they are.
 
     Args:
-        steer: one or several, in any of the spellings of ``Steers``.
+        steer: one or several, in any form that ``Steers`` allows.
 
     Raises:
         ConfigError: if one cannot be read, or is given twice.
@@ -143,7 +143,7 @@ def _spelled(steer: Any) -> Iterator[Steer]:
                 yield _weighed(key, value)
     elif not isinstance(steer, Sequence):
         raise ConfigError(
-            f"steer {steer!r:.60} is none; {_EXAMPLE}, a list of such, or {{MODEL:LABEL: WEIGHT}}"
+            f"steer {steer!r:.60} is not valid; {_EXAMPLE}, a list of such, or {{MODEL:LABEL: WEIGHT}}"
         )
     elif len(steer) == 2 and _is_number(steer[1]):
         yield _weighed(*steer)
@@ -155,10 +155,10 @@ def _spelled(steer: Any) -> Iterator[Steer]:
 
 
 def _weighed(steer: Any, weight: Any) -> Steer:
-    """The steer that a text or a ``Steer`` names, with a weight that is given apart from it."""
+    """The steer that a text or a ``Steer`` names, with a separate weight."""
     named = Steer.parse(steer) if isinstance(steer, str) else steer
     if not isinstance(named, Steer):
-        raise ConfigError(f"steer {steer!r:.60} names no model and label; {_EXAMPLE}")
+        raise ConfigError(f"steer {steer!r:.60} needs a model and a label; {_EXAMPLE}")
     if weight is None:
         return named
     if named.weight is not None:

@@ -1,8 +1,7 @@
-"""Where one word ends and the next begins, for strings that are put behind each other.
+"""Where one word ends and the next begins when strings are joined.
 
-A text that stands behind something else begins as a text does: with a word of its own. Where that takes
-a blank depends on what stands before: ``Caption:`` asks for one, ``He said "``, ``black-``, a line break
-and a script without blanks do not.
+A text that follows another string begins with a new word. Whether this needs a space depends on the string
+before it: ``Caption:`` needs one; ``He said "``, ``black-``, a line break and a script without spaces do not.
 """
 
 from __future__ import annotations
@@ -24,39 +23,41 @@ _NO_BLANKS = (
     (0x1AFF0, 0x1B16F),  # kana
     (0x20000, 0x3FFFF),  # Chinese characters
 )
-"""Code points of scripts that put no blank between words. Korean does."""
+"""Code points of scripts without spaces between words. Korean has spaces."""
 
 _JOINING = frozenset("/\\_@#")
-"""Signs that a word follows without a blank, if there is none before them."""
+"""Characters after which a word needs no space, if there is none before them."""
 
 
 def needs_blank(before: str) -> bool:
-    """Whether a blank belongs between a string and a word that is put behind it."""
+    """Whether a word that follows a string needs a space before it."""
     if not before or before[-1].isspace() or _without_blanks(before[-1]) or _opens(before):
         return False
-    if before[-1] in "-\u2010\u2011":  # Between blanks it is a dash.
+    if before[-1] in "-\u2010\u2011":  # After a space it is a dash.
         return before[-2:-1].isspace()
     return before[-1] not in _JOINING
 
 
-def starts_word(before: str, behind: str) -> bool:
-    """Whether a string begins with a word of its own where it stands behind another one.
+def starts_word(before: str, after: str) -> bool:
+    """Whether a string begins a new word when it follows another string.
 
-    A blank alone counts: a word may follow it.
+    Args:
+        before: the text so far; True if it is empty.
+        after: what follows it. A single space counts, since a word may follow it.
     """
-    if not before or not behind:
+    if not before or not after:
         return True
-    word = behind.lstrip()
-    if len(behind) - len(word) > 1:
+    word = after.lstrip()
+    if len(after) - len(word) > 1:
         return False
-    if behind[0].isspace():
+    if after[0].isspace():
         return not (_opens(before) or before[-1].isspace()) and (not word or _begins(word[0]))
     return _begins(word[0]) and (not needs_blank(before) or _without_blanks(word[0]))
 
 
-def glues(before: str, behind: str) -> bool:
-    """Whether a string goes on with the last word of the one that it stands behind."""
-    first = behind[:1]
+def glues(before: str, after: str) -> bool:
+    """Whether a string continues the last word of the string before it."""
+    first = after[:1]
     return (first.isalnum() or _is_mark(first)) and needs_blank(before) and not _without_blanks(first)
 
 
@@ -80,6 +81,6 @@ def _is_mark(character: str) -> bool:
 
 
 def _without_blanks(character: str) -> bool:
-    """Whether a character is of a script that puts no blank between words."""
+    """Whether a character belongs to a script without spaces between words."""
     code = ord(character)
     return any(first <= code <= last for first, last in _NO_BLANKS)

@@ -1,7 +1,7 @@
-"""Where a fast tokenizer's tokens lie in a text, and between which of them it may be cut.
+"""Where a fast tokenizer's tokens are in a text, and between which of them the text may be cut.
 
-Offsets are taken as the library gives them, except in the few places where they are known to be wrong: see
-`loses` and `fragile_borders`.
+Offsets are those of the library, except in the few places where they are known to be wrong: `loses` and
+`fragile_borders` find these.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from promptfuse.errors import ModelError
 
 
 class FastTokenizer(Protocol):
-    """What this package asks of a tokenizer: a fast one of ``transformers`` has it."""
+    """What this package needs of a tokenizer; every fast one of ``transformers`` has it."""
 
     @property
     def backend_tokenizer(self) -> Any:
@@ -39,7 +39,7 @@ class FastTokenizer(Protocol):
 
 
 class Encoding:
-    """Ids of a text, and where its tokens may be parted: nowhere if it has lost characters."""
+    """Ids of a text, and where it may be cut: nowhere if the tokenizer lost characters of it."""
 
     def __init__(
         self,
@@ -58,15 +58,18 @@ class Encoding:
         while self.stop > self.start and special[self.stop - 1]:
             self.stop -= 1
         spans = offsets[self.start : self.stop]
-        # Offsets need not be sorted. A border parts the tokens if all before some index end at or before
-        # it and all from there on start at or behind it: running extremes answer that by bisection.
+        # Offsets need not be sorted. A border separates the tokens if all before some index end at or before
+        # it, and all from there on start at or after it: running extremes answer that by bisection.
         self._ends = list(accumulate((stop for _, stop in spans), max))
         self._starts = list(accumulate((start for start, _ in reversed(spans)), min))[::-1]
 
     def cut(self, border: int) -> int | None:
-        """Index of the first token behind a border, None if tokens reach across it.
+        """Index of the first token after a border; None if tokens reach across it.
 
-        A token of no width at the border counts as behind it.
+        A token of width zero at the border counts as after it.
+
+        Args:
+            border: index of a character.
         """
         index = bisect_left(self._starts, border)
         if self.lost or border in self.fragile or (index and self._ends[index - 1] > border):
@@ -80,7 +83,7 @@ def encode_text(tokenizer: FastTokenizer, text: str) -> Encoding:
 
 
 def encode_texts(tokenizer: FastTokenizer, texts: list[str], special: bool = True) -> list[Encoding]:
-    """Encode texts with offsets, and with special tokens if asked for."""
+    """Encode texts with offsets, with or without special tokens."""
     if not texts:
         return []
     encoded = call(tokenizer, texts, return_special_tokens_mask=True, add_special_tokens=special)
@@ -92,10 +95,10 @@ def encode_texts(tokenizer: FastTokenizer, texts: list[str], special: bool = Tru
 
 
 def fragile_borders(tokenizer: FastTokenizer, text: str) -> frozenset[int]:
-    """Borders at control characters that count as blanks and that the tokenizer's normaliser removes.
+    """Borders at control characters that count as spaces and that the tokenizer's normaliser removes.
 
-    SentencePiece's normaliser writes some characters as several (a ligature as its letters); if what stands
-    right behind is removed, the library gives the last of them its place. ASCII stays as it is.
+    SentencePiece's normaliser expands some characters (a ligature to its letters). If the character right
+    after one is removed, the library gives its offset to the last of them. ASCII is not expanded.
     """
     found = [
         index
@@ -116,11 +119,11 @@ _MAY_LOSE: WeakKeyDictionary[FastTokenizer, bool] = WeakKeyDictionary()
 
 
 def loses(tokenizer: FastTokenizer, text: str) -> bool:
-    """Whether a tokenizer has no token for some character of a text, and so loses its place.
+    """Whether a tokenizer has no token for some character of a text, so that its offsets are wrong.
 
-    BPE without an unknown token drops what its vocabulary lacks, and counts the offsets of the rest as if
-    it had not been there. With bytes to fall back on, of which some are missing, it gives the unknown token
-    only behind the bytes of the characters that follow. Published vocabularies are complete; those that are
+    BPE without an unknown token drops characters that its vocabulary lacks, and counts the offsets of the
+    rest as if they had not been there. With byte fallback and an incomplete set of bytes, the unknown token
+    comes only after the bytes of the following characters. Published vocabularies are complete; those
     trained on little text may not be.
     """
     backend = tokenizer.backend_tokenizer
@@ -145,7 +148,7 @@ def loses(tokenizer: FastTokenizer, text: str) -> bool:
 
 
 def _may_lose(backend: Any) -> bool:
-    """Whether there may be characters that a tokenizer loses: asked first, because it is quick."""
+    """Whether a tokenizer may lose characters: a quick check before the exact one."""
     model, split = backend.model, backend.pre_tokenizer
     if not isinstance(model, models.BPE) or (model.unk_token is not None and not model.byte_fallback):
         return False
@@ -160,7 +163,16 @@ def _has_bytes(backend: Any, values: Iterable[int]) -> bool:
 
 
 def call(tokenizer: FastTokenizer, texts: list[str], **options: bool) -> Mapping[str, Any]:
-    """Ids and offsets of texts, without truncation or padding, whatever the tokenizer's file says."""
+    """Ids and offsets of texts, without truncation or padding, whatever the tokenizer's settings.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        texts: any number of texts.
+        options: passed to the tokenizer, such as ``add_special_tokens``.
+
+    Raises:
+        ModelError: if the tokenizer has no fast version.
+    """
     if not getattr(tokenizer, "is_fast", False):
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
         raise ModelError(f"tokenizer {name!r} has no fast version; give the model a tokenizer.json")
@@ -182,10 +194,10 @@ def spell_bytes(token: str, errors: str = "strict") -> str | None:
 
     Args:
         token: as it is written in the vocabulary, a letter for each byte.
-        errors: what to do with bytes that are no whole characters, as for ``bytes.decode``.
+        errors: how to treat bytes that are not whole characters, as in ``bytes.decode``.
 
     Returns:
-        The text; None if the token has other letters, or, with ``"strict"``, is not of whole characters.
+        The text; None if the token has other letters or, with ``"strict"``, is not made of whole characters.
     """
     try:
         return bytes(_BYTES[letter] for letter in token).decode("utf-8", errors)
@@ -194,7 +206,7 @@ def spell_bytes(token: str, errors: str = "strict") -> str | None:
 
 
 def _byte_of_letter() -> dict[str, int]:
-    """The bytes behind the letters in which byte-level vocabularies write them (GPT-2's table)."""
+    """The byte for each letter of byte-level vocabularies (GPT-2's table)."""
     printable = [
         *range(ord("!"), ord("~") + 1),
         *range(ord("¡"), ord("¬") + 1),

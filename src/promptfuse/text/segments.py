@@ -1,13 +1,13 @@
 """Common segments of a text for several tokenizers.
 
-A *segment* is a maximal run of non-blank characters together with the blanks before it; blanks at the end
-of the text are a segment of their own. A border between two segments is *common* if no tokenizer has a
-token across it; where one does (super-word tokenizers, say), the neighbours are merged for all. So every
-token belongs to exactly one segment, except special tokens, which belong to none.
+A *segment* is a maximal run of non-blank characters together with the whitespace before it; whitespace at
+the end of the text is its own segment. A border between two segments is *common* if no tokenizer has a token
+across it. If one does (a super-word tokenizer, say), the neighbours are merged for all. So every token
+belongs to exactly one segment, except special tokens, which belong to none.
 
 Everything comes from the character offsets of fast tokenizers. Pieces are never decoded and compared: a
-byte-level token may be a part of a character, and a normalising tokenizer does not give the text back. The
-few places where offsets are known to be wrong are no borders (see ``promptfuse.text.offsets``).
+byte-level token may be part of a character, and a normalising tokenizer does not give the text back. There
+are no borders in the few places where offsets are known to be wrong (``promptfuse.text.offsets``).
 
 Source: Williams and Kolter, arXiv 2408.04816, section 3.1, where segments are the "words".
 """
@@ -44,7 +44,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A text cut into segments that are common to several tokenizers.
+    """A text cut into the segments that several tokenizers share.
 
     Attributes:
         text: the text.
@@ -76,7 +76,7 @@ def segment_text(text: str, tokenizers: Sequence[FastTokenizer]) -> Segmentation
         tokenizers: any number of fast tokenizers.
 
     Raises:
-        ModelError: if a tokenizer has no fast version, and so no offsets.
+        ModelError: if a tokenizer has no fast version, which gives the offsets.
     """
     encodings = [encode_text(tokenizer, text) for tokenizer in tokenizers]
     borders = [
@@ -94,10 +94,10 @@ def segment_text(text: str, tokenizers: Sequence[FastTokenizer]) -> Segmentation
 
 
 def special_ids(tokenizer: FastTokenizer) -> frozenset[int]:
-    """The ids that stand for no text: special tokens, and added ones that are written like marks.
+    """Ids that do not represent text: special tokens, and added tokens that look like marks.
 
-    Not every special token has a role (begin, end, padding) by which a tokenizer lists it: marks of chats
-    and images such as ``<|im_start|>`` or ``<start_of_image>`` are added tokens.
+    A tokenizer lists only special tokens that have a role (begin, end, padding). Marks of chats and images,
+    such as ``<|im_start|>`` or ``<start_of_image>``, are added tokens.
     """
     found = set(getattr(tokenizer, "all_special_ids", ()))
     if tokenizer.unk_token_id is not None:
@@ -109,25 +109,25 @@ def special_ids(tokenizer: FastTokenizer) -> frozenset[int]:
 
 
 _MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
-"""How marks are written."""
+"""What marks look like."""
 
 
 def encode_words(
     tokenizer: FastTokenizer, words: Sequence[str], anchor: str = "a"
 ) -> list[tuple[int, ...] | None]:
-    """Ids of words as they are used: inside a text, behind another word.
+    """Ids of words inside a text, after another word.
 
-    Encoding a word by itself is not the same: some tokenizers put a blank before the first word of a
-    text, and would then see two.
+    Encoding a word by itself gives other ids: some tokenizers put a space before the first word of a text,
+    and would then see two spaces.
 
     Args:
         tokenizer: a fast tokenizer.
-        words: strings that begin with a blank, such as ``" dog"``.
+        words: strings that begin with a space, such as ``" dog"``.
         anchor: the word before them.
 
     Returns:
-        For each word its ids; None where the tokenizer has no token of its own for it, or has one that
-        reaches into the anchor.
+        The ids of each word; None if the tokenizer has no separate token for it, or one that reaches into
+        the anchor.
     """
     found: list[tuple[int, ...] | None] = []
     border = len(anchor)
@@ -144,23 +144,25 @@ def encode_words(
 
 
 class LastSegmentEncoder:
-    """Encodes texts that grow at the end, as a left-to-right search makes them.
+    """Encodes texts that grow at the end, as those of a left-to-right search do.
 
-    A text is its head and its last segment. The ids of both are remembered, so that a beam which is
-    extended by words seen before costs two look-ups. Whatever is not remembered is encoded in full and
-    then cut; that is also the check: if a tokenizer has tokens across a border, or gives a part other
-    ids than before, it is not word-compositional and every later text is encoded in full. Where the
-    tokenizer splits texts at spaces before it looks for tokens, a new last segment is encoded behind its
-    neighbour alone.
+    A text is its head and its last segment. The ids of both are cached, so a beam that is extended by a
+    known word costs two look-ups. A text with an unknown part is encoded in full and then cut. This is also
+    the check: if a tokenizer has tokens across a border, or encodes a part differently than before, it is
+    not word-compositional, and every later text is encoded in full. If the tokenizer splits texts at spaces
+    before it looks for tokens, a new last segment is encoded after its neighbour alone.
 
-    Only borders that every known normaliser respects are used: a space (U+0020) behind a letter, a digit
-    or an ASCII sign. Texts with unknown or added tokens are never put together from parts, because those
-    may fuse with their neighbours.
+    Only borders that every known normaliser respects are used: a space (U+0020) after a letter, a digit or
+    an ASCII sign. Texts with unknown or added tokens are never assembled from parts, because these may fuse
+    with their neighbours.
 
     Args:
         tokenizer: a fast tokenizer.
-        cache_size: how many heads, and how many last segments, are remembered.
-        special: whether texts get the tokenizer's special tokens.
+        cache_size: the most heads, and the most last segments, to cache.
+        special: whether to add the tokenizer's special tokens.
+
+    Raises:
+        ValueError: if ``cache_size`` is not positive.
 
     Attributes:
         compositional: whether the tokenizer has so far looked word-compositional.
@@ -187,11 +189,11 @@ class LastSegmentEncoder:
         return self.encode_many([text])[0].ids
 
     def encode_many(self, texts: Sequence[str]) -> list[EncodedText]:
-        """Ids of texts, equal to those of full encodings; what has to be encoded in full is, at once."""
+        """Ids of texts, equal to those of full encodings; full encodings are made in one batch."""
         found = {text: self._recall(text) for text in texts}
         unknown = [text for text, known in found.items() if known is None]
         if unknown:
-            # Of texts that lack the same part one is enough: the others are put together then.
+            # Of texts that lack the same part one is enough: the others are then assembled.
             lacking: set[str] = set()
             first = []
             for text in unknown:
@@ -206,22 +208,22 @@ class LastSegmentEncoder:
         return [known for text in texts if (known := found[text]) is not None]
 
     def forget_texts(self) -> None:
-        """Forget the heads of texts; last segments, which other texts end with too, are kept."""
+        """Drop the heads of texts from the cache; last segments, which other texts share, are kept."""
         self._heads.clear()
 
     def _recall(self, text: str) -> EncodedText | None:
-        """A text put together from what is remembered; None if a part of it is not."""
+        """A text assembled from the cache; None if a part of it is missing there."""
         if not self.compositional or (border := _last_border(text)) is None:
             return None
         tail = self._tails.get(text[border:])
         if tail is None or (head := self._head(text[:border])) is None:
             return None
-        before, behind = self._frame
+        before, after = self._frame
         body = head + tail
-        return EncodedText(before + body + behind, len(before), len(before) + len(body))
+        return EncodedText(before + body + after, len(before), len(before) + len(body))
 
     def _head(self, head: str) -> tuple[int, ...] | None:
-        """What is remembered of a head, which may be a text of earlier and its last segment."""
+        """The cached ids of a head, which may itself be an earlier head and a last segment."""
         found = self._heads.get(head)
         if found is not None or (border := _last_border(head)) is None:
             return found
@@ -232,7 +234,7 @@ class LastSegmentEncoder:
         return before + tail
 
     def _lacks(self, text: str) -> list[str]:
-        """The parts of a text that are not remembered; none if it is always encoded in full."""
+        """The parts of a text that are not cached; none if it is always encoded in full."""
         if not self.compositional or (border := _last_border(text)) is None:
             return []
         head, tail = text[:border], text[border:]
@@ -240,26 +242,26 @@ class LastSegmentEncoder:
         return lacked if self._tails.get(tail) is not None else [*lacked, tail]
 
     def _learn(self, texts: list[str]) -> dict[str, EncodedText]:
-        """Encode texts, remember their parts, and compare those with what was remembered."""
+        """Encode texts, cache their parts, and compare these with the cached ones."""
         whole: list[str] = []
-        behind_known: list[str] = []
+        known_heads: list[str] = []
         heads: set[str] = set()
         for text in texts:
             border = _last_border(text)
             head = text[:border]
             if border is not None and self._splits and (head in heads or self._head(head) is not None):
-                behind_known.append(text)
+                known_heads.append(text)
             else:
                 heads.add(head)
                 whole.append(text)
         found = self._learn_whole(whole)
-        self._learn_tails(behind_known)
-        recalled = {text: self._recall(text) for text in behind_known}
+        self._learn_tails(known_heads)
+        recalled = {text: self._recall(text) for text in known_heads}
         found.update((text, known) for text, known in recalled.items() if known is not None)
         return found | self._learn_whole([text for text, known in recalled.items() if known is None])
 
     def _learn_whole(self, texts: list[str]) -> dict[str, EncodedText]:
-        """Encode in full and part."""
+        """Encode texts in full, and cache their parts."""
         self.full_encodings += len(texts)
         found = {}
         for text, encoding in zip(texts, encode_texts(self.tokenizer, texts, self.special), strict=True):
@@ -270,7 +272,7 @@ class LastSegmentEncoder:
         return found
 
     def _learn_tails(self, texts: list[str]) -> None:
-        """Encode the last segments of texts behind their neighbours, without the rest of their heads."""
+        """Encode the last segments of texts after their neighbours, without the rest of their heads."""
         if not self.compositional:
             return
         borders = [border for text in texts if (border := _last_border(text)) is not None]
@@ -315,9 +317,9 @@ class EncodedText(NamedTuple):
     """Ids of a text.
 
     Attributes:
-        ids: with special tokens.
-        start: the first that is not special.
-        stop: behind the last that is not special.
+        ids: the ids, with special tokens.
+        start: index of the first one that is not special.
+        stop: index after the last one that is not special.
     """
 
     ids: tuple[int, ...]
@@ -326,7 +328,7 @@ class EncodedText(NamedTuple):
 
 
 class _Recent:
-    """Ids by string, of which the oldest half is dropped at a time; threads may share it."""
+    """A cache of ids by string that drops its older half when full; safe to share between threads."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -352,11 +354,11 @@ class _Recent:
         self._young, self._old = {}, {}
 
 
-_BATCH = 4096  # texts that are encoded at once: bounds the memory that their offsets take
+_BATCH = 4096  # texts to encode at once: bounds the memory of their offsets
 
 
 def _last_border(text: str) -> int | None:
-    """Where the last segment begins, if that is a border which every normaliser respects."""
+    """Where the last segment begins, if every normaliser respects that border."""
     index = text.rfind(" ")
     while index > 0 and text[index - 1].isspace():
         index = text.rfind(" ", 0, index)
@@ -377,6 +379,6 @@ def _splits_at_spaces(tokenizer: FastTokenizer) -> bool:
 
 
 def _crosses_a_space(token: str) -> bool:
-    """Whether a token of a vocabulary has a space behind a non-blank character, in any spelling."""
+    """Whether a token of a vocabulary has a space after another character, in any spelling."""
     text = (spell_bytes(token, errors="replace") or token if "Ġ" in token else token).replace("▁", " ")
     return any(after == " " and not before.isspace() for before, after in pairwise(text))

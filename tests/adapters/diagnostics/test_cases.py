@@ -77,9 +77,9 @@ def test_a_sentence_encoder_judges_by_other_texts():
 def test_what_cannot_judge_is_refused(model):
     with pytest.raises(ModelError, match="image-text model, a sentence encoder or a classifier"):
         make_cases(model("gpt2"), model("llama"), 1)
-    with pytest.raises(ModelError, match="sees no photos"):
+    with pytest.raises(ModelError, match="does not read photos"):
         make_cases(model("gpt2"), model("roberta"), 1, ["photo.jpg"])
-    with pytest.raises(ModelError, match="sees no photos"):
+    with pytest.raises(ModelError, match="does not read photos"):
         make_cases(model("gpt2"), load_model(MINILM), 1, ["photo.jpg"])
     with pytest.raises(ImageError, match="no such file"):
         make_cases(model("gpt2"), model("clip"), 1, ["photo.jpg"])

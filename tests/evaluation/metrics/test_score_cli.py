@@ -11,7 +11,7 @@ import pytest
 from promptfuse import load_model
 from promptfuse._utils.atomic_files import is_own
 from promptfuse.evaluation.metrics import score
-from promptfuse.evaluation.metrics.selection import METRICS
+from promptfuse.evaluation.metrics.registry import METRICS
 from promptfuse.evaluation.predictions import Prediction
 from tests.refusals import refused
 

@@ -35,7 +35,7 @@ def test_it_is_part_of_the_description_if_it_is_given():
 
 
 def test_what_is_refused():
-    with pytest.raises(ConfigError, match=r"steer.*names no model and label; write MODEL:LABEL=WEIGHT"):
+    with pytest.raises(ConfigError, match=r"steer.*needs a model and a label; write MODEL:LABEL=WEIGHT"):
         load_recipe("ours", steer=["positive"])
     with pytest.raises(ConfigError, match="no label 'grumpy'; choose from: negative, neutral, positive"):
         quick("ours", steer=["mini-tone:grumpy"])

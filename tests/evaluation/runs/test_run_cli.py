@@ -123,7 +123,7 @@ def test_an_interrupt_says_how_to_go_on(slow, slow_undisturbed, tmp_path, prompt
         _, err = process.communicate()
     assert process.returncode == 130
     assert "promptfuse: interrupted, " in err
-    assert f" of 6 photos done; the same command goes on in {tmp_path / 'run'}" in err
+    assert f" of 6 photos done; rerun the same command to resume {tmp_path / 'run'}" in err
     assert "Traceback" not in err
     assert 1 <= len(contents(tmp_path / "run")) < 6
     assert promptfuse("run", slow, "--out", tmp_path / "run")[0] == 0

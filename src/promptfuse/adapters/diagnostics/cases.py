@@ -1,4 +1,4 @@
-"""What fidelity is measured on: losses, and texts of several lengths that are to go on with one more word."""
+"""What fidelity is measured on: losses, and texts of several lengths, to each of which a word is added."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from promptfuse.models.images import ImageLike
 from promptfuse.objectives import ClassProbability, ImageSimilarity, Term, TextSimilarity
 
 LENGTHS = (3, 5, 8, 12)
-"""Words of the texts."""
+"""How many words the texts have."""
 
 _ROOM = 8  # tokens of the judging model that are kept free for the next word
 _MOST_TOKENS = 4 * max(LENGTHS)
@@ -21,7 +21,7 @@ _MOST_TOKENS = 4 * max(LENGTHS)
 
 @dataclass(frozen=True)
 class Case:
-    """Texts that go on with one more word, under one loss.
+    """Texts to add a word to, and the loss that judges the result.
 
     Attributes:
         term: the loss.
@@ -52,7 +52,7 @@ def make_cases(
         ImageError: if a photo cannot be read.
     """
     if images and not isinstance(model, ImageTextModel):
-        raise ModelError(f"{model.name} is a {model.kind} model and sees no photos; leave them out")
+        raise ModelError(f"{model.name} is a {model.kind} model and does not read photos; leave them out")
     terms: list[Term] = []
     if isinstance(model, SequenceClassifier):
         terms += [ClassProbability(model, label) for label in model.labels]
@@ -60,7 +60,7 @@ def make_cases(
         terms += [ImageSimilarity(model, image) for image in images]
     elif not isinstance(model, SentenceEncoder):
         raise ModelError(
-            f"{model.name} is a {model.kind} model, which judges no word by what is before it alone; "
+            f"{model.name} is a {model.kind} model, which cannot be measured here; "
             "give an image-text model, a sentence encoder or a classifier as the second model"
         )
     written = write_texts(primary, texts if terms else 2 * texts, seed)
@@ -78,7 +78,7 @@ def beginnings(text: str) -> tuple[str, ...]:
 
 
 def fitting(model: Model, text: str) -> str:
-    """As much of a text as leaves room for another word in a model: whole words, or a part of the first."""
+    """A text cut so that a model has room for another word: to whole words, or a part of the first."""
     while len(text) > 1:
         (ids,) = model.tokenizer([text], verbose=False)["input_ids"]
         if len(ids) + _ROOM <= model.max_length:
@@ -91,14 +91,13 @@ def fitting(model: Model, text: str) -> str:
 def write_texts(lm: CausalLM, count: int, seed: int, words: int = max(LENGTHS)) -> list[str]:
     """Texts that a language model writes, drawn word by word from its own distribution.
 
-    It is not allowed to end before it has written enough; one that has no begin-of-text token continues
-    the letter A.
+    The model may not end a text early. One without a begin-of-text token continues the letter A.
 
     Args:
         lm: the language model.
         count: how many texts.
-        seed: of the draws.
-        words: how many words are wanted; a model that writes none gives fewer.
+        seed: random seed.
+        words: how many words each text should have; a model that writes no words gives fewer.
 
     Returns:
         ``count`` texts of one word or more, each on one line.

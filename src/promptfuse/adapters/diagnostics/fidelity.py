@@ -1,4 +1,4 @@
-"""Does the transported gradient point the right way? True losses against what was estimated.
+"""Does the transported gradient point the right way? True losses compared with the estimates.
 
 For each text a random sample of the tokens that begin a word is appended, one at a time, and scored
 exactly; the estimates of the same losses are compared with that by Spearman's rho and by how many of the
@@ -27,13 +27,13 @@ from promptfuse.errors import ConfigError
 from promptfuse.models import CausalLM, Model
 
 BEST = 10
-"""True best candidates that are looked for."""
+"""How many of the truly best candidates to look for."""
 
 OBSERVED = 64
-"""Losses that the surrogate sees: those of the estimated best."""
+"""How many true losses the surrogate sees: those of the estimated best."""
 
 FEWEST = 16
-"""Candidates that are needed to tell one estimate from another."""
+"""The fewest candidates that can tell estimates apart."""
 
 _SUBTOKENS = 3
 
@@ -188,7 +188,7 @@ def measure(
         TextError: if a text with its candidate is longer than B takes.
     """
     if candidates < FEWEST:
-        raise ConfigError(f"{candidates} candidates are too few to rank; give {FEWEST} or more")
+        raise ConfigError(f"{candidates} candidates: must be at least {FEWEST} to rank them")
     bench = _Bench(primary, model, adapters)
     count = min(candidates, len(bench.tokens))
     if count < FEWEST:

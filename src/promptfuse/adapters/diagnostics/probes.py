@@ -1,4 +1,4 @@
-"""Probes: what stands in the place of the next word while the gradient is taken there."""
+"""Probes: embeddings that replace the next word while the gradient is taken there."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Probe = Callable[[Tensor], Tensor]
 FREQUENT_WORDS = 500
 
 TEMPERATURE = 3.0
-"""Of the ``tempered`` probe; as in the search."""
+"""Temperature of the ``tempered`` probe, as in the search."""
 
 
 def make_probes(model: Model, transport: Transport) -> dict[str, Probe]:
-    """The probes to compare, the best that we know of first.
+    """The probes to compare, the best known one first.
 
     * ``tempered``: B's mean word embedding under A's next-token distribution at temperature 3.
     * ``expected``: the same at temperature 1.
@@ -44,7 +44,7 @@ def make_probes(model: Model, transport: Transport) -> dict[str, Probe]:
 
 
 def mean_embedding(model: Model, words: list[str]) -> Tensor | None:
-    """Mean input embedding of words, (d,); of several sub-tokens a word counts with their mean.
+    """Mean input embedding of words, (d,); a word of several sub-tokens counts with their mean.
 
     Args:
         model: the model whose embeddings are meant.
@@ -68,7 +68,7 @@ def mean_embedding(model: Model, words: list[str]) -> Tensor | None:
 
 
 class _Fixed:
-    """The same embedding behind every text."""
+    """A probe that is the same embedding for every text."""
 
     def __init__(self, embedding: Tensor) -> None:
         self.embedding = embedding

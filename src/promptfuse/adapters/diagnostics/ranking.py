@@ -19,7 +19,7 @@ def ranks(values: Tensor) -> Tensor:
         ValueError: if a value is nan.
     """
     if bool(values.isnan().any()):
-        raise ValueError("nan has no rank; leave out what has no estimate")
+        raise ValueError("cannot rank nan; leave out values without an estimate")
     _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
     means: Tensor = counts.cumsum(0).double() - (counts.double() - 1) / 2
     return means[inverse]

@@ -37,7 +37,7 @@ def ridge_surrogate(features: Tensor, estimates: Tensor, observed: Tensor, losse
         ValueError: if fewer than 4 candidates are observed.
     """
     if len(observed) < 4:
-        raise ValueError(f"{len(observed)} observed losses are too few for a surrogate; give at least 4")
+        raise ValueError(f"{len(observed)} observed losses: a surrogate needs at least 4")
     y = losses.double()
     x = features.double() - features.double().mean(0)
     plain = torch.stack([torch.ones_like(estimates.double()), _standardised(estimates.double())], dim=1)

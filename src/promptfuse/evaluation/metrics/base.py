@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from promptfuse.evaluation.metrics.tokens import Kind, Tokens
+    from promptfuse.models import Model
 
 Floats = NDArray[np.float64]
 Better = Literal["higher", "lower", "neither"]
@@ -202,8 +203,30 @@ class Whole(Column):
         return np.full(len(counts), self.number)
 
 
+@dataclass(frozen=True)
+class JudgingModels:
+    """The models that judge captions; None for those that are not given.
+
+    Attributes:
+        clip: image-text model.
+        lm: causal language model.
+        classifier: sequence classifier.
+        label: which of its labels captions should have.
+        text_judge: judge that was trained on labelled texts.
+    """
+
+    clip: Model | None = None
+    lm: Model | None = None
+    classifier: Model | None = None
+    label: str | None = None
+    text_judge: Any = None
+
+
 class Metric(ABC):
     """Computes one column or several that come together.
+
+    Subclass it and register the class by ``@metrics.register("name")`` or an entry point of the group
+    ``promptfuse.metrics``; the name, and each column's, can then be asked for.
 
     Attributes:
         titles: the columns' names and titles.
@@ -212,6 +235,12 @@ class Metric(ABC):
 
     titles: ClassVar[Mapping[str, str]]
     needs_references: ClassVar[bool] = False
+
+    @classmethod
+    def create(cls, models: JudgingModels) -> Metric:
+        """The metric with the models that it needs; by default it needs none."""
+        del models
+        return cls()
 
     @abstractmethod
     def measure(self, captions: Captions) -> list[Column | Unavailable]:

@@ -9,8 +9,10 @@ import numpy as np
 
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
 from promptfuse.evaluation.metrics.java import package_folder
+from promptfuse.evaluation.metrics.registry import metrics
 
 
+@metrics.register("bleu")
 class Bleu(Metric):
     """BLEU-1 to BLEU-4 of the corpus (Papineni et al. 2002), with the closest reference's length."""
 
@@ -58,6 +60,7 @@ class _BleuFinish:
         return result
 
 
+@metrics.register("rouge_l")
 class RougeL(Metric):
     """ROUGE-L (Lin 2004): the longest common subsequence, best precision and recall over the references."""
 
@@ -78,6 +81,7 @@ class RougeL(Metric):
         return [mean("rouge_l", "ROUGE-L", "higher", values)]
 
 
+@metrics.register("cider_d")
 class CiderD(Metric):
     """CIDEr-D (Vedantam et al. 2015), times ten.
 

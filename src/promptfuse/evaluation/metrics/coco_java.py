@@ -17,6 +17,7 @@ import numpy as np
 from promptfuse._utils.paths import cache_root
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
 from promptfuse.evaluation.metrics.java import JavaError, find_java, package_folder, run_java
+from promptfuse.evaluation.metrics.registry import metrics
 from promptfuse.evaluation.metrics.tokens import Tokens
 
 NO_JAVA = "no java command found; install a Java runtime, version 8 or later"
@@ -45,6 +46,7 @@ class _JavaMetric(Metric):
         """The column; ``folder`` is that of pycocoevalcap."""
 
 
+@metrics.register("meteor")
 class Meteor(_JavaMetric):
     """METEOR 1.5 of the corpus (Denkowski & Lavie 2014), English parameters, normalised.
 
@@ -146,6 +148,7 @@ def _meteor(seconds: float) -> Iterator[Any]:
 SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
 
+@metrics.register("spice")
 class Spice(_JavaMetric):
     """SPICE (Anderson et al. 2016): the mean F-score of the scene graphs' facts.
 

@@ -18,11 +18,13 @@ from promptfuse.evaluation.metrics.base import (
     Whole,
     mean,
 )
+from promptfuse.evaluation.metrics.registry import metrics
 
 SAMPLE = 500
 """Captions whose pairs are compared; of more captions so many are drawn."""
 
 
+@metrics.register("diversity")
 class Diversity(Metric):
     """Distinct-1 and 2, self-CIDEr, pairwise CIDEr, size of the vocabulary and share of unique captions.
 
@@ -98,6 +100,7 @@ class Diversity(Metric):
         ]
 
 
+@metrics.register("words")
 class Words(Metric):
     """Words in a caption, without punctuation."""
 

@@ -3,7 +3,7 @@
 The rules are the treebank's: contractions and possessives are words of their own (``do n't``, ``dog 's``),
 hyphenated words stay whole, abbreviations keep their full stop, quotes become `````` and ``''``, brackets
 ``-lrb-`` and its kin. Where the treebank leaves a choice, the choice is what the Stanford tokenizer 3.4.1 was
-seen to do on words and captions. ``docs/metrics.md`` says how often the two differ.
+seen to do on words and captions. ``docs/reference/metrics.md`` says how often the two differ.
 """
 
 from __future__ import annotations

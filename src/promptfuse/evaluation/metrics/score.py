@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.metrics.base import Captions, Column, Metric, Unavailable, mean
+from promptfuse.evaluation.metrics.base import Captions, Column, JudgingModels, Metric, Unavailable, mean
+from promptfuse.evaluation.metrics.registry import JUDGED, METRICS
+from promptfuse.evaluation.metrics.registry import metrics as registered
 from promptfuse.evaluation.metrics.scores import Scores, with_intervals
-from promptfuse.evaluation.metrics.selection import JUDGED, METRICS, build, choose, is_chosen
+from promptfuse.evaluation.metrics.selection import choose, is_chosen
 from promptfuse.evaluation.metrics.tokens import Kind
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ def score(
     chosen = choose(metrics)
     if text_judge is not None and JUDGED in chosen:
         chosen[JUDGED] = {_judged_column(name, text_judge) for name in chosen[JUDGED]}
-    judges = {group: build(group, clip, lm, classifier, label, text_judge) for group in chosen}
+    judging = JudgingModels(clip, lm, classifier, label, text_judge)
+    judges = {group: registered[group].create(judging) for group in chosen}
     captions, notices, left_out = _collect(predictions, references, ids, images, seed, tokenizer)
     required = metrics is not None if required is None else required
     found: list[Column | Unavailable] = []

@@ -13,8 +13,9 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Unavailable, mean
 from promptfuse.evaluation.metrics.division import LIMIT, divide
 from promptfuse.evaluation.metrics.encoding import BATCH, cut_note, read_in_batches
+from promptfuse.evaluation.metrics.judged import LabelShares
 from promptfuse.evaluation.metrics.labelled_texts import read_labelled_texts
-from promptfuse.evaluation.metrics.selection import JUDGED, METRICS
+from promptfuse.evaluation.metrics.registry import JUDGED
 from promptfuse.models import ImageTextModel, Model, SentenceEncoder
 from promptfuse.objectives.checks import require_model_kind
 
@@ -246,7 +247,7 @@ class JudgedLabels(Metric):
         batch_size: texts at a time.
     """
 
-    titles: ClassVar[Mapping[str, str]] = METRICS[JUDGED]
+    titles: ClassVar[Mapping[str, str]] = LabelShares.titles
 
     def __init__(self, judge: TextJudge, *, batch_size: int = BATCH) -> None:
         self.judge = judge

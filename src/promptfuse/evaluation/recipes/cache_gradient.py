@@ -28,20 +28,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from promptfuse._utils.batched_calls import batched_call
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
 from promptfuse.evaluation.recipes.caches import Layers, config_keeps_cache, keeps_cache
 from promptfuse.evaluation.recipes.decoding import Language, Reading, forward, join, pick, read
 from promptfuse.evaluation.recipes.matching import Matcher
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models import CausalLM
 from promptfuse.models.images import ImageLike
-from promptfuse.models.together import together
 from promptfuse.objectives import Objective
 
 Factor = Annotated[float, Field(ge=0, le=1000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+@recipes.register("cache-gradient")
 class CacheGradientRecipe(Recipe):
     """Beam search after a cache that gradients have moved, in the manner of ZeroCap.
 
@@ -307,7 +309,7 @@ def shift(lm: CausalLM, last: Tensor, layers: Layers, target: Tensor, before: Te
         return [pick(moved, some) for some in rows]
 
     key = ("shift", id(lm), layers[0][0].shape[2], pace)
-    return together(key, _Shift(last, layers, target, before), joint)
+    return batched_call(key, _Shift(last, layers, target, before), joint)
 
 
 def _shifted(lm: CausalLM, asked: _Shift, pace: Pace) -> Layers:

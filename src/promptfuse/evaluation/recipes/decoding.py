@@ -12,15 +12,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from promptfuse._utils.batched_calls import batched_call
 from promptfuse.errors import TextError
 from promptfuse.evaluation.recipes.caches import Layers, keeps_cache, read_after
 from promptfuse.models import Batch, CausalLM
 from promptfuse.models.base import at_least_float32
-from promptfuse.models.fast.products import fast_products
-from promptfuse.models.together import together
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
-from promptfuse.search.methods.proposer import SearchContext
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.sentences import SENTENCE_ENDS, sentence_ending
 
 LONG = 512
@@ -74,7 +73,7 @@ def read(lm: CausalLM, ids: Tensor, past: Layers = (), cached: bool | None = Non
         )
     past = past or (_as_layers(ids[:, :0]) if plain else ())
     asked = (lm, ids, past)
-    return together(("read", id(lm), before, ids.shape[1], plain), asked, _read_together)
+    return batched_call(("read", id(lm), before, ids.shape[1], plain), asked, _read_together)
 
 
 def _as_layers(ids: Tensor) -> Layers:
@@ -92,7 +91,7 @@ def _read_together(asked: Sequence[tuple[CausalLM, Tensor, Layers]]) -> list[Rea
     """Readings of several photos' rows, in one go."""
     lm = asked[0][0]
     ids = torch.cat([one for _, one, _ in asked])
-    with fast_products(lm.device):
+    with lm.fast_products():
         found = forward(lm, ids, join([past for _, _, past in asked]))
     if len(asked) == 1:
         return [found]

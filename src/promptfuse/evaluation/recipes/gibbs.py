@@ -35,6 +35,7 @@ from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
 from promptfuse.evaluation.recipes.decoding import Language
 from promptfuse.evaluation.recipes.matching import Matcher
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.evaluation.recipes.samples import sample
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import Fluency, Objective
@@ -42,6 +43,7 @@ from promptfuse.objectives import Fluency, Objective
 Factor = Annotated[float, Field(ge=0, le=1000)]
 
 
+@recipes.register("gibbs")
 class GibbsRecipe(Recipe):
     """Gibbs sampling of sentences of a fixed length, in the manner of ConZIC.
 

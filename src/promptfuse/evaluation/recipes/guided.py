@@ -26,12 +26,14 @@ from promptfuse.errors import TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Recipe
 from promptfuse.evaluation.recipes.decoding import Language, Reading, read
 from promptfuse.evaluation.recipes.matching import Matcher
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models.images import ImageLike
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(ge=0, le=1000)]
 
 
+@recipes.register("guided-decoding")
 class GuidedDecodingRecipe(Recipe):
     """Greedy decoding with photo and hidden states in the ranking, in the manner of MAGIC.
 

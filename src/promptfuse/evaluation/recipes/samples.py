@@ -9,13 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from promptfuse._utils.batched_calls import batched_call
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
 from promptfuse.evaluation.recipes.decoding import Language, read
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models.images import ImageLike
-from promptfuse.models.together import together
 
 
+@recipes.register("samples")
 class SamplesRecipe(Recipe):
     """The best of N samples, drawn afresh for each photo or taken from a pool.
 
@@ -67,7 +69,7 @@ class SamplesDescriber(Describer):
         objective = self.objective(image)
         language = Language(objective, preset.prefix, bool(recipe.glue))
         # Drawing fills whole batches by itself; in line with other photos, so that one pass runs at a time.
-        rows = together(("samples", id(language.lm)), (self, language, seed), _draw_each)
+        rows = batched_call(("samples", id(language.lm)), (self, language, seed), _draw_each)
         found = self._readable(language, rows)
         texts = list(found)
         if recipe.by == "image":

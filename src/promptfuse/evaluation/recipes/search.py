@@ -10,13 +10,16 @@ import torch
 from pydantic import Field
 
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Recipe
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models import CausalLM
 from promptfuse.models.images import ImageLike
 from promptfuse.search import AutoDAN, Chain, Method, Polish
-from promptfuse.search.methods.guidance import transport, word_token
+from promptfuse.search.methods.guidance import word_token
+from promptfuse.search.methods.transports import transport
 from promptfuse.tasks.effort import Effort, extent
 
 
+@recipes.register("search")
 class SearchRecipe(Recipe):
     """Left-to-right search (``AutoDAN``) with the objective of the caption task.
 

@@ -12,10 +12,10 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from promptfuse._utils.addresses import is_address
 from promptfuse._utils.paths import expand_user
-from promptfuse._utils.yaml_files import change_value, dump_yaml, explain, read_yaml
+from promptfuse._utils.yaml_files import change_value, dump_yaml, explain, nearest, read_yaml
 from promptfuse.config.base import KIND_ALONE, Settings, as_problem
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets import Dataset, read_dataset, registered
+from promptfuse.evaluation.datasets import Dataset, read_dataset, readers, registered
 from promptfuse.evaluation.datasets.hugging_face import is_hub_name
 from promptfuse.evaluation.recipes import Recipe, describe, load_recipe
 from promptfuse.models import EMBEDDED
@@ -42,7 +42,7 @@ class EngineSettings(Settings):
 
 
 class DatasetRunConfig(Settings):
-    """A run over a data set, as a YAML file describes it; ``docs/scale.md`` lists every key.
+    """A run over a data set, as a YAML file describes it; ``docs/reference/yaml.md`` lists every key.
 
     Attributes:
         data: a file or folder that `read_dataset` reads, or the name of a registered data set.
@@ -67,7 +67,7 @@ class DatasetRunConfig(Settings):
 
     data: str
     images: str | None = None
-    format: Literal["auto", "karpathy", "coco", "table", "folder", "datasets"] = "auto"
+    format: str = "auto"
     split: str | None = None
     keep_rejected: bool = False
     start: int = Field(default=0, ge=0)
@@ -82,6 +82,13 @@ class DatasetRunConfig(Settings):
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     device: str = "cpu"
     engine: Annotated[EngineSettings, KIND_ALONE] = Field(default_factory=EngineSettings)
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        if value not in (known := ["auto", *readers]):
+            raise ValueError(f"{value!r} is unknown; {nearest(value, known)}")
+        return value
 
     @field_validator("data", "images")
     @classmethod
