@@ -23,17 +23,17 @@ import numpy as np
 
 import promptfuse as pf
 from benchmarks.runs import keep_settings, read_photos, run_method
+from promptfuse.evaluation.metrics.base import mean
+from promptfuse.evaluation.metrics.bootstrap import intervals
 
 TRANSPORTS = ("none", "t-product-paper", "t-product", "lexical")
 COLOURS = dict(zip(TRANSPORTS, ("#8a8a8a", "#c98b2b", "#3b6ea5", "#a53b5b"), strict=True))
 
 
-def interval(values: np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
+def interval(values: np.ndarray) -> tuple[float, float]:
     """Bootstrap 95% interval of the mean."""
-    generator = np.random.default_rng(seed)
-    means = values[generator.integers(len(values), size=(draws, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    (found,) = intervals([mean("difference", "difference", "neither", values.tolist())], resamples=2000)
+    return found.low, found.high
 
 
 class Bench:

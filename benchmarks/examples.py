@@ -15,7 +15,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from PIL import Image
 
 import promptfuse as pf
@@ -93,8 +93,8 @@ def page(examples: list[Example]) -> str:
 
 def picture(examples: list[Example], target: Path) -> None:
     """The first eight photos with their captions below."""
-    figure, axes = plt.subplots(2, IN_PICTURE // 2, figsize=(13, 10.2))
-    for axis, one in zip(axes.flat, examples, strict=False):
+    figure = Figure(figsize=(13, 10.2))
+    for axis, one in zip(figure.subplots(2, IN_PICTURE // 2).flat, examples, strict=False):
         with Image.open(EXAMPLES / one.path) as photo:
             photo.thumbnail((300, 300))
             x, y = (side / max(photo.size) for side in photo.size)

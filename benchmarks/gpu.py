@@ -29,9 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import promptfuse as pf
 from benchmarks import shapes
 from promptfuse.models import CausalLM, ImageTextModel
-from promptfuse.models.fast.products import linear
-from promptfuse.models.together import BatchScheduler
+from promptfuse.models.fast.products import fast_linear
 from promptfuse.search import AutoDAN, BeamSearch, Result, Search, Stopping
+from promptfuse.search.scheduler import BatchScheduler
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 PREFIX = "An image of"
@@ -96,7 +96,7 @@ def matrix_rate(device: str, dtype: torch.dtype) -> float:
     for _ in range(12):
         wait(device)
         started = time.perf_counter()
-        linear(module, inputs)
+        fast_linear(module, inputs)
         wait(device)
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
@@ -151,8 +151,8 @@ def measure(name: str, args: argparse.Namespace) -> tuple[dict[str, Any], pf.Obj
         "tflop_per_second": flops * len(results) / seconds / 1e12,
         "device_tflop_per_second": rate / 1e12,
         "share_of_rate": flops * len(results) / seconds / rate,
-        "lm_reads": lm.reader.mode if lm.reader is not None else "whole texts",
-        "tower_reads": "prefixes" if clip.tower is not None else "whole texts",
+        "lm_reads": lm.reader.name,
+        "tower_reads": clip.reader.name,
     }
     if args.device != "cpu":
         row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30

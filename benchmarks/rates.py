@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from promptfuse.models.fast.products import linear
+from promptfuse.models.fast.products import fast_linear
 
 Clock = Callable[[], float]
 
@@ -31,7 +31,7 @@ Shape = tuple[int, int, int]
 
 LIBRARIES: dict[str, Callable[[torch.nn.Linear, Tensor], Tensor]] = {
     "torch": lambda module, inputs: module(inputs),
-    "oneDNN": linear,
+    "oneDNN": fast_linear,
 }
 
 

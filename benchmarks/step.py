@@ -39,7 +39,6 @@ from benchmarks import shapes
 from benchmarks.rates import Rates, ShapesOf, Work, best_seconds, floor_rate
 from promptfuse._utils.memory import retain_heap
 from promptfuse.models import CausalLM, ImageTextModel
-from promptfuse.models.fast.products import fast_layers
 from promptfuse.search import AutoDAN, BeamSearch, Search
 
 
@@ -165,7 +164,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     exact = [objective.exact(texts[index]).terms[term.name] for index in chosen]
     naive = (clock() - started) / len(chosen) * len(texts)
     batched = best_seconds(lambda: plain_batched(lm, clip, term), args.batched, clock)
-    with fast_layers(clip.module), fast_layers(lm.module):
+    with clip.fast_products(), lm.fast_products():
         batched_onednn = best_seconds(lambda: plain_batched(lm, clip, term), args.batched, clock)
     return {
         "beams": args.beams,

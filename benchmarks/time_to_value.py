@@ -46,7 +46,7 @@ class Bench:
 
     def caption(self, transport: Any, candidates: int, image: Path) -> dict[str, Any]:
         """All steps of one photo's search, which begins with nothing remembered."""
-        self.captioner.forget()
+        self.captioner.clear_text_cache()
         # Weights are packed again, which otherwise happens once in a process.
         self._search(transport, candidates, image, "Other words", 2).run()
         search = self._search(transport, candidates, image, self.preset.prefix, self.steps)

@@ -226,9 +226,9 @@ def test_an_encoder_decoder_reads_the_text_in_both_halves() -> None:
     assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(float((gradient * direction).sum()), rel=0.05)
     # With other ids in place of the words the embeddings alone decide.
     other = batch.ids.clone()
-    inside = slice(*batch.content[0])
+    inside = slice(*batch.text_spans[0])
     other[0, inside] = other[0, inside].flip(0)
-    changed = model.collate([other[0].tolist()], batch.content)
+    changed = model.collate([other[0].tolist()], batch.text_spans)
     with torch.no_grad(), model.embeddings_from(own):
         torch.testing.assert_close(term.losses(changed), term.losses(batch))
 

@@ -16,10 +16,11 @@ Williams and Kolter, arXiv 2408.04816, section 3, for its use between token embe
 from __future__ import annotations
 
 import torch
+from jaxtyping import Complex, Num
 from torch import Tensor
 
 
-def to_slices(a: Tensor) -> Tensor:
+def to_slices(a: Num[Tensor, "*batch N d n"]) -> Complex[Tensor, "*batch slices N d"]:
     """Fourier slices of a t-matrix.
 
     Args:
@@ -36,7 +37,9 @@ def to_slices(a: Tensor) -> Tensor:
     return torch.movedim(transformed, -1, -3)
 
 
-def from_slices(slices: Tensor, n: int, dtype: torch.dtype) -> Tensor:
+def from_slices(
+    slices: Complex[Tensor, "*batch slices N d"], n: int, dtype: torch.dtype
+) -> Num[Tensor, "*batch N d {n}"]:
     """The t-matrix of given Fourier slices; the inverse of `to_slices`.
 
     Args:
@@ -54,7 +57,7 @@ def from_slices(slices: Tensor, n: int, dtype: torch.dtype) -> Tensor:
     return transformed.to(dtype)
 
 
-def t_product(a: Tensor, b: Tensor) -> Tensor:
+def t_product(a: Num[Tensor, "*_ N d n"], b: Num[Tensor, "*_ e k m"]) -> Num[Tensor, "*_ N k n"]:
     """The t-product: ``(a * b)_r = sum_s a_{(r - s) mod n} b_s`` over frontal slices.
 
     Args:
@@ -73,7 +76,7 @@ def t_product(a: Tensor, b: Tensor) -> Tensor:
     return from_slices(to_slices(a.to(dtype)) @ to_slices(b.to(dtype)), a.shape[-1], dtype)
 
 
-def t_transpose(a: Tensor) -> Tensor:
+def t_transpose(a: Num[Tensor, "*batch N d n"]) -> Num[Tensor, "*batch d N n"]:
     """The (conjugate) t-transpose: every frontal slice transposed, and slices 2 to n reversed.
 
     The reversal makes it the adjoint: ``<x * g, y> = <x, y * g'>``. Without it that holds for n <= 2 only.
@@ -90,7 +93,7 @@ def t_transpose(a: Tensor) -> Tensor:
 
 def t_identity(
     d: int, n: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
-) -> Tensor:
+) -> Num[Tensor, "{d} {d} {n}"]:
     """The identity of the t-product: first frontal slice I, the rest 0.
 
     Returns:
@@ -101,7 +104,7 @@ def t_identity(
     return identity
 
 
-def t_pinv(a: Tensor, rcond: float | None = None) -> Tensor:
+def t_pinv(a: Num[Tensor, "*batch N d n"], rcond: float | None = None) -> Num[Tensor, "*batch d N n"]:
     """The Moore-Penrose inverse under the t-product, slice by slice in the Fourier domain.
 
     The cut-off is relative to the largest singular value of *all* slices: that is what the pseudo-inverse
@@ -122,7 +125,12 @@ def t_pinv(a: Tensor, rcond: float | None = None) -> Tensor:
     return from_slices(inverse, a.shape[-1], a.dtype)
 
 
-def t_solve(gram: Tensor, cross: Tensor, ridge: float = 0.0, rcond: float | None = None) -> Tensor:
+def t_solve(
+    gram: Num[Tensor, "*batch d d n"],
+    cross: Num[Tensor, "*batch d k n"],
+    ridge: float = 0.0,
+    rcond: float | None = None,
+) -> Num[Tensor, "*batch d k n"]:
     """Regularised least squares from moments.
 
     With ``gram = a' * a`` and ``cross = a' * b`` this is the t-matrix x that minimises
@@ -151,7 +159,9 @@ def t_solve(gram: Tensor, cross: Tensor, ridge: float = 0.0, rcond: float | None
     return from_slices(inverse @ to_slices(cross), gram.shape[-1], gram.dtype)
 
 
-def _cutoff(spectrum: Tensor, a: Tensor, rcond: float | None) -> Tensor:
+def _cutoff(
+    spectrum: Num[Tensor, "*batch slices values"], a: Num[Tensor, "*batch N d n"], rcond: float | None
+) -> Num[Tensor, "*batch slices"]:
     """Absolute cut-offs, (..., slices), from the spectra (..., slices, values) of the slices of ``a``."""
     if rcond is None:
         rcond = max(a.shape[-3:-1]) * a.shape[-1] * torch.finfo(spectrum.dtype).eps

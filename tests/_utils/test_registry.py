@@ -40,7 +40,7 @@ def test_two_classes_of_one_name_are_refused(registry):
 def test_modules_are_imported_at_the_first_look_up(tmp_path, monkeypatch):
     (tmp_path / "late_module_of_mine.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    registry = Registry("method", "promptfuse.nothing", ("late_module_of_mine",))
+    registry = Registry("method", "promptfuse.nothing", {"late": "late_module_of_mine"})
     registry.register("walk")(int)
     for _ in range(2):  # A module that fails is not forgotten.
         with pytest.raises(RuntimeError, match="imported"):
@@ -68,3 +68,36 @@ def test_entry_points_name_a_class_or_a_module(tmp_path, monkeypatch):
     with pytest.warns(PromptfuseWarning, match="the method 'broken' .*cannot be used.*no_such_module"):
         assert sorted(registry) == ["fly", "walk"]
     assert registry["walk"] is sys.modules["outside_one"].Walk
+
+
+def test_names_are_known_without_an_import(tmp_path, monkeypatch):
+    (tmp_path / "own_module_of_mine.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        registries, "entry_points", lambda group: [EntryPoint("fly", "no_such_module:Fly", group)]
+    )
+    registry = Registry("method", "promptfuse.nothing", {"walk": "own_module_of_mine"})
+    registry.register("run")(int)
+    assert registry.names() == ["walk", "run", "fly"]
+
+
+def test_a_name_of_ours_cannot_be_taken(tmp_path, monkeypatch):
+    registry = Registry("method", "promptfuse.nothing", {"walk": "own_walk_of_mine"})
+    with pytest.raises(ConfigError, match="two classes want to be the method 'walk': own_walk_of_mine"):
+        registry.register("walk")(int)
+
+
+def test_one_item_imports_its_own_module_alone(tmp_path, monkeypatch):
+    (tmp_path / "module_of_walk.py").write_text(
+        "import module_of_registry\n@module_of_registry.registry.register('walk')\nclass Walk: pass\n"
+    )
+    (tmp_path / "module_of_registry.py").write_text("registry = None\n")
+    (tmp_path / "module_of_run.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    import module_of_registry
+
+    own = {"walk": "module_of_walk", "run": "module_of_run"}
+    module_of_registry.registry = registry = Registry("method", "promptfuse.nothing", own)
+    assert registry.get_item("walk").__name__ == "Walk"
+    with pytest.raises(RuntimeError, match="imported"):
+        list(registry)

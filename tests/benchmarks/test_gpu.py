@@ -14,7 +14,7 @@ import torch
 from benchmarks import shapes
 from benchmarks.gpu import counter
 from benchmarks.gpu_check import check, make_objective
-from promptfuse.models.fast.products import has_onednn, linear
+from promptfuse.models.fast.products import fast_linear, has_onednn
 
 ROOT = Path(__file__).parents[2]
 needs_timeout = pytest.mark.skipif(
@@ -44,7 +44,7 @@ def test_small_on_the_cpu():
     assert "needs a GPU" in done.stderr
 
 
-@pytest.mark.parametrize("apply", [linear, lambda module, inputs: module(inputs)])
+@pytest.mark.parametrize("apply", [fast_linear, lambda module, inputs: module(inputs)])
 def test_products_are_counted_whatever_library_runs_them(apply):
     has_onednn()  # It finds out by a product of its own, once.
     module = torch.nn.Linear(8, 4)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.rates import Rates, ShapesOf, Work, floor_rate
-from promptfuse.models.fast.products import has_onednn, linear
+from promptfuse.models.fast.products import fast_linear, has_onednn
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,7 +71,7 @@ def test_shapes_are_those_of_the_products_that_are_run() -> None:
         layer(torch.randn(3, 6))
         layer(torch.randn(3, 6))
         torch.randn(2, 7) @ torch.randn(7, 100)
-        linear(layer, torch.randn(4, 6))
+        fast_linear(layer, torch.randn(4, 6))
     assert found.counted == {(3, 6, 5): 2, (2, 7, 100): 1, (4, 6, 5): 1}
     assert found.dearest(1) == [(2, 7, 100)]
 

@@ -89,8 +89,8 @@ class TestBadInput:
         refused(promptfuse("caption", DOG, "--trace", str(tmp_path / "x.pdf")), "is written as .html")
 
     def test_trace_onto_a_folder_or_a_device(self, promptfuse, tmp_path):
-        refused(promptfuse("caption", DOG, "--trace", str(tmp_path)), str(tmp_path), "plain file")
-        refused(promptfuse("caption", DOG, "--trace", "/dev/null"), "/dev/null", "plain file")
+        refused(promptfuse("caption", DOG, "--trace", str(tmp_path)), str(tmp_path), "regular file")
+        refused(promptfuse("caption", DOG, "--trace", "/dev/null"), "/dev/null", "regular file")
         assert not Path("/dev/null").is_file()
 
     def test_unknown_term(self, promptfuse):

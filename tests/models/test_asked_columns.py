@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from promptfuse.models.base import Batch
+from tests.fast_paths import needs_fast
 
 PARENT = "A brown dog runs"
 TEXTS = ["A brown dog runs through the grass.", "A brown dog sits in a park", "A dog", "Two children play"]
@@ -12,11 +13,12 @@ TEXTS = ["A brown dog runs through the grass.", "A brown dog sits in a park", "A
 def branching(lm) -> Batch:
     rows, content = lm.token_rows(TEXTS)
     batch = lm.collate(rows, content)
-    branches = lm.grow(rows, lm.unterminated_rows([PARENT] * len(TEXTS)))
+    branches = lm.match_prefixes(rows, lm.unterminated_rows([PARENT] * len(TEXTS)))
     assert branches is not None
-    return Batch(batch.ids, batch.mask, batch.content, branches=branches)
+    return Batch(batch.ids, batch.mask, batch.text_spans, branches=branches)
 
 
+@needs_fast
 @pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "qwen2", "gpt-neox"])
 @torch.no_grad()
 def test_asked_columns_are_those_of_whole_rows(name, model):
@@ -37,7 +39,8 @@ def test_asked_columns_are_those_of_whole_rows(name, model):
         else:
             # The one row that shares the whole prefix has its first prediction from there.
             known = [
-                shared - (shared < len(lm.unterminated_rows([PARENT])[0])) for shared in batch.branches.shared
+                shared - (shared < len(lm.unterminated_rows([PARENT])[0]))
+                for shared in batch.branches.prefix_length
             ]
             new = [
                 length - 1 - max(start, column)
@@ -47,6 +50,7 @@ def test_asked_columns_are_those_of_whole_rows(name, model):
     handle.remove()
 
 
+@needs_fast
 def test_gradients_come_through(model):
     lm = model("gpt2")
     batch = branching(lm)
@@ -58,16 +62,18 @@ def test_gradients_come_through(model):
             with lm.embeddings_from(embeddings):
                 losses = lm.token_nll(lm.encode(TEXTS))
         else:
-            grown = Batch(batch.ids, batch.mask, batch.content, branches=_with(branches, embeddings))
+            grown = Batch(batch.ids, batch.mask, batch.text_spans, branches=_with(branches, embeddings))
             losses = lm.token_nll(grown, first)
         asked = sum(losses[row, start] for row, start in enumerate(first))
         found.append(torch.autograd.grad(asked, embeddings)[0])
     # What is shared has been read before and takes no gradient.
-    for row, (shared, length) in enumerate(zip(batch.branches.shared, map(len, batch.rows), strict=True)):
+    for row, (shared, length) in enumerate(
+        zip(batch.branches.prefix_length, map(len, batch.rows), strict=True)
+    ):
         inside = slice(shared, length)
         torch.testing.assert_close(found[0][row, inside], found[1][row, inside], rtol=1e-4, atol=1e-5)
         assert found[1][row, inside].abs().max() > 1e-4 or length - shared < 2
 
 
 def _with(branches, embeddings):
-    return type(branches)(branches.prefixes, branches.origin, branches.shared, embeddings)
+    return type(branches)(branches.prefixes, branches.prefix_index, branches.prefix_length, embeddings)

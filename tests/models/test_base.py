@@ -30,7 +30,7 @@ def test_encode_pads_on_the_right_and_marks_the_content(name: str, model: Callab
     batch = loaded.encode(TEXTS)
     for row, text in enumerate(TEXTS):
         (plain,) = loaded.tokenizer([text], add_special_tokens=False)["input_ids"]
-        start, stop = batch.content[row]
+        start, stop = batch.text_spans[row]
         assert batch.ids[row, start:stop].tolist() == plain
         tokens = len(loaded.token_rows([text])[0][0])
         assert batch.ids[row, tokens:].tolist() == [loaded.pad_id] * (batch.ids.shape[1] - tokens)
@@ -60,7 +60,7 @@ def test_the_look_up_passed_back_changes_nothing_and_a_change_shows(
     with loaded.embeddings_from(own):
         assert torch.equal(output(loaded, batch), plain)
     moved = own.clone()
-    column = batch.content[0][0]
+    column = batch.text_spans[0][0]
     moved[0, column] += torch.linspace(-1, 2, own.shape[-1]) ** 2
     with loaded.embeddings_from(moved):
         changed = output(loaded, batch)
@@ -133,7 +133,7 @@ def test_rows_of_a_batch_are_those_it_was_made_of(model: Callable[..., Any]) -> 
     rows = [[3, 4, 5], [6], [7, 8]]
     batch = loaded.collate(rows, [(0, len(row)) for row in rows])
     assert batch.rows == rows
-    assert replace(batch, given=None).rows == rows
+    assert replace(batch, rows=()).rows == rows
     assert batch.ids.tolist() == [[3, 4, 5], [6, loaded.pad_id, loaded.pad_id], [7, 8, loaded.pad_id]]
     assert batch.mask.tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
 

@@ -50,8 +50,8 @@ def test_long_rows_do_not_widen_many_short_ones() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=200), st.integers(1, 60))
 def test_branches_are_cut_between_prefixes(branches: list[tuple[int, int]], budget: int) -> None:
     branches.sort()
-    origin, fresh = [owner for owner, _ in branches], [tokens for _, tokens in branches]
-    ends = cut_branches(fresh, origin, budget, 40)
+    prefix_index, fresh = [owner for owner, _ in branches], [tokens for _, tokens in branches]
+    ends = cut_branches(fresh, prefix_index, budget, 40)
     assert [index for span in spans(ends) for index in span] == list(range(len(branches)))
     for span in spans(ends):
         assert len(span) == 1 or sum(fresh[index] for index in span) <= budget
@@ -119,11 +119,11 @@ def test_scores_do_not_depend_on_the_memory(parents: list[str] | None, model: Ca
     class Tight(Fluency):
         most = 2
 
-        def losses(self, batch: Batch) -> Tensor:
+        def outputs(self, batch: Batch) -> Tensor:
             sizes.append(len(batch.ids))
             if len(batch.ids) > self.most:
                 torch.empty(2**58)
-            return super().losses(batch)
+            return super().outputs(batch)
 
     sizes: list[int] = []
     term = Tight(model("gpt2"))

@@ -15,7 +15,7 @@ import torch
 
 from promptfuse.errors import ModelError
 from promptfuse.models import load_model
-from promptfuse.models.info import sketch_model
+from promptfuse.models.info import read_model_info
 
 HAS_PEFT = importlib.util.find_spec("peft") is not None
 needs_peft = pytest.mark.skipif(not HAS_PEFT, reason="peft is not installed")
@@ -46,7 +46,7 @@ def copy(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[[str], P
 
 
 def refused(name: str | Path, *words: str) -> None:
-    for load in (load_model, sketch_model):
+    for load in (load_model, read_model_info):
         with pytest.raises(ModelError) as caught:
             load(str(name))
         message = str(caught.value)
@@ -172,7 +172,7 @@ def test_a_lora_is_merged(copy: Callable[[str], Path], tmp_path: Path) -> None:
         assert type(loaded.module).__name__ == "GPT2LMHeadModel"
         assert loaded.name == str(folder)
         assert not any("lora" in name for name, _ in loaded.module.named_modules())
-        assert sketch_model(str(folder)).role is type(loaded)
+        assert read_model_info(str(folder)).role is type(loaded)
 
 
 def save_adapter(kind: str, base: Path, folder: Path, **settings: Any) -> Any:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from promptfuse import ConfigError, Fluency, Objective, TargetContinuation
-from promptfuse.models.fast.prefix import reading_whole
-from promptfuse.objectives.gradients import text_gradient
+from promptfuse.models import disable_prefix_cache
+from promptfuse.objectives.gradients import placeholder_rows, text_gradient
 
 LMS = ("gpt2", "llama", "opt", "qwen2")
 LINES = "A man rides a horse.\nTwo cats sleep.\n"
@@ -52,7 +52,7 @@ def test_the_likelihood_of_a_text_given_what_stands_before(
     assert term.score(texts, batch_size=1).tolist() == pytest.approx(expected, abs=1e-4)
     for _ in range(2):  # The second time from what is remembered.
         assert term.score(texts, parents=parents).tolist() == pytest.approx(expected, abs=1e-4)
-    with reading_whole():
+    with disable_prefix_cache():
         assert term.score(texts, parents=parents).tolist() == pytest.approx(expected, abs=1e-4)
     assert term.wrap("a dog") == f"{read}{blank}a dog"
     # Proposals come from the same place.
@@ -79,7 +79,7 @@ def test_the_suffix_counts_with_the_text(name: str, model: Callable[..., Any]) -
 def test_gradients_behind_a_context(model: Callable[..., Any], slope_is_right: Any) -> None:
     slope_is_right(Fluency(model("gpt2", torch.float64), context=LINES, suffix=" in snow"))
     framed = Fluency(model("gpt2"), context="It is:", suffix=" in snow")
-    rows, content, places = framed._slots(["a dog"], 2)
+    (rows, content), places = placeholder_rows(framed, ["a dog"], 2)
     start, own = framed.lm.start_ids, framed.lm.plain_ids(["a dog"])[0]
     assert tuple(rows[0][: len(start) + len(own)]) == (*start, *own)
     assert content[0] == (len(start), len(rows[0]))

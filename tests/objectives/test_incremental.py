@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from promptfuse.models import Model
+from promptfuse.models import Model, disable_prefix_cache
 from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Term, TextSimilarity
+from tests.fast_paths import needs_fast
 
 CAUSAL = ("gpt2", "llama", "opt", "qwen2", "mistral", "gpt-neox", "clip", "old-clip", "dual")
 WHOLE = (
@@ -90,6 +91,7 @@ def test_values_are_exact(name: str, beams: int, batch_size: int | None, model: 
     assert len({round(value, 3) for value in exact}) > 3
 
 
+@needs_fast
 @pytest.mark.parametrize("name", CAUSAL)
 def test_shared_beginnings_are_read_once(name: str, model: Callable[..., Any], tokens_read: Any) -> None:
     loaded = model(name)
@@ -107,6 +109,7 @@ def test_shared_beginnings_are_read_once(name: str, model: Callable[..., Any], t
     assert rest.count <= new
 
 
+@needs_fast
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_beam_is_read_behind_its_parent(name: str, model: Callable[..., Any], tokens_read: Any) -> None:
     loaded = model(name)
@@ -190,16 +193,14 @@ def test_the_precision_of_the_model_is_kept(name: str, model: Callable[..., Any]
 
 @pytest.mark.parametrize("name", CAUSAL)
 @pytest.mark.parametrize("suffix", ["", " in the snow"])
-def test_slot_gradients_are_those_of_whole_rows(
-    name: str, suffix: str, model: Callable[..., Any], monkeypatch: Any
-) -> None:
+def test_slot_gradients_are_those_of_whole_rows(name: str, suffix: str, model: Callable[..., Any]) -> None:
     loaded = model(name)
     term = term_of(loaded, prefix="An image of", suffix=suffix)
     texts = ["A brown dog", "Two children are playing", "a"]
     probe = torch.randn(3, loaded.embedding_table.shape[1], generator=torch.Generator().manual_seed(0))
     fast = term.slot_gradient(texts, probe, 3)
-    monkeypatch.setattr(type(loaded), "prefixes", lambda self, rows: None)
-    whole = term.slot_gradient(texts, probe, 3)
+    with disable_prefix_cache():
+        whole = term.slot_gradient(texts, probe, 3)
     torch.testing.assert_close(fast.loss, whole.loss, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(fast.gradient, whole.gradient, rtol=1e-3, atol=1e-5)
     if loaded.kind == "image-text" or suffix:
@@ -217,6 +218,7 @@ def test_what_is_remembered_depends_on_the_weights(checkpoint: Callable[[str], A
         with torch.no_grad():
             for parameter in loaded.text_module.parameters():
                 parameter.mul_(1.25)
+        loaded.clear_cache()
         exact = [term.exact(text) for text in texts]
         assert term.score(texts, parents=parents).tolist() == pytest.approx(exact, abs=1e-4)
         assert (before - torch.tensor(exact)).abs().max() > 0.01

@@ -149,8 +149,8 @@ def test_a_suffix_is_read_as_it_stands_behind_a_word(model: Callable[..., Any]) 
     alone = lm.tokenizer(["."], add_special_tokens=False)["input_ids"][0]
     behind = lm.tokenizer(["dog."], add_special_tokens=False)["input_ids"][0][-1]
     seen = []
-    losses = term.losses
-    term.losses = lambda batch: seen.append(batch) or losses(batch)  # type: ignore[method-assign, assignment, func-returns-value]
+    outputs = term.outputs
+    term.outputs = lambda batch: seen.append(batch) or outputs(batch)  # type: ignore[method-assign, assignment, func-returns-value]
     term.slot_gradient(["A dog"], lm.embedding_table[5:6], 1)
     (text,) = lm.plain_ids(["A dog"])
     row = seen[0].ids[0].tolist()

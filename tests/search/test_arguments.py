@@ -70,11 +70,11 @@ WRONG = [
     ({"seed": "a"}, "seed: 'a' is not a whole number"),
     ({"batch_size": 1.5}, "batch size: 1.5 is not a whole number"),
     ({"prefix": 5}, "prefix: 5 is not a text"),
-    ({"weights": 3}, "weights: 3 are none"),
-    ({"weights": {"fluency": "much"}}, "weights: 'much' for fluency is no number"),
+    ({"weights": 3}, "weights: 3 are not weights"),
+    ({"weights": {"fluency": "much"}}, "weights: 'much' for fluency is not a number"),
     ({"complete": "no"}, "complete: 'no' is neither True nor False"),
     ({"glue": None}, "glue: None is neither True nor False"),
-    ({"run_dir": 5}, "run folder 5 is no path"),
+    ({"run_dir": 5}, "run folder 5 is not a path"),
     ({"callbacks": 5}, "callbacks: 5 cannot be called; give functions"),
     ({"callbacks": [print, "x"]}, "callbacks: 'x' cannot be called; give functions"),
 ]
@@ -107,7 +107,7 @@ def test_what_is_no_term_is_named(puzzle):
         pf.Fluency(model, "much")
     with pytest.raises(pf.ConfigError, match="target: 5 is no text"):
         pf.TargetContinuation(model, 5)
-    with pytest.raises(pf.ConfigError, match="seconds: 'long' is no number"):
+    with pytest.raises(pf.ConfigError, match="seconds: 'long' is not a number"):
         pf.Stopping(seconds="long")
 
 

@@ -27,7 +27,7 @@ def fluent() -> pf.Objective:
 @pytest.mark.parametrize(
     ("init", "rules", "reason"),
     [
-        ("x x x", {}, "it has 'x' behind itself (no_repeated_word)"),
+        ("x x x", {}, "it has 'x' twice in a row (no_repeated_word)"),
         ("x x x", {"no_repeated_word": False}, "it has 'x x' twice (no_repeat_ngram 2)"),
         ("a dog", {"banned": ("dog",)}, "the banned word 'dog'"),
         ("a dog", {"max_tokens": 1}, "it has 2 tokens (max_tokens 1)"),

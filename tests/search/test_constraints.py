@@ -83,7 +83,7 @@ def test_progress_counts_words_of_phrases():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"banned_patterns": ("(",)}, "'\\(' is no regular expression"),
+        ({"banned_patterns": ("(",)}, "'\\(' is not a valid regular expression"),
         ({"required": ("red cat",), "banned": ("Cat",)}, "banned too"),
         ({"required": ("cat",), "vocabulary": ("dog",)}, "not in the vocabulary"),
         ({"required": ("!",)}, "has no word"),
@@ -185,7 +185,7 @@ def test_characters_that_a_model_does_not_know_do_not_read_back(model):
 
 def test_constraints_may_leave_nothing_to_say(puzzle):
     rules = pf.Constraints(vocabulary=("zebra",), banned_patterns=(r"\.",))
-    with pytest.raises(pf.ConfigError, match="no token can be put behind"):
+    with pytest.raises(pf.ConfigError, match="no token can follow"):
         pf.Search(puzzle.objective, pf.AutoDAN(8), pf.Greedy(), constraints=rules).run()
     assert FREE.allows("")
 
@@ -221,7 +221,7 @@ def test_rules_of_a_text_are_those_of_its_words(words, blank, size, echo):
         ({"required": ("a\nb",)}, "a line break"),
         ({"required": ("dog",), "banned_patterns": ("[Dd]og|DOG",)}, "matches the banned pattern"),
         ({"required": ("dog",), "banned_patterns": ("(?i)d.g",)}, "matches the banned pattern"),
-        ({"required": ("the the",)}, "'the' behind itself; set no_repeated_word"),
+        ({"required": ("the the",)}, "'the' twice in a row; set no_repeated_word"),
         ({"required": ("a dog, a dog",)}, "'a dog' twice"),
         ({"required": ("a red fox", "dog"), "max_words": 3}, "4 words do not fit into max_words 3"),
         ({"required": ("a red fox",), "max_tokens": 2}, "do not fit into max_tokens 2"),
@@ -230,10 +230,10 @@ def test_rules_of_a_text_are_those_of_its_words(words, blank, size, echo):
         ({"vocabulary": ("Zürich", "a"), "ascii": True}, "set ascii to false"),
         ({"vocabulary": ("dog",), "min_words": 2}, "echo"),
         ({"min_words": 5, "max_tokens": 4}, "leave no text"),
-        ({"banned": (5,)}, "5 is no string"),
-        ({"banned": 5}, "is no list"),
-        ({"max_words": "3"}, "'3' is no whole number"),
-        ({"max_words": True}, "True is no whole number"),
+        ({"banned": (5,)}, "5 is not a string"),
+        ({"banned": 5}, "is not a list"),
+        ({"max_words": "3"}, "'3' is not a whole number"),
+        ({"max_words": True}, "True is not a whole number"),
         ({"ascii": "no"}, "neither true nor false"),
         ({"no_repeat_ngram": -1}, "negative"),
     ],
@@ -267,7 +267,7 @@ def test_rules_that_a_text_can_keep_are_taken(rules):
         ({}, "a\tb", "it has a tab"),
         ({"ascii": False}, "a\u202eb", "control or format character"),
         ({"ascii": False}, "a\u2028b", "control or format character"),
-        ({"no_repeat_ngram": 0}, "x x x", "it has 'x' behind itself (no_repeated_word)"),
+        ({"no_repeat_ngram": 0}, "x x x", "it has 'x' twice in a row (no_repeated_word)"),
         ({"no_repeated_word": False}, "x x x", "it has 'x x' twice (no_repeat_ngram 2)"),
         ({"banned": ("dog", "red fox")}, "A Dog", "the banned word 'dog'"),
         ({"banned": ("dog", "red fox")}, "A Red fox", "the banned phrase 'red fox'"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from promptfuse.models.fast.prefix import reading_whole
+from promptfuse.models import disable_prefix_cache
 from promptfuse.search.hypothesis import Hypothesis
 from promptfuse.search.readback import appended, pieces_of
 
@@ -33,7 +33,7 @@ def test_appended_tokens_are_what_the_tokenizer_decodes(name: str, model: Callab
     expected = [by_the_book(lm, beams[number], token) for number, token in pairs]
     for _ in range(2):  # Afresh, and with what has been remembered.
         assert appended(lm, beams, pairs) == expected
-    with reading_whole():
+    with disable_prefix_cache():
         assert appended(lm, beams, pairs) == expected
     assert 0 < sum(text is not None for text in expected) < len(expected)
 

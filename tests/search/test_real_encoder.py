@@ -35,7 +35,7 @@ class Likeness(pf.Term):
         hidden = self.model.module(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
         return functional.normalize((hidden * batch.mask[..., None]).sum(1), dim=-1)
 
-    def losses(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> Tensor:
         return 1 - self.embed(batch) @ self.target
 
 

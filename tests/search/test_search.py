@@ -279,7 +279,7 @@ def test_blanks_around_the_prefix_change_nothing(captioner):
 def test_constraints_that_forbid_everything_are_named(captioner):
     search = small_search(captioner, prefix="a dog")
     search.proposer.allowed[:] = False
-    with pytest.raises(pf.ConfigError, match="no token can be put behind 'a dog'"):
+    with pytest.raises(pf.ConfigError, match="no token can follow 'a dog'"):
         search.run()
 
 

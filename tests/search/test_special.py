@@ -8,7 +8,7 @@ from tokenizers import AddedToken
 
 import promptfuse as pf
 from promptfuse.adapters import LexicalTransport
-from promptfuse.search.methods.proposer import SearchContext
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.methods.swaps import Lexicon
 from promptfuse.text.segments import special_ids
 from tests.search.conftest import FREE

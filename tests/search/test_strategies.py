@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 import promptfuse as pf
-from promptfuse.search.methods.settings import describe_method
-from promptfuse.search.strategies import make_selector
 from tests.search.conftest import FREE
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -19,7 +17,7 @@ def item(text: str, value: float, parent: str = "") -> pf.Hypothesis:
 
 
 def selector_of(strategy, met=lambda text: 0, keep=lambda text: True):
-    return make_selector(strategy, met, keep)
+    return strategy.selector(met, keep)
 
 
 def texts(items) -> list[str]:
@@ -117,14 +115,14 @@ def test_texts_with_more_of_the_required_words_have_places_of_their_own(strategy
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pf.BeamSearch(0), "beams: 0 is too few; give 1 or more"),
+        (lambda: pf.BeamSearch(0), "beams: must be at least 1, got 0"),
         (lambda: pf.BeamSearch(2, diverse=-1), "diverse"),
-        (lambda: pf.UniformCost(0), "give 1 or more"),
+        (lambda: pf.UniformCost(0), "width: must be at least 1"),
         (lambda: pf.UniformCost(4, frontier=3), "less than the width"),
         (lambda: pf.Stopping(patience=0), "patience: must be at least 1, got 0"),
         (lambda: pf.Stopping(seconds=0), "seconds"),
         (lambda: pf.Stopping(evaluations=0), "evaluations: must be at least 1, got 0"),
-        (lambda: pf.Stopping(value=float("nan")), "no number to reach"),
+        (lambda: pf.Stopping(value=float("nan")), "is not a finite number"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, message):
@@ -208,7 +206,7 @@ def test_a_chain_has_steps_for_each_method(puzzle):
     search.run()
     assert [step.stage for step in search.history] == [1, 1, 2, 2, 2, 3]
     assert search.steps == 6
-    described = describe_method(chain)
+    described = chain.describe()
     assert [part["name"] for part in described["methods"]] == ["RandomAppend", "GCG", "Polish"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import promptfuse as pf
-from promptfuse.models.together import BatchScheduler
+from promptfuse.search.scheduler import BatchScheduler
 from promptfuse.tasks import caption_all, caption_each, caption_many
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:5]
@@ -42,7 +42,7 @@ def test_photos_share_their_passes(captioner, monkeypatch):
     )  # the meetings that are held
     caption_all(captioner, PHOTOS[:4], in_flight=4, **QUICK)
     (meeting,) = met
-    assert meeting.questions > 3 * meeting.rounds
+    assert meeting.calls > 3 * meeting.rounds
 
 
 def test_a_bad_photo_has_an_error_and_the_others_their_captions(captioner, alone, tmp_path):

@@ -1,7 +1,7 @@
 """Files that are not on a local path: ``https://``, ``s3://``, ``gs://``, ``memory://`` and the like.
 
-A file behind ``http://`` or ``https://`` is read by the standard library. For all else there is fsspec, which
-is imported only when there is such an address.
+The standard library reads ``http://`` and ``https://``. fsspec reads all else, and is imported only when
+needed.
 """
 
 from __future__ import annotations

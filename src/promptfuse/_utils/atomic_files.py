@@ -18,7 +18,7 @@ def atomic_write(path: Path, text: str) -> None:
         OSError: if it cannot be written; then the file is as it was.
     """
     with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=path.name, suffix=".part", delete=False
+        "w", encoding="utf-8", newline="", dir=path.parent, prefix=path.name, suffix=".part", delete=False
     ) as stream:
         part = Path(stream.name)
         try:
@@ -69,7 +69,7 @@ def check_target(path: Path, inputs: Iterable[str | Path] = (), suffixes: Sequen
         ConfigError: if it cannot be written, or must not.
     """
     if path.exists() and not path.is_file():
-        raise ConfigError(f"{path}: is no plain file; give the name of a file")
+        raise ConfigError(f"{path}: is not a regular file; give the name of a file")
     if not path.resolve().parent.is_dir():
         raise ConfigError(f"{path}: its folder does not exist; create it first")
     if suffixes and path.suffix.lower() not in suffixes:

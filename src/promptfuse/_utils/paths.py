@@ -9,7 +9,7 @@ import platformdirs
 
 
 def expand_user(path: str | os.PathLike[str]) -> Path:
-    """A path with the home folder in the place of ``~``; as it is where there is no such user.
+    """A path with the home folder in the place of ``~``; unchanged where there is no such user.
 
     ``Path.expanduser`` raises for the latter, where all others see a file that is not there.
     """

@@ -53,7 +53,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Difference]
 def check_resumable(
     folder: Path | str, before: dict[str, Any], now: dict[str, Any], free: Sequence[Place] = ()
 ) -> None:
-    """Make sure that a run goes on as it began.
+    """Make sure that a run is resumed with the settings that it began with.
 
     Args:
         folder: the run folder, for the message.

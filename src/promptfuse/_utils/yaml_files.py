@@ -49,7 +49,7 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
         example: a field that such a file may have, for the error message.
 
     Raises:
-        ConfigError: if it cannot be read, is no YAML, has a key twice, or is no mapping.
+        ConfigError: if it cannot be read, is not YAML, has a key twice, or is not a mapping.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -80,7 +80,7 @@ def parse_value(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigError(f"{text!r} is no YAML value; write e.g. 3, [a, b] or 'a text'") from None
+        raise ConfigError(f"{text!r} is not a valid YAML value; write e.g. 3, [a, b] or 'a text'") from None
 
 
 def change_value(values: dict[str, Any], key: str, value: Any) -> None:
@@ -210,6 +210,8 @@ def _members(annotation: Any) -> list[Any]:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, UnionType):
         return [inner for one in get_args(annotation) if one is not NoneType for inner in _members(one)]
+    if isinstance(annotation, type) and hasattr(annotation, "members"):
+        return list(annotation.members())  # A union that grows with a registry.
     return [annotation]
 
 

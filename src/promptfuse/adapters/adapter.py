@@ -7,18 +7,23 @@ Source: Williams and Kolter, "FUSE-ing Language Models", arXiv 2408.04816.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from promptfuse.adapters import files
+from promptfuse.adapters.cache import adapter_folder, other_folders
 from promptfuse.adapters.fit import fit
 from promptfuse.adapters.maps import Maps
 from promptfuse.adapters.protocols import EmbeddingModel, Progress
 from promptfuse.adapters.report import AdapterReport
 from promptfuse.adapters.words import checked_weights, common_words, count_words
 from promptfuse.errors import AdapterError
+
+LOGGER = logging.getLogger(__name__)
+"""Where notices about cached adapters go."""
 
 
 class Adapter:
@@ -97,9 +102,52 @@ class Adapter:
         Raises:
             AdapterError: if the preset is unknown, or no word is common to both.
         """
-        from promptfuse.adapters.cache import load_or_fit
+        folder = adapter_folder(model_a, model_b, preset)
+        try:
+            adapter = cls.cached(model_a, model_b, preset)
+        except AdapterError as error:
+            LOGGER.warning("%s", f"{error}: fitting it again")
+            adapter = None
+        else:
+            if adapter is None and other_folders(folder):
+                LOGGER.warning(
+                    "%s",
+                    f"the cached adapter {model_a.name} -> {model_b.name} belongs to another embedding "
+                    "table, tokenizer or setting: fitting a new one",
+                )
+        if adapter is None:
+            adapter = cls.fit(model_a, model_b, preset, progress=progress)
+            try:
+                adapter.save(folder, own=True)
+            except AdapterError as error:  # It costs the time of the next fit, nothing else.
+                LOGGER.warning("%s", f"{error}; it is used without being cached")
+        return adapter
 
-        return load_or_fit(model_a, model_b, preset, progress)
+    @classmethod
+    def cached(
+        cls, model_a: EmbeddingModel, model_b: EmbeddingModel, preset: str = "default"
+    ) -> Adapter | None:
+        """The cached adapter from A to B; None if there is none.
+
+        Args:
+            model_a: the model whose tokens are searched.
+            model_b: the model whose gradients are to be carried to A.
+            preset: ``"default"`` or ``"paper"``; what they mean is said at `fit`.
+
+        Raises:
+            AdapterError: if there is one that is damaged or belongs to other models, or no such preset.
+        """
+        folder = adapter_folder(model_a, model_b, preset)
+        if not files.present(folder):
+            return None
+        adapter = cls.from_pretrained(folder)
+        adapter.verify(model_a, model_b)
+        if (found := adapter.report().preset) != preset:
+            raise AdapterError(
+                f"the adapter in {str(folder)!r} was fitted with the preset {found}, not {preset}; "
+                "fit it again with Adapter.fit"
+            )
+        return adapter
 
     def report(self) -> AdapterReport:
         """How the adapter was fitted and how good it is."""

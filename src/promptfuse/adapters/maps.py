@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from promptfuse.tproduct import t_product, t_transpose
@@ -28,10 +29,10 @@ class Maps:
         positional: (d_A, d_B), takes every sub-token to the one at the same position.
     """
 
-    by_length: Mapping[int, Tensor]
-    positional: Tensor
+    by_length: Mapping[int, Float[Tensor, "d_a d_b _"]]
+    positional: Float[Tensor, "d_a d_b"]
 
-    def of_length(self, n: int) -> Tensor:
+    def of_length(self, n: int) -> Float[Tensor, "d_a d_b {n}"]:
         """The map for words of ``n = max(n_A, n_B)`` sub-tokens, (d_A, d_B, n).
 
         Where none was fitted it is the positional map, whose tubes are zero but for the first entry.
@@ -42,7 +43,9 @@ class Maps:
         tubes[..., 0] = self.positional
         return tubes
 
-    def push(self, x_a: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
+    def push(
+        self, x_a: Float[Tensor, "*_"], n_a: Sequence[int], n_b: Sequence[int]
+    ) -> Float[Tensor, "batch {sum(n_b)} d_b"]:
         """Map A's embeddings of a text to approximations of B's: ``X * G`` for each segment.
 
         Args:
@@ -63,7 +66,9 @@ class Maps:
             mapped = mapped + _unpack(t_product(_pack(x_a, n_a, segments, n), g), n_b, segments)
         return mapped
 
-    def pull(self, gradient_b: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
+    def pull(
+        self, gradient_b: Float[Tensor, "*_"], n_a: Sequence[int], n_b: Sequence[int]
+    ) -> Float[Tensor, "batch {sum(n_a)} d_a"]:
         """The adjoint of `push`: ``(dL/dX_B) * G'`` for each segment, with the true t-transpose.
 
         Args:
@@ -102,14 +107,18 @@ def _by_length(n_a: Sequence[int], n_b: Sequence[int]) -> dict[int, list[int]]:
     return groups
 
 
-def _positions(counts: Sequence[int], segments: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+def _positions(
+    counts: Sequence[int], segments: Sequence[int], device: torch.device
+) -> tuple[Int[Tensor, " segments"], Int[Tensor, " segments"]]:
     """First position of each segment and its count, both (segments,)."""
     firsts = [0, *accumulate(counts)]
     first = torch.tensor([firsts[k] for k in segments], device=device)
     return first, torch.tensor([counts[k] for k in segments], device=device)
 
 
-def _pack(x: Tensor, counts: Sequence[int], segments: Sequence[int], n: int) -> Tensor:
+def _pack(
+    x: Float[Tensor, "batch tokens d"], counts: Sequence[int], segments: Sequence[int], n: int
+) -> Float[Tensor, "batch {len(segments)} d {n}"]:
     """Tokens (batch, T, d) of some segments as (batch, segments, d, n), zero-padded on the right."""
     first, count = _positions(counts, segments, x.device)
     step = torch.arange(n, device=x.device)
@@ -119,7 +128,9 @@ def _pack(x: Tensor, counts: Sequence[int], segments: Sequence[int], n: int) -> 
     return padded[:, index].transpose(-1, -2)
 
 
-def _unpack(packed: Tensor, counts: Sequence[int], segments: Sequence[int]) -> Tensor:
+def _unpack(
+    packed: Float[Tensor, "batch segments d n"], counts: Sequence[int], segments: Sequence[int]
+) -> Float[Tensor, "batch {sum(counts)} d"]:
     """The inverse of `_pack`: (batch, sum(counts), d), zero at all other segments' tokens."""
     batch, _, d, n = packed.shape
     first, count = _positions(counts, segments, packed.device)

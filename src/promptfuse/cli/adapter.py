@@ -102,10 +102,11 @@ def info(
         else:
             a, b = (_load(name, device) for name in models)
 
-            from promptfuse.adapters.cache import adapter_folder, load_cached
+            from promptfuse.adapters import Adapter
+            from promptfuse.adapters.cache import adapter_folder
 
             folder = adapter_folder(a, b, preset)
-            found = load_cached(a, b, preset)
+            found = Adapter.cached(a, b, preset)
             if found is None:
                 raise AdapterError(
                     f"no adapter {a.name} -> {b.name} with the preset {preset} is cached; "

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from promptfuse._utils.progress import progress_bar
+from promptfuse.cli import _kinds
 from promptfuse.cli._options import KeepRejected
 
 datasets_app = typer.Typer(
@@ -20,10 +21,13 @@ datasets_app = typer.Typer(
 )
 
 
-@datasets_app.command()
+@datasets_app.command(cls=_kinds.DATA)
 def check(
     source: Annotated[
-        str, typer.Argument(metavar="PATH|NAME", help="A file, a folder of photos, an address or a name.")
+        str,
+        typer.Argument(
+            metavar="PATH|NAME", help="A file, a folder of photos, an address, hf:OWNER/NAME or a name."
+        ),
     ],
     images: Annotated[
         str | None,
@@ -31,7 +35,7 @@ def check(
     ] = None,
     format: Annotated[
         str,
-        typer.Option(metavar="NAME", help="karpathy, coco, table or folder; auto tells by the content."),
+        typer.Option(metavar="NAME", help="Format of the data set; auto detects it."),
     ] = "auto",
     split: Annotated[
         str | None,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from promptfuse._utils.memory import retain_heap
+from promptfuse.cli import _kinds
 from promptfuse.cli._messages import complain, show_warning
 from promptfuse.cli.adapter import adapter_app
 from promptfuse.cli.caption import caption
@@ -48,9 +49,9 @@ def _root(
 
 # In the order that --help lists them.
 app.command()(caption)
-app.command()(optimize)
-app.command()(run)
-app.command()(score)
+app.command(cls=_kinds.OPTIMIZE)(optimize)
+app.command(cls=_kinds.RUN)(run)
+app.command(cls=_kinds.SCORE)(score)
 app.command()(report)
 app.command("models")(list_models)
 app.add_typer(datasets_app, name="datasets")

@@ -30,7 +30,8 @@ from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptfuse.evaluation.metrics import Scores
-    from promptfuse.evaluation.metrics.files import Predicted, Referenced
+    from promptfuse.evaluation.metrics.files import Predicted
+    from promptfuse.evaluation.metrics.references import Referenced
 
 
 def score(
@@ -122,9 +123,10 @@ def score(
 
     from promptfuse._utils.atomic_files import check_target
     from promptfuse.evaluation.metrics.base import Unavailable
-    from promptfuse.evaluation.metrics.files import Referenced, read_captions, read_references
+    from promptfuse.evaluation.metrics.files import read_captions
     from promptfuse.evaluation.metrics.labelled_texts import label_and_path
     from promptfuse.evaluation.metrics.photo_files import find_photos
+    from promptfuse.evaluation.metrics.references import Referenced, read_references
     from promptfuse.evaluation.metrics.selection import choose
     from promptfuse.evaluation.run_files import parts
 

@@ -63,7 +63,7 @@ def _from_folder(value: str, info: ValidationInfo) -> str:
 
 
 def _unless_address(value: str, info: ValidationInfo) -> str:
-    """The same of a photo, which may be behind an address."""
+    """The absolute path of a photo, or its address as it is."""
     return value if is_address(value) else _from_folder(value, info)
 
 

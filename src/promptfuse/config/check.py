@@ -5,12 +5,11 @@ from __future__ import annotations
 from promptfuse._utils.yaml_files import nearest
 from promptfuse.config.base import at
 from promptfuse.config.run import SearchConfig
-from promptfuse.config.terms import BlackBoxSettings, ClassProbabilitySettings
 from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models import load_image
-from promptfuse.models.info import ModelInfo, sketch_model
+from promptfuse.models.info import ModelInfo, read_model_info
 from promptfuse.search import Chain
-from promptfuse.search.methods.proposer import remedy_for, shortened
+from promptfuse.search.methods.context import remedy_for, shortened
 
 
 def check_config(config: SearchConfig, *, allow_code: bool = False) -> dict[str, ModelInfo]:
@@ -31,33 +30,35 @@ def check_config(config: SearchConfig, *, allow_code: bool = False) -> dict[str,
     sketches = {}
     for name, model in config.used_models().items():
         with at(f"models.{name}"):
-            sketches[name] = sketch_model(model.name, model.device or config.device)
+            sketches[name] = read_model_info(model.name, model.device or config.device)
     for name, term in config.terms.items():
-        if isinstance(term, BlackBoxSettings):
-            term.import_function(name)
-            continue
-        sketch = sketches[term.model]
-        if not issubclass(sketch.role, term.kinds):
-            known = " or ".join(kind.kind for kind in term.kinds)
-            raise ModelError(
-                f"terms.{name}: {term.kind} needs a model of kind {known}; "
-                f"{sketch.name} is of kind {sketch.role.kind}"
-            )
-        if isinstance(term, ClassProbabilitySettings) and not sketch.has_label(term.label):
-            raise ConfigError(
-                f"terms.{name}.label: {sketch.name} has no label {term.label!r}; "
-                f"{nearest(term.label, sketch.labels)}"
-            )
-        with at(f"terms.{name}.image"):
-            for photo in getattr(term, "image", ()):
-                load_image(photo)
+        term.import_functions(name)
+        for key, model_name in term.model_names().items():
+            sketch, kinds = sketches[model_name], term.signature.model_kinds[key]
+            if not issubclass(sketch.role, kinds):
+                known = " or ".join(kind.kind for kind in kinds)
+                raise ModelError(
+                    f"terms.{name}: {term.kind} needs a model of kind {known}; "
+                    f"{sketch.name} is of kind {sketch.role.kind}"
+                )
+        for key, model_key in term.signature.labels.items():
+            sketch, label = sketches[getattr(term, model_key)], getattr(term, key)
+            if not sketch.has_label(label):
+                raise ConfigError(
+                    f"terms.{name}.{key}: {sketch.name} has no label {label!r}; "
+                    f"{nearest(label, sketch.labels)}"
+                )
+        for key in term.signature.photos:
+            with at(f"terms.{name}.{key}"):
+                for photo in getattr(term, key):
+                    load_image(photo)
     return sketches
 
 
 def _check_rules(config: SearchConfig) -> None:
     """Raise where what every text begins with breaks a rule, whatever a model makes of it."""
     rules, method = config.constraints.build(), config.method.build()
-    while isinstance(method, Chain):  # Later methods go on from what the first has found.
+    while isinstance(method, Chain):  # Later methods continue from what the first has found.
         method = method.methods[0]
     for place, text in (("prefix", config.prefix.strip()), ("method.init", getattr(method, "init", None))):
         if text and (reason := rules.broken(text)) is not None:

@@ -24,7 +24,7 @@ RESULT = "result.json"
 
 
 def claim_folder(folder: Path, config: SearchConfig, *, write: bool = False) -> None:
-    """Make sure that a folder holds no run of another configuration, and no files of somebody else's.
+    """Make sure that a folder has no run of another configuration and no files that promptfuse did not write.
 
     Limits such as the most steps may differ where there is a saved search, which looks at them itself.
 
@@ -50,7 +50,7 @@ def claim_folder(folder: Path, config: SearchConfig, *, write: bool = False) -> 
 
 
 def _needs_no_change(path: Path, config: SearchConfig) -> bool:
-    """Whether a file says the same already, or somebody has edited it: then it may have comments."""
+    """Whether a file says the same already, or was edited by hand: then it may have comments."""
     known = read_yaml(path, "models: ...")
     return known == config.to_dict() or path.read_text(encoding="utf-8") != dump_yaml(known)
 

@@ -19,16 +19,10 @@ from promptfuse.config.settings import (
     default_method,
     default_strategy,
 )
-from promptfuse.config.terms import (
-    AnyTerm,
-    BlackBoxSettings,
-    ModelSettings,
-    TargetContinuationSettings,
-    TermSettings,
-)
+from promptfuse.config.terms import AnyTerm, ModelSettings
 from promptfuse.errors import ConfigError
 from promptfuse.models import CausalLM, Model
-from promptfuse.objectives import Objective
+from promptfuse.objectives import Objective, TargetContinuation
 from promptfuse.search import Callback, Search
 
 
@@ -43,13 +37,13 @@ class SearchConfig(Settings):
         models: the models by names of the user's own; loaded once each, if a term uses them.
         terms: the terms of the objective by the names that results show.
         method: how texts are proposed.
-        strategy: which texts are gone on from.
+        strategy: which texts a step starts from.
         constraints: rules for texts.
         stopping: when the search ends.
         prefix: what every text begins with.
-        glue: whether the first new token may go on with the prefix's last word.
-        complete: whether a text that grows has to come to an end before it may be returned; see ``Search``.
-        weights: ``given``, ``auto``, or importances by term; see ``Scalarizer``.
+        glue: whether the first new token may continue the prefix's last word.
+        complete: whether a growing text must end before it may be returned.
+        weights: ``given``, ``auto`` (each loss divided by its standard deviation), or such factors by term.
         scalarisation: ``weighted`` or ``chebyshev``.
         seed: of whatever is drawn.
         batch_size: the most rows in one forward pass; None for as many as fit.
@@ -83,22 +77,29 @@ class SearchConfig(Settings):
         numbers = weights.values() if isinstance(weights, dict) else (None,)
         if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
             raise ValueError(
-                f"{weights!r:.60} are none; give given, auto, or a number for each of some terms"
+                f"{weights!r:.60} are not weights; give given, auto, or a number for each of some terms"
             )
         return weights
 
     @model_validator(mode="after")
     def _fits_together(self) -> SearchConfig:
         if not self.terms:
-            raise ValueError("terms: there are none; give one at least, e.g. of the kind Fluency")
+            raise ValueError("terms: must have at least one, e.g. of the kind Fluency")
         for name, term in self.terms.items():
-            model = getattr(term, "model", None)
-            if model is not None and model not in self.models:
-                raise ValueError(f"terms.{name}.model: no model {model!r}; {nearest(model, self.models)}")
-        if not any(CausalLM in term.kinds for term in self.terms.values()):
+            for key, model in term.model_names().items():
+                if model not in self.models:
+                    raise ValueError(f"terms.{name}.{key}: no model {model!r}; {nearest(model, self.models)}")
+        taken = [
+            kind
+            for term in self.terms.values()
+            for kinds in term.signature.model_kinds.values()
+            for kind in kinds
+        ]
+        if CausalLM not in taken and Model not in taken:
             raise ValueError("terms: none has a language model to propose words; add one of the kind Fluency")
         if getattr(self.stopping, "early_stop", False) and not any(
-            isinstance(term, TargetContinuationSettings) and term.weight > 0 for term in self.terms.values()
+            issubclass(term.signature.term, TargetContinuation) and getattr(term, "weight", 1) > 0
+            for term in self.terms.values()
         ):
             raise ValueError(
                 "stopping.early_stop: no term wants a continuation; add one of the kind TargetContinuation"
@@ -112,20 +113,19 @@ class SearchConfig(Settings):
 
     def used_models(self) -> dict[str, ModelSettings]:
         """The models that terms use, in the terms' order."""
-        names = [getattr(term, "model", None) for term in self.terms.values()]
-        return {name: self.models[name] for name in dict.fromkeys(names) if name is not None}
+        names = [name for term in self.terms.values() for name in term.model_names().values()]
+        return {name: self.models[name] for name in dict.fromkeys(names)}
 
     def photos(self) -> list[str]:
         """The photos of all terms: paths and addresses."""
-        found = [path for term in self.terms.values() for path in getattr(term, "image", ())]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(path for term in self.terms.values() for path in term.photo_paths()))
 
     def require_allowed(self, allow_code: bool) -> None:
         """Raise ``ConfigError`` if a term runs code of the user's and that is not allowed."""
         for name, term in self.terms.items():
-            if isinstance(term, BlackBoxSettings) and not allow_code:
+            for key in () if allow_code else term.signature.functions:
                 raise ConfigError(
-                    f"terms.{name}: the function {term.function} is code that would run here; "
+                    f"terms.{name}: the function {getattr(term, key)} is code that would run here; "
                     "add --allow-code if you trust it"
                 )
 
@@ -139,7 +139,7 @@ class SearchConfig(Settings):
             loading: called with the name of a model before it is loaded.
 
         Raises:
-            ConfigError, ModelError, ImageError, TextError: if a model, photo or text is no good.
+            ConfigError, ModelError, ImageError, TextError: if a model, photo or text cannot be used.
         """
         self.require_allowed(allow_code)
         loaded: dict[str, Model] = {}
@@ -168,7 +168,16 @@ class SearchConfig(Settings):
         loading: Callable[[str], None] | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Search:
-        """The search, ready to run; see ``objective`` for the arguments and errors."""
+        """The search, ready to run.
+
+        Args:
+            allow_code: whether functions of the user's modules may be run.
+            loading: called with the name of a model before it is loaded.
+            callbacks: called with the search and the step after every step.
+
+        Raises:
+            ConfigError, ModelError, ImageError, TextError: if a model, photo or text cannot be used.
+        """
         return Search(
             self.objective(allow_code=allow_code, loading=loading),
             self.method.build(),
@@ -189,10 +198,6 @@ class SearchConfig(Settings):
     def to_dict(self) -> dict[str, Any]:
         """All fields with their values, as YAML has them."""
         values: dict[str, Any] = self.model_dump(mode="json")
-        for name, term in values["terms"].items():
-            # What a term is before what all terms have.
-            common = {key: term.pop(key) for key in TermSettings.model_fields}
-            values["terms"][name] = {"kind": term.pop("kind"), **term, **common}
         return values
 
     def to_yaml(self) -> str:

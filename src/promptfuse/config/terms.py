@@ -1,43 +1,39 @@
-"""Terms and their models in a configuration."""
+"""Terms and their models in a configuration; the settings of a term are those of its constructor."""
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from collections.abc import Callable as CallableType
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, Union, get_args, get_origin
+from typing import get_type_hints as type_hints
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    PrivateAttr,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from promptfuse._utils.paths import expand_user
 from promptfuse.config.base import PhotoPaths, Settings, Texts, as_problem
+from promptfuse.config.kinds import ByKind, from_yaml
 from promptfuse.errors import ConfigError
-from promptfuse.models import (
-    EMBEDDED,
-    CausalLM,
-    ImageTextModel,
-    Model,
-    SentenceEncoder,
-    SequenceClassifier,
-    load_model,
-)
+from promptfuse.models import EMBEDDED, Model, load_model
 from promptfuse.models.context import read_context
-from promptfuse.objectives import (
-    BlackBox,
-    ClassProbability,
-    Fluency,
-    ImageSimilarity,
-    TargetContinuation,
-    Term,
-    TextSimilarity,
-    ZeroShotClass,
-    ZeroShotPrompt,
-)
+from promptfuse.objectives import Term
 from promptfuse.objectives.base import MAX_WEIGHT
 from promptfuse.objectives.checks import read_texts
-from promptfuse.objectives.classes import _check_labels, _fill
+from promptfuse.objectives.registry import terms
+from promptfuse.objectives.settings import PHOTOS, TEXT_OR_FILE, TEXTS, LabelOf, OfKind
 
 
 class ModelSettings(Settings):
@@ -48,7 +44,7 @@ class ModelSettings(Settings):
             folder; with ``./`` in front it can only be a folder.
         device: where it goes, if not to the device of all.
         dtype: of its parameters.
-        start: what stands before every text of a causal language model; see ``CausalLM``.
+        start: what stands before every text of a causal language model; ``auto`` for its begin-of-text token.
     """
 
     name: str
@@ -71,29 +67,73 @@ class ModelSettings(Settings):
         return load_model(self.name, device=self.device or device, dtype=dtype, start=self.start)
 
 
-class TermSettings(Settings):
-    """What all terms have.
+@dataclass(frozen=True)
+class Signature:
+    """What a term's constructor takes.
 
     Attributes:
-        weight: factor in the sum; negative to stay away.
-        prefix: put before every text that the term reads.
-        suffix: put behind it.
+        term: the class.
+        takes_name: whether it takes the key under which results show the term.
+        model_kinds: for each parameter that is a model, the classes that it may have.
+        labels: for each parameter that is a label, the parameter whose model has it.
+        photos: the parameters that are photos.
+        functions: the parameters that are functions, which a file gives as ``module:function``.
     """
 
-    term: ClassVar[type[Term]]
-    kinds: ClassVar[tuple[type[Model], ...]] = ()
-    """The models that the term takes."""
+    term: type[Term]
+    takes_name: bool
+    model_kinds: dict[str, tuple[type[Model], ...]]
+    labels: dict[str, str]
+    photos: tuple[str, ...]
+    functions: tuple[str, ...]
 
-    weight: float = 1.0
-    prefix: str = ""
-    suffix: str = ""
 
-    @field_validator("weight")
-    @classmethod
-    def _can_weigh(cls, weight: float) -> float:
-        if not 0 < abs(weight) <= MAX_WEIGHT:
-            raise ValueError(f"{weight:g} cannot weigh; give another number than 0, at most {MAX_WEIGHT:g}")
-        return weight
+class TermSettings(Settings):
+    """The parameters of a term's constructor, as a file gives them."""
+
+    signature: ClassVar[Signature]
+    _folder: str | None = PrivateAttr(None)
+
+    if TYPE_CHECKING:
+        kind: str
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep the file's folder, beside which functions are looked for."""
+        folder = (context or {}).get("folder") if self.signature.functions else None
+        self._folder = None if folder is None else str(folder)
+
+    @model_validator(mode="after")
+    def _go_together(self) -> TermSettings:
+        check = getattr(self.signature.term, "check_settings", None)
+        with as_problem():
+            if check is not None:
+                check(**self._values())
+        return self
+
+    def _values(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in type(self).model_fields if key != "kind"}
+
+    def model_names(self) -> dict[str, str]:
+        """For each parameter that is a model its name in the configuration."""
+        return {key: getattr(self, key) for key in self.signature.model_kinds}
+
+    def photo_paths(self) -> list[str]:
+        """Paths and addresses of the term's photos."""
+        return [path for key in self.signature.photos for path in getattr(self, key)]
+
+    def import_functions(self, name: str) -> dict[str, Callable[..., Any]]:
+        """The functions of the user's modules, by parameter.
+
+        Args:
+            name: of the term, for the error message.
+
+        Raises:
+            ConfigError: if there is no such module or function.
+        """
+        return {
+            key: _import_function(getattr(self, key), f"terms.{name}.{key}", self._folder)
+            for key in self.signature.functions
+        }
 
     def build(self, name: str, load: Callable[[str], Model]) -> Term:
         """The term.
@@ -102,197 +142,125 @@ class TermSettings(Settings):
             name: its key in results.
             load: gives the model with a name of the configuration.
         """
-        values = {field: getattr(self, field) for field in type(self).model_fields if field != "kind"}
-        if "model" in values:
-            values["model"] = load(values["model"])
-        return self.term(**values, name=name)
+        loaded = {key: load(model) for key, model in self.model_names().items()}
+        values = self._values() | loaded | self.import_functions(name)
+        if self.signature.takes_name:
+            values["name"] = name
+        term: Term = self.signature.term(**values)
+        term.name = name
+        return term
 
 
-class FluencySettings(TermSettings):
-    """See ``Fluency``.
+class TermKinds(ByKind):
+    """Any term."""
 
-    Attributes:
-        context: a text, or ``@FILE`` with the text, relative to the configuration's folder.
-    """
+    registry = terms
 
-    term = Fluency
-    kinds = (CausalLM,)
-    kind: Literal["Fluency"]
-    model: str
-    length_exponent: float = Field(default=1.0, ge=0, le=1)
-    context: str = ""
-
-    @field_validator("context")
     @classmethod
-    def _from_its_file(cls, context: str, info: ValidationInfo) -> str:
-        folder = (info.context or {}).get("folder")
-        with as_problem():
-            return read_context(context, None if folder is None else Path(folder))
-
-    @model_validator(mode="after")
-    def _one_before(self) -> FluencySettings:
-        if self.prefix and self.context:
-            raise ValueError("a prefix and a context: only one can stand before the text; put them into one")
-        return self
-
-
-class ImageSimilaritySettings(TermSettings):
-    """See ``ImageSimilarity``."""
-
-    term = ImageSimilarity
-    kinds = (ImageTextModel,)
-    kind: Literal["ImageSimilarity"]
-    model: str
-    image: PhotoPaths
-    weight: float = 22.0
-
-
-class TextSimilaritySettings(TermSettings):
-    """See ``TextSimilarity``."""
-
-    term = TextSimilarity
-    kinds = (SentenceEncoder, ImageTextModel)
-    kind: Literal["TextSimilarity"]
-    model: str
-    text: Texts
-
-    @field_validator("text")
-    @classmethod
-    def _not_blank(cls, texts: list[str]) -> list[str]:
-        with as_problem():
-            return read_texts(texts, "text")
-
-
-class ClassProbabilitySettings(TermSettings):
-    """See ``ClassProbability``."""
-
-    term = ClassProbability
-    kinds = (SequenceClassifier,)
-    kind: Literal["ClassProbability"]
-    model: str
-    label: str
-    weight: float = 2.0
-
-
-class TargetContinuationSettings(TermSettings):
-    """See ``TargetContinuation``."""
-
-    term = TargetContinuation
-    kinds = (CausalLM,)
-    kind: Literal["TargetContinuation"]
-    model: str
-    target: Texts
-
-    @field_validator("target")
-    @classmethod
-    def _not_blank(cls, texts: list[str]) -> list[str]:
-        with as_problem():
-            return read_texts(texts, "target")
-
-
-class LabelledSettings(TermSettings):
-    """A label among others, written into a template."""
-
-    label: str
-    labels: list[str]
-    weight: float = 2.0
-    template: str
-
-    @model_validator(mode="after")
-    def _labels_differ(self) -> LabelledSettings:
-        with as_problem():
-            _check_labels(self.label, self.labels)
-            _fill(self.template, self.labels)
-        return self
-
-
-class ZeroShotClassSettings(LabelledSettings):
-    """See ``ZeroShotClass``."""
-
-    term = ZeroShotClass
-    kinds = (ImageTextModel,)
-    kind: Literal["ZeroShotClass"]
-    model: str
-    template: str = "a photo of {}"
-
-
-class ZeroShotPromptSettings(LabelledSettings):
-    """See ``ZeroShotPrompt``."""
-
-    term = ZeroShotPrompt
-    kinds = (ImageTextModel,)
-    kind: Literal["ZeroShotPrompt"]
-    model: str
-    image: PhotoPaths
-    template: str = " {}"
-
-
-class BlackBoxSettings(TermSettings):
-    """See ``BlackBox``; code of the user's, which runs only if it is allowed to.
-
-    Attributes:
-        function: ``module:function``; the module is looked for beside the file first.
-    """
-
-    term = BlackBox
-    kind: Literal["BlackBox"]
-    function: str
-    batched: bool = False
-    _folder: str | None = None
-
-    def model_post_init(self, context: Any) -> None:
-        """Keep the file's folder."""
-        folder = (context or {}).get("folder")
-        self._folder = None if folder is None else str(folder)
-
-    @field_validator("function")
-    @classmethod
-    def _two_names(cls, function: str) -> str:
-        module, colon, name = function.partition(":")
-        if not (colon and name.isidentifier() and all(map(str.isidentifier, module.split(".")))):
-            raise ValueError(f"{function!r} names no function; write module:function")
-        return function
-
-    def build(self, name: str, load: Callable[[str], Model]) -> Term:
-        """See ``TermSettings.build``."""
-        del load
-        values = self.model_dump(exclude={"kind", "function"})
-        return BlackBox(self.import_function(name), **values, name=name)
-
-    def import_function(self, name: str) -> Callable[[Any], Any]:
-        """The function.
-
-        Args:
-            name: of the term, for the error message.
-
-        Raises:
-            ConfigError: if there is no such module or function.
-        """
-        module, _, function = self.function.partition(":")
-        path = list(sys.path)
-        if self._folder is not None:
-            sys.path.insert(0, self._folder)
+    def settings_for(cls, name: str, item: type[Term]) -> type[Settings]:
+        """The settings of a term: what its constructor takes, what a term is before what all have."""
         try:
-            found: Callable[[Any], Any] = getattr(import_module(module), function)
-        except Exception as error:  # Whatever the user's module raises when it is read.
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            hints = type_hints(item.__init__, include_extras=True)
+        except NameError as error:
             raise ConfigError(
-                f"terms.{name}.function: {self.function} cannot be imported ({reason}); check the names"
+                f"the term {name}: a hint of its constructor is not defined ({error}); import it at runtime"
             ) from None
-        finally:
-            sys.path[:] = path
+        parameters = {key: one for key, one in inspect.signature(item).parameters.items() if key != "name"}
+        common = [key for key in ("weight", "prefix", "suffix") if key in parameters]
+        keys = [*(key for key in parameters if key not in common), *common]
+        fields = {key: _Field(key, hints.get(key, Any), parameters[key].default) for key in keys}
+        values: dict[str, Any] = {"kind": (Literal[name], ...)}
+        values |= {key: (field.annotation, field.default) for key, field in fields.items()}
+        made = create_model(f"{name}Settings", __base__=TermSettings, __doc__=item.__doc__, **values)
+        made.signature = Signature(
+            item,
+            "name" in inspect.signature(item).parameters,
+            {key: field.kinds for key, field in fields.items() if field.kinds},
+            {key: field.label_of for key, field in fields.items() if field.label_of},
+            tuple(key for key, field in fields.items() if field.is_photos),
+            tuple(key for key, field in fields.items() if field.is_function),
+        )
+        return made
+
+
+class _Field:
+    """A parameter of a term's constructor as a file gives it."""
+
+    def __init__(self, key: str, hint: Any, default: Any) -> None:
+        base, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        self.default = ... if default is inspect.Parameter.empty else default
+        self.kinds = next((one.kinds for one in marks if isinstance(one, OfKind)), _model_kinds(base))
+        self.label_of = next((one.model for one in marks if isinstance(one, LabelOf)), "")
+        self.is_photos = PHOTOS in marks
+        self.is_function = get_origin(base) is CallableType or base is CallableType
+        self.annotation = self._annotation(key, base, marks)
+
+    def _annotation(self, key: str, base: Any, marks: Sequence[Any]) -> Any:
+        if self.kinds:
+            return str
+        if self.is_photos:
+            return PhotoPaths
+        if self.is_function:
+            return Annotated[str, AfterValidator(_two_names)]
+        if TEXTS in marks:
+            return Annotated[Texts, AfterValidator(_not_blank)]
+        if TEXT_OR_FILE in marks:
+            return Annotated[str, AfterValidator(_from_its_file)]
+        found = from_yaml(base)
+        if key == "weight":
+            return Annotated[found, AfterValidator(_can_weigh)]
+        for mark in marks:  # Limits of numbers, for example.
+            found = Annotated[found, mark]
         return found
 
 
-AnyTerm = Annotated[
-    FluencySettings
-    | ImageSimilaritySettings
-    | TextSimilaritySettings
-    | ClassProbabilitySettings
-    | TargetContinuationSettings
-    | ZeroShotClassSettings
-    | ZeroShotPromptSettings
-    | BlackBoxSettings,
-    Field(discriminator="kind"),
-]
-"""Any term."""
+def _model_kinds(hint: Any) -> tuple[type[Model], ...]:
+    """The kinds of model that a hint allows; none if it is not that of a model."""
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return tuple(one for one in members if isinstance(one, type) and issubclass(one, Model))
+
+
+def _can_weigh(weight: float) -> float:
+    if not 0 < abs(weight) <= MAX_WEIGHT:
+        raise ValueError(f"{weight:g} cannot weigh; give another number than 0, at most {MAX_WEIGHT:g}")
+    return weight
+
+
+def _not_blank(texts: list[str], info: ValidationInfo) -> list[str]:
+    with as_problem():
+        return read_texts(texts, info.field_name or "text")
+
+
+def _from_its_file(text: str, info: ValidationInfo) -> str:
+    folder = (info.context or {}).get("folder")
+    with as_problem():
+        return read_context(text, None if folder is None else Path(folder))
+
+
+def _two_names(function: str) -> str:
+    module, colon, name = function.partition(":")
+    if not (colon and name.isidentifier() and all(map(str.isidentifier, module.split(".")))):
+        raise ValueError(f"{function!r} names no function; write module:function")
+    return function
+
+
+def _import_function(path: str, place: str, folder: str | None) -> Callable[..., Any]:
+    """The function at ``module:function``; the module is looked for beside the file first."""
+    module, _, function = path.partition(":")
+    before = list(sys.path)
+    if folder is not None:
+        sys.path.insert(0, folder)
+    try:
+        found: Callable[..., Any] = getattr(import_module(module), function)
+    except Exception as error:  # Whatever the user's module raises when it is read.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"{place}: {path} cannot be imported ({reason}); check the names") from None
+    finally:
+        sys.path[:] = before
+    return found
+
+
+if TYPE_CHECKING:
+    AnyTerm: TypeAlias = TermSettings
+else:
+    AnyTerm = TermKinds

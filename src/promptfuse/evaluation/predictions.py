@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.texts import decode, is_wide, numbered_lines, read_data
@@ -31,7 +32,9 @@ class Prediction:
         seed: the seed of whatever was drawn.
     """
 
-    id: str
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True)
+
+    id: Annotated[str, BeforeValidator(str)]
     image: str
     text: str | None = None
     error: str | None = None
@@ -47,16 +50,6 @@ class Prediction:
         """One line of JSON, with its end."""
         return json.dumps(asdict(self), ensure_ascii=False) + "\n"
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Prediction:
-        """Undo ``to_line``; keys that are not known are ignored, so that files of later versions open.
-
-        Raises:
-            TypeError, KeyError: if ``id`` or ``image`` is missing.
-        """
-        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        return cls(**{**known, "id": str(values["id"])})
-
 
 def iterate_predictions(path: Path) -> Iterator[Prediction]:
     """The lines of a ``predictions.jsonl`` one by one; a last line that was cut off is left out.
@@ -64,7 +57,7 @@ def iterate_predictions(path: Path) -> Iterator[Prediction]:
     One that is whole but for its line feed counts: no part of a JSON object is one itself.
 
     Raises:
-        ConfigError: if the file cannot be read, or a line is no prediction.
+        ConfigError: if the file cannot be read, or a line is not a prediction.
     """
     try:
         with path.open("rb") as stream:
@@ -82,7 +75,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     A last line that was cut off is left out, as `iterate_predictions` does.
 
     Raises:
-        ConfigError: if the file cannot be read, or a line is no prediction.
+        ConfigError: if the file cannot be read, or a line is not a prediction.
     """
     return parse_predictions(path, read_data(str(path)))
 
@@ -105,38 +98,14 @@ def is_whole(line: bytes) -> bool:
     return True
 
 
+_PREDICTION = TypeAdapter(Prediction)
+
+
 def _read_line(path: Path, number: int, line: bytes | str) -> Prediction:
+    """A line; keys that are not known are ignored, so that files of later versions open."""
     try:
-        found = Prediction.from_dict(json.loads(line))
-        _check(found)
-        return found
-    except (ValueError, TypeError, KeyError):
+        return _PREDICTION.validate_json(line)
+    except ValueError:
         raise ConfigError(
-            f"{path}: line {number} is no prediction; remove the line, its photo is done again"
+            f"{path}: line {number} is not a prediction; remove the line, its photo is done again"
         ) from None
-
-
-_KINDS: dict[str, type | UnionType] = {
-    "image": str,
-    "text": str | None,
-    "error": str | None,
-    "value": float | int | None,
-    "terms": dict,
-    "weights": dict,
-    "complete": bool,
-    "exact_evaluations": int,
-    "seconds": float | int,
-    "seed": int,
-}
-
-
-def _check(prediction: Prediction) -> None:
-    """Raise an error if a field is of a wrong kind: people edit files, and others write them."""
-    for name, kind in _KINDS.items():
-        if not isinstance(getattr(prediction, name), kind):
-            raise TypeError(name)
-    numbers = [*prediction.terms.values(), *prediction.weights.values()]
-    if not all(isinstance(number, float | int) for number in numbers):
-        raise TypeError("terms or weights")
-    for text in (prediction.id, prediction.image, prediction.text, prediction.error):
-        (text or "").encode()  # Half a character, which JSON can spell, cannot be written again.

@@ -1,4 +1,4 @@
-"""The files of a run over a data set, also where the run is behind an address."""
+"""The files of a run over a data set, on a local path or at an address."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parts(source: str) -> list[str]:
 
 @contextmanager
 def local_copy(source: str) -> Iterator[Path]:
-    """A path as it is; of what is behind an address a copy, which is gone afterwards.
+    """A local path as it is, or a temporary copy of what is at an address.
 
     Of a folder the lines and the manifest are copied, where they are there; of a file itself and the manifest
     beside it. Errors name what was given, not the copy.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from promptfuse._utils.lazy import make_lazy_getattr
 
 if TYPE_CHECKING:
+    from promptfuse._utils.prefix_cache import disable_prefix_cache, prefix_cache_disabled
     from promptfuse.models.base import Batch, Model
     from promptfuse.models.causal import CausalLM
     from promptfuse.models.checkpoint import EMBEDDED
@@ -26,9 +27,11 @@ _HOME = {
     "Preset": "presets",
     "SentenceEncoder": "sentence",
     "SequenceClassifier": "classifier",
+    "disable_prefix_cache": "base",
     "load_image": "images",
     "load_model": "loading",
     "load_preset": "presets",
+    "prefix_cache_disabled": "base",
 }
 
 __all__ = [
@@ -41,9 +44,11 @@ __all__ = [
     "Preset",
     "SentenceEncoder",
     "SequenceClassifier",
+    "disable_prefix_cache",
     "load_image",
     "load_model",
     "load_preset",
+    "prefix_cache_disabled",
 ]
 
 

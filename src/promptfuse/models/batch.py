@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from promptfuse.models.fast.prefix import Branches
+from promptfuse.models.branches import Branches
 
 
 @dataclass(frozen=True)
@@ -17,36 +18,44 @@ class Batch:
     Attributes:
         ids: (rows, length) token ids, special tokens included.
         mask: (rows, length), 1 at tokens and 0 at padding.
-        content: for each row, the half-open range of columns between the special tokens in front and
-            those behind.
-        open: (rows, length), true at placeholders, whose ids say nothing; None if there are none.
-        branches: where the rows go on from, if their beginnings have been read already.
-        given: the rows that the batch was made of, where they are still at hand.
+        text_spans: for each row, the half-open range of columns between the special tokens in front and
+            those at the end.
+        placeholder_mask: (rows, length), true at placeholders, whose ids mean nothing; None if there
+            are none.
+        branches: the beginnings of the rows that have been read already; None to read the rows whole.
+        rows: the token ids without padding; made of the ids and the mask if left out.
+        first_scored: for each row the first column whose output is asked for, where outputs come token by
+            token; what stands before it may be wrong. None for all.
     """
 
     ids: Tensor
     mask: Tensor
-    content: tuple[tuple[int, int], ...]
-    open: Tensor | None = None
+    text_spans: tuple[tuple[int, int], ...]
+    placeholder_mask: Tensor | None = None
     branches: Branches | None = None
-    given: Sequence[Sequence[int]] | None = None
+    rows: Sequence[Sequence[int]] = ()
+    first_scored: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            lengths = self.mask.sum(1).tolist()
+            rows = [row[:length] for row, length in zip(self.ids.tolist(), lengths, strict=True)]
+            object.__setattr__(self, "rows", rows)
 
     @property
-    def rows(self) -> Sequence[Sequence[int]]:
-        """The token ids without padding."""
-        if self.given is not None:
-            return self.given
-        lengths = self.mask.sum(1).tolist()
-        return [row[:length] for row, length in zip(self.ids.tolist(), lengths, strict=True)]
+    def predicted(self) -> Tensor:
+        """Where a column but the first is a token that a model predicts, (rows, length - 1) of 0 and 1."""
+        valid = self.mask[:, 1:].to(torch.float32)
+        return valid if self.placeholder_mask is None else valid * ~self.placeholder_mask[:, 1:]
 
     def part(self, rows: Sequence[int], length: int) -> Batch:
-        """Some of the rows, of so many columns; read whole."""
-        chosen, given = list(rows), self.rows
+        """Some of the rows, cut to ``length`` columns, to be read whole."""
+        chosen, open_ = list(rows), self.placeholder_mask
         return Batch(
             self.ids[chosen, :length],
             self.mask[chosen, :length],
-            tuple(self.content[row] for row in chosen),
-            None if self.open is None else self.open[chosen, :length],
+            tuple(self.text_spans[row] for row in chosen),
+            None if open_ is None else open_[chosen, :length],
             None,
-            [given[row] for row in chosen],
+            [self.rows[row] for row in chosen],
         )

@@ -111,13 +111,13 @@ def cut(lengths: Sequence[int], budget: int, most_rows: int | None = None, slack
 
 
 def cut_branches(
-    fresh: Sequence[int], origin: Sequence[int], budget: int, most_rows: int | None = None
+    fresh: Sequence[int], prefix_index: Sequence[int], budget: int, most_rows: int | None = None
 ) -> list[int]:
     """Where to cut branches into batches, which need no padding, rather between prefixes than within one.
 
     Args:
         fresh: new tokens of each branch.
-        origin: the number of each branch's prefix; equal ones side by side.
+        prefix_index: the number of each branch's prefix; equal ones side by side.
         budget: tokens in a batch; a single branch may have more.
         most_rows: branches in a batch.
 
@@ -128,7 +128,7 @@ def cut_branches(
     start, filled, left = 0, 0, sum(fresh)
     for index, tokens in enumerate(fresh):
         # What is left all fits, so that nothing need be cut at a border to keep a prefix whole.
-        border = index > start and origin[index] != origin[index - 1] and filled + left > budget
+        border = index > start and prefix_index[index] != prefix_index[index - 1] and filled + left > budget
         full = filled + tokens > budget or (most_rows is not None and index - start >= most_rows)
         if index > start and (full or (border and 2 * filled >= budget)):
             ends.append(index)
@@ -152,7 +152,7 @@ def run_halving(run: Callable[[int, int], Result], start: int, stop: int) -> lis
     Args:
         run: computes the rows from start to stop.
         start: the first row.
-        stop: behind the last row.
+        stop: after the last row.
 
     Returns:
         The results in order.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.errors import ConfigError, ModelError
-from promptfuse.models.base import Batch, Model, at_least_float32
+from promptfuse.models.base import Batch, Model
+from promptfuse.models.precision import at_least_float32
+from promptfuse.models.registry import models
 
 
+@models.register("classifier")
 class SequenceClassifier(Model):
     """A sequence classifier: log-probabilities of its labels.
 
@@ -33,6 +39,18 @@ class SequenceClassifier(Model):
         # Decoders pool at the last id that is not the configuration's padding, and refuse a batch without.
         if module.config.pad_token_id is None:
             module.config.pad_token_id = super().pad_id
+
+    @classmethod
+    def matches_config(cls, config: Any, architectures: tuple[str, ...]) -> bool:
+        """Whether the model has a head for sequence classification."""
+        del config
+        return any("ForSequenceClassification" in name for name in architectures)
+
+    @classmethod
+    def loader(cls, config: Any) -> Any:
+        """The automatic class with that head."""
+        del config
+        return transformers.AutoModelForSequenceClassification
 
     @property
     def pad_id(self) -> int:
@@ -70,10 +88,10 @@ class SequenceClassifier(Model):
 
         They add up to one, except for a multi-label model, whose labels do not exclude each other.
         """
-        return self.read_apart(batch, self.read_padded)
+        return self.outputs(batch)
 
     def read_padded(self, batch: Batch) -> Tensor:
-        """See ``Model.read_padded``: log-probabilities."""
+        """Log-probabilities of the labels, (rows, labels), in one pass over padded rows."""
         logits = self.call(batch).logits
         if self.module.config.problem_type == "multi_label_classification":
             return functional.logsigmoid(at_least_float32(logits))

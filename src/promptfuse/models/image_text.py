@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image, ImageOps
@@ -13,14 +12,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from promptfuse.models.base import Batch, Model, at_least_float32
+from promptfuse._utils.batched_calls import batched_call
+from promptfuse.errors import ModelError
+from promptfuse.models.base import Batch, Model, Parts
 from promptfuse.models.batching import prefix_bytes
-from promptfuse.models.fast.prefix import Branches, Prefix
-from promptfuse.models.fast.towers import TextTower
+from promptfuse.models.fast.choice import Trial
+from promptfuse.models.fast.protocol import PrefixReader
+from promptfuse.models.fast.towers import TowerReader
 from promptfuse.models.identity import settings_of
 from promptfuse.models.photo_size import check_processed
+from promptfuse.models.precision import at_least_float32
+from promptfuse.models.registry import models
 from promptfuse.models.siglip import spell_as_trained
-from promptfuse.models.together import together
+
+_TYPES = (
+    "clip",
+    "siglip",
+    "siglip2",
+    "vision-text-dual-encoder",
+    "chinese_clip",
+    "altclip",
+    "metaclip_2",
+)
 
 
 def _pooled(output: Any) -> Tensor:
@@ -28,6 +41,7 @@ def _pooled(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
+@models.register("image-text")
 class ImageTextModel(Model):
     """An image-text model: unit features of texts and photos in one space.
 
@@ -60,8 +74,28 @@ class ImageTextModel(Model):
         if self.full_rows:
             spell_as_trained(tokenizer, tokenizer_class or "")
 
+    @classmethod
+    def matches_config(cls, config: Any, architectures: tuple[str, ...]) -> bool:
+        """Whether the model puts texts and photos into one space."""
+        del architectures
+        return config.model_type in _TYPES
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> Self:
+        """The model with its image processor.
+
+        Raises:
+            ModelError: if it came without one.
+        """
+        if parts.processor is None:
+            raise ModelError(
+                f"{parts.name}: came without its image processor; "
+                "add processor=AutoImageProcessor.from_pretrained(...)"
+            )
+        return cls(parts.module, parts.tokenizer, parts.processor(), parts.name, parts.tokenizer_class)
+
     def settings(self) -> dict[str, Any]:
-        """See ``Model.settings``; with the image processor's."""
+        """What decides beside the weights what the model says, the image processor included."""
         processor = self.processor.to_dict() if hasattr(self.processor, "to_dict") else repr(self.processor)
         return {**super().settings(), "processor": settings_of(processor)}
 
@@ -77,52 +111,25 @@ class ImageTextModel(Model):
             rows = [[*row, *[self.pad_id] * (self.max_length - len(row))] for row in rows]
         return super().collate(rows, content)
 
-    @cached_property
-    def tower(self) -> TextTower | None:
-        """The text tower as one that reads shared beginnings once; None where it is not of that kind."""
+    def _fast_readers(self) -> tuple[Sequence[PrefixReader], Trial | None]:
         projection = getattr(self.module, "text_projection", None)
-        if self.full_rows or not isinstance(projection, nn.Module) or not TextTower.matches(self.text_module):
-            return None
-        tower = TextTower(self.text_module, projection, prefix_bytes(self.device))
-        return tower if self._agrees(tower) else None
-
-    @torch.no_grad()
-    def _agrees(self, tower: TextTower) -> bool:
-        """Whether a trial on two texts with a common beginning gives the module's own features."""
-        end = tower.module.eos_token_id
-        end = len(self.embedding_table) - 1 if end == 2 else end
+        tower: Any = self.text_module
+        if self.full_rows or not isinstance(projection, nn.Module) or not TowerReader.matches(tower):
+            return (), None
+        # Old configurations have a wrong end mark, and mean the highest id.
+        end = len(self.embedding_table) - 1 if tower.eos_token_id == 2 else tower.eos_token_id
         ids = [token for token in range(len(self.embedding_table)) if token != end][: self.max_length - 3]
-        if len(ids) < 4 or self.max_length < 7:
-            return False
-        trunk = tuple(ids[:4])
-        rows = [[*trunk, ids[0], end], [*trunk, ids[2], ids[1], end], [*trunk[:2], ids[3], end]]
-        batch = self.collate(rows, [(0, len(row) - 1) for row in rows])
-        features = _pooled(self.module.get_text_features(input_ids=batch.ids, attention_mask=batch.mask))
-        prefixes = tower.prefixes([trunk[:3], trunk])
-        found = tower.features(rows, Branches(tuple(prefixes), (1, 1, 0), (4, 4, 2)))
-        tower.cache.clear()
-        coarse = torch.finfo(features.dtype).eps > 1e-4
-        expected = functional.normalize(at_least_float32(features), dim=-1)
-        found = functional.normalize(at_least_float32(found), dim=-1)
-        return bool((found - expected).abs().max() < (0.05 if coarse else 1e-4))
-
-    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[Prefix] | None:
-        """See ``Model.prefixes``."""
-        return None if self.tower is None else self.tower.prefixes(rows)
-
-    def most_shared(self, row: Sequence[int]) -> int:
-        """All tokens but the one whose output is the text's."""
-        return len(row) - 1 if self.tower is None else self.tower.pooling_column(row)
+        if len(ids) < 4 or self.max_length < 9:
+            return (), None
+        reader = TowerReader(tower, projection, prefix_bytes(self.device))
+        return [reader], self._trial(ids, (end,), self.max_length)
 
     def text_features(self, batch: Batch) -> Tensor:
         """Unit features of encoded texts, (rows, d); differentiable."""
-        if batch.branches is not None and self.tower is not None:
-            features = self.tower.features(batch.rows, batch.branches)
-            return functional.normalize(at_least_float32(features), dim=-1)
-        return self.read_apart(batch, self.read_padded)
+        return self.outputs(batch)
 
     def read_padded(self, batch: Batch) -> Tensor:
-        """See ``Model.read_padded``: unit features."""
+        """Unit features, (rows, d), in one pass over padded rows."""
         # A model that reads full rows was trained without a mask.
         mask = None if self.full_rows else batch.mask
         features = _pooled(self.module.get_text_features(input_ids=batch.ids, attention_mask=mask))
@@ -136,7 +143,7 @@ class ImageTextModel(Model):
         """
         for image in images:
             check_processed(image, self.processor)
-        return together(("photos", id(self)), images, self._features_of_several)
+        return batched_call(("photos", id(self)), images, self._features_of_several)
 
     @torch.no_grad()
     def _features_of_several(self, asked: Sequence[Sequence[Image.Image]]) -> list[Tensor]:

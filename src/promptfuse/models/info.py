@@ -42,7 +42,7 @@ class ModelInfo:
         return label.casefold() in (known.casefold() for known in self.labels)
 
 
-def sketch_model(name: str, device: str = "cpu") -> ModelInfo:
+def read_model_info(name: str, device: str = "cpu") -> ModelInfo:
     """Look at a model's configuration; weights are neither read nor downloaded.
 
     Args:

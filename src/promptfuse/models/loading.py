@@ -19,36 +19,17 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from promptfuse.errors import ConfigError, ModelError, PromptfuseError
-from promptfuse.models.base import Model
+from promptfuse.models.base import Model, Parts
 from promptfuse.models.causal import CausalLM
 from promptfuse.models.checkpoint import GGUF_REMEDY, Checkpoint, locate
-from promptfuse.models.classifier import SequenceClassifier
 from promptfuse.models.finite import check_finite
 from promptfuse.models.identity import Weights, list_files
 from promptfuse.models.image_text import ImageTextModel
 from promptfuse.models.peft_files import is_change, merge_peft
+from promptfuse.models.registry import models
 from promptfuse.models.sentence import SentenceEncoder
 from promptfuse.models.sentence_files import Layout, read_layout
-from promptfuse.models.wrapping import check_module, split_processor, without_head
-
-_IMAGE_TEXT_TYPES = (
-    "clip",
-    "siglip",
-    "siglip2",
-    "vision-text-dual-encoder",
-    "chinese_clip",
-    "altclip",
-    "metaclip_2",
-)
-_T5_TYPES = ("t5", "mt5", "umt5")
-"""Encoder-decoders whose encoder alone is a sentence encoder."""
-_ENCODER_TYPES = (
-    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet",
-    "roberta", "xlm-roberta",
-)  # fmt: skip
-_DECODER_TYPES = ("gpt_neox", "gpt_neox_japanese")
-"""Causal whatever their ``is_decoder`` says, which is false unless it is set."""
-
+from promptfuse.models.wrapping import check_module, split_processor
 
 _NO_ROLE = "is no causal LM, image-text encoder, sequence classifier or sentence encoder"
 
@@ -62,6 +43,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
     start: str = "auto",
+    fast: bool = True,
 ) -> Model:
     """Load a causal LM, an image-text, sequence-classification or sentence encoder, as its config says.
 
@@ -83,6 +65,9 @@ def load_model(
         trust_remote_code: run code that the model's repository brings; off unless you ask for it.
         start: what stands before every text of a causal LM: ``auto``, ``bos``, ``none``, ``chat``, a special
             token, or a chat template with a slot ``{}`` for the text; see ``CausalLM``.
+        fast: whether faster ways to read texts may be taken, where a trial on this very model shows that they
+            agree with a plain batched forward pass. ``PROMPTFUSE_FAST=0`` in the environment turns them off
+            for all models.
 
     Raises:
         ModelError: if the model cannot be found, reached or read, is of no supported kind, lacks a
@@ -93,7 +78,9 @@ def load_model(
     if device is not None:
         check_device(device)
     if not isinstance(name, str | os.PathLike):
-        return _wrap(name, *split_processor(tokenizer, processor), device, dtype, start)
+        made = _wrap(name, *split_processor(tokenizer, processor), device, dtype, start)
+        made._fast = fast
+        return made
     if tokenizer is not None or processor is not None:
         raise ConfigError(
             f"{name}: brings its own tokenizer and processor; leave tokenizer and processor out, or give the "
@@ -111,7 +98,7 @@ def load_model(
         listing = None if found.adapters else list_files(str(found.weights))
         with clear_errors(shown, "model"):
             module = _module(
-                _factory(role, config),
+                role.loader(config),
                 found.weights,
                 shown,
                 dtype or torch.float32,
@@ -121,20 +108,18 @@ def load_model(
             with clear_errors(shown, f"adapter of kind {adapter.kind}"):
                 module = merge_peft(module, adapter, shown)
         module = module.to(device or "cpu")
-        made: Model
-        if role is SentenceEncoder:
-            made = SentenceEncoder(module, tokenizer, shown, layout)
-        elif role is CausalLM:
-            made = CausalLM(module, tokenizer, shown, start)
-        elif role is not ImageTextModel:
-            made = role(module, tokenizer, shown)
-        else:
+
+        def load_processor() -> Any:
             with clear_errors(shown, "image processor"):
-                processor = transformers.AutoImageProcessor.from_pretrained(
+                return transformers.AutoImageProcessor.from_pretrained(
                     found.weights, trust_remote_code=trust_remote_code
                 )
-            spelled = get_tokenizer_config(found.tokenizer).get("tokenizer_class")
-            made = ImageTextModel(module, tokenizer, processor, shown, spelled)
+
+        spelled = get_tokenizer_config(found.tokenizer).get("tokenizer_class")
+        made = role.from_parts(
+            Parts(module, tokenizer, shown, config, start, layout, load_processor, spelled)
+        )
+    made._fast = fast
     made.weights = Weights(module, listing)
     return made
 
@@ -149,26 +134,17 @@ def _wrap(
 ) -> Model:
     """A model of a module that is loaded already; see ``load_model``."""
     name = check_module(module, tokenizer)
-    role = _role(module.config, type(module).__name__)
+    role = find_kind(module.config, (type(module).__name__,))
     if role is None or (role is ImageTextModel and not hasattr(module, "get_text_features")):
         raise ModelError(f"{name}: {type(module).__name__} {_NO_ROLE}; load it by the class for its task")
     if any(parameter.is_meta for parameter in module.parameters()):
         check_finite(module, name)
     if device is not None or dtype is not None:
         module = module.to(device=device, dtype=dtype)
-    if role is SentenceEncoder:
-        return SentenceEncoder(without_head(module), tokenizer, name)
-    if role is CausalLM:
-        return CausalLM(module, tokenizer, name, start)
-    if start != "auto":
+    if start != "auto" and role is not CausalLM:
         raise ConfigError(f"start {start!r}: {name} is no causal LM, which alone has one; leave it out")
-    if role is not ImageTextModel:
-        return role(module, tokenizer, name)
-    if processor is None:
-        raise ModelError(
-            f"{name}: came without its image processor; add processor=AutoImageProcessor.from_pretrained(...)"
-        )
-    return ImageTextModel(module, tokenizer, processor, name)
+    given = None if processor is None else lambda: processor
+    return role.from_parts(Parts(module, tokenizer, name, module.config, start, None, given))
 
 
 def read_config(found: Checkpoint, **options: Any) -> tuple[Any, type[Model], Layout | None]:
@@ -183,7 +159,7 @@ def read_config(found: Checkpoint, **options: Any) -> tuple[Any, type[Model], La
     """
     with clear_errors(found.name, "configuration"):
         config = AutoConfig.from_pretrained(found.weights, **options)
-    role, layout = _role(config), None
+    role, layout = find_kind(config, tuple(config.architectures or ())), None
     if role in (CausalLM, SentenceEncoder, None):
         with clear_errors(found.name, "list of modules"):
             layout = read_layout(found.source, found.name)
@@ -198,40 +174,16 @@ def read_config(found: Checkpoint, **options: Any) -> tuple[Any, type[Model], La
     return config, role, layout
 
 
-def _role(config: Any, *architectures: str) -> type[Model] | None:
-    """The kind of model that a configuration tells of; None if it is none that is known.
+def find_kind(config: Any, architectures: tuple[str, ...]) -> type[Model] | None:
+    """The kind of model that a configuration tells of; None if none is registered for it.
 
     Args:
         config: the configuration.
-        architectures: the names of the model's classes, if they are not those that the configuration names.
+        architectures: the names of the model's classes.
     """
-    architectures = architectures or tuple(config.architectures or ())
-    if any("ForSequenceClassification" in name for name in architectures):
-        return SequenceClassifier
-    if config.model_type in _IMAGE_TEXT_TYPES:
-        return ImageTextModel
-    if config.model_type in _T5_TYPES or (
-        # BERT and its kin read in both directions unless they are configured as decoders.
-        config.model_type in _ENCODER_TYPES and not getattr(config, "is_decoder", False)
-    ):
-        ends = ("Model", "ForMaskedLM", "ForPreTraining", "ForConditionalGeneration")
-        fits = (name.endswith(ends) and not name.endswith("LMHeadModel") for name in architectures)
-        return SentenceEncoder if all(fits) else None
-    causal = ("ForCausalLM", "LMHeadModel")
-    decoder = config.model_type in _DECODER_TYPES or getattr(config, "is_decoder", True)
-    if decoder and any(part in name for part in causal for name in architectures):
-        return CausalLM
-    return None
-
-
-def _factory(role: type[Model], config: Any) -> Any:
-    """The class of transformers that makes the module."""
-    if role is CausalLM:
-        return transformers.AutoModelForCausalLM
-    if role is SequenceClassifier:
-        return transformers.AutoModelForSequenceClassification
-    encoder = role is SentenceEncoder and config.model_type in _T5_TYPES
-    return transformers.AutoModelForTextEncoding if encoder else transformers.AutoModel
+    # Those of other packages first: they may be made for models that ours would take as well.
+    kinds = sorted(models.values(), key=lambda kind: kind.__module__.startswith("promptfuse."))
+    return next((kind for kind in kinds if kind.matches_config(config, architectures)), None)
 
 
 def _bare(role: type[Model], config: Any) -> dict[str, bool]:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
+import transformers
 from tokenizers import normalizers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.errors import TextError
-from promptfuse.models.base import Batch, Model, at_least_float32
+from promptfuse.models.base import Batch, Model, Parts
 from promptfuse.models.identity import tensors_digest
+from promptfuse.models.precision import at_least_float32
+from promptfuse.models.registry import models
 from promptfuse.models.sentence_files import Layout
+from promptfuse.models.wrapping import without_head
+
+_T5_TYPES = ("t5", "mt5", "umt5")
+"""Encoder-decoders whose encoder alone is a sentence encoder."""
+_ENCODER_TYPES = (
+    "albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet",
+    "roberta", "xlm-roberta",
+)  # fmt: skip
 
 
+@models.register("sentence-encoder")
 class SentenceEncoder(Model):
     """A sentence encoder: unit features of texts, near for texts of like meaning.
 
@@ -51,8 +63,30 @@ class SentenceEncoder(Model):
             parts = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
             backend.normalizer = normalizers.Sequence(parts)
 
+    @classmethod
+    def matches_config(cls, config: Any, architectures: tuple[str, ...]) -> bool:
+        """Whether the model is an encoder without a head for another task."""
+        # BERT and its kin read in both directions unless they are configured as decoders.
+        encoder = config.model_type in _ENCODER_TYPES and not getattr(config, "is_decoder", False)
+        ends = ("Model", "ForMaskedLM", "ForPreTraining", "ForConditionalGeneration")
+        return (encoder or config.model_type in _T5_TYPES) and all(
+            name.endswith(ends) and not name.endswith("LMHeadModel") for name in architectures
+        )
+
+    @classmethod
+    def loader(cls, config: Any) -> Any:
+        """The automatic class without a head; of T5, with the encoder alone."""
+        if config.model_type in _T5_TYPES:
+            return transformers.AutoModelForTextEncoding
+        return transformers.AutoModel
+
+    @classmethod
+    def from_parts(cls, parts: Parts) -> Self:
+        """The model without a head of its own, with the layout of its files."""
+        return cls(without_head(parts.module), parts.tokenizer, parts.name, parts.layout)
+
     def settings(self) -> dict[str, Any]:
-        """See ``Model.settings``; with the pooling and what is behind it."""
+        """What decides beside the weights what the model says, the pooling and its layers included."""
         head = {"layers": str(self.head), "weights": tensors_digest(self.head.state_dict().items())}
         return {**super().settings(), "pooling": list(self.pooling), "head": head}
 
@@ -68,12 +102,15 @@ class SentenceEncoder(Model):
         Raises:
             TextError: if a text has no tokens.
         """
+        return self.outputs(batch)
+
+    def _read_whole(self, batch: Batch) -> Tensor:
         if not bool(batch.mask.any(1).all()):
             raise TextError(f"{self.name} makes no token of an empty text; give at least one word")
-        return self.read_apart(batch, self.read_padded)
+        return super()._read_whole(batch)
 
     def read_padded(self, batch: Batch) -> Tensor:
-        """See ``Model.read_padded``: unit features."""
+        """Unit features, (rows, d), in one pass over padded rows."""
         counts = batch.mask.sum(1)
         hidden = self.call(batch).last_hidden_state
         hidden, inside = at_least_float32(hidden), batch.mask[:, :, None].bool()

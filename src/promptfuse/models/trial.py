@@ -19,8 +19,8 @@ from promptfuse.errors import ModelError
 from promptfuse.models.lookups import embeddings_replaced
 
 if TYPE_CHECKING:
-    from promptfuse.models.base import Model
     from promptfuse.models.batch import Batch
+    from promptfuse.models.forward import ForwardPass
 
 UNREADABLE = (
     AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError,
@@ -96,14 +96,14 @@ def changing_length(config: Any) -> int:
     return min(found)
 
 
-def ordinary_ids(model: Model) -> list[int]:
+def ordinary_ids(model: ForwardPass) -> list[int]:
     """The ids that are no special tokens."""
     special = {*model.tokenizer.all_special_ids, model.pad_id}
     count = min(len(model.tokenizer), len(model.embedding_table))
     return [index for index in range(count) if index not in special] or [0]
 
 
-def trial_row(model: Model, length: int) -> tuple[list[int], tuple[int, int]]:
+def trial_row(model: ForwardPass, length: int) -> tuple[list[int], tuple[int, int]]:
     """A row of tokens drawn at random, between the special tokens of a text, and where they stand.
 
     Args:
@@ -119,7 +119,7 @@ def trial_row(model: Model, length: int) -> tuple[list[int], tuple[int, int]]:
     return [*front, *inner, *back], (len(front), len(front) + len(inner))
 
 
-def _lengths(model: Model) -> list[int]:
+def _lengths(model: ForwardPass) -> list[int]:
     """How long the rows of a trial are, ascending."""
     (like,), ((start, stop),) = model.encode_rows(["a"])
     least = max(2, len(like) - (stop - start) + 1)
@@ -130,7 +130,7 @@ def _lengths(model: Model) -> list[int]:
 
 
 @torch.no_grad()
-def try_out(model: Model) -> Verdict:
+def try_out(model: ForwardPass) -> Verdict:
     """Read rows alone and together, and compare.
 
     Raises:
@@ -165,7 +165,7 @@ def try_out(model: Model) -> Verdict:
     )
 
 
-def _changed(model: Model, row: tuple[list[int], tuple[int, int]]) -> tuple[list[Any], list[Tensor]]:
+def _changed(model: ForwardPass, row: tuple[list[int], tuple[int, int]]) -> tuple[list[Any], list[Tensor]]:
     """A row and another of its length, and what each gives by itself."""
     ids, (start, stop) = row
     other = ([*ids[:start], *reversed(ids[start:stop]), *ids[stop:]], (start, stop))
@@ -174,7 +174,10 @@ def _changed(model: Model, row: tuple[list[int], tuple[int, int]]) -> tuple[list
 
 
 def _agrees(
-    model: Model, rows: Sequence[tuple[list[int], tuple[int, int]]], alone: Sequence[Tensor], near: _Nearness
+    model: ForwardPass,
+    rows: Sequence[tuple[list[int], tuple[int, int]]],
+    alone: Sequence[Tensor],
+    near: _Nearness,
 ) -> bool:
     """Whether rows of one batch give what each of them gives by itself."""
     try:
@@ -203,7 +206,7 @@ class _Nearness:
     input embeddings otherwise: a deep model may amplify that.
     """
 
-    def __init__(self, model: Model, batches: Sequence[Batch]) -> None:
+    def __init__(self, model: ForwardPass, batches: Sequence[Batch]) -> None:
         self.model = model
         self.batches = batches
         precision = torch.finfo(next(model.module.parameters()).dtype).eps
@@ -245,7 +248,7 @@ class _Nearness:
         return worst
 
 
-def is_differentiable(model: Model) -> bool:
+def is_differentiable(model: ForwardPass) -> bool:
     """Whether a gradient comes back from what a model makes of a text to its input embeddings."""
     lengths = _lengths(model)
     if not model.lookups or not lengths:

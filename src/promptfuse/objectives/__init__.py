@@ -1,18 +1,36 @@
 """What a text is judged by: terms and their weighted sum."""
 
-from promptfuse.objectives.base import Term
-from promptfuse.objectives.continuation import Continuation
-from promptfuse.objectives.objective import Evaluation, Objective
-from promptfuse.objectives.terms import (
-    BlackBox,
-    ClassProbability,
-    Fluency,
-    ImageSimilarity,
-    TargetContinuation,
-    TextSimilarity,
-    ZeroShotClass,
-    ZeroShotPrompt,
-)
+from typing import TYPE_CHECKING
+
+from promptfuse._utils.lazy import make_lazy_getattr
+
+if TYPE_CHECKING:
+    from promptfuse.objectives.base import Term
+    from promptfuse.objectives.blackbox import BlackBox
+    from promptfuse.objectives.classes import ClassProbability, ZeroShotClass, ZeroShotPrompt
+    from promptfuse.objectives.continuation import Continuation
+    from promptfuse.objectives.fluency import Fluency
+    from promptfuse.objectives.objective import Evaluation, Objective
+    from promptfuse.objectives.registry import terms
+    from promptfuse.objectives.similarity import ImageSimilarity, TextSimilarity
+    from promptfuse.objectives.target import TargetContinuation
+
+# Imported at first use: the command line's help lists the terms without importing torch.
+_HOME = {
+    "Term": "base",
+    "BlackBox": "blackbox",
+    "ClassProbability": "classes",
+    "ZeroShotClass": "classes",
+    "ZeroShotPrompt": "classes",
+    "Continuation": "continuation",
+    "Fluency": "fluency",
+    "Evaluation": "objective",
+    "Objective": "objective",
+    "terms": "registry",
+    "ImageSimilarity": "similarity",
+    "TextSimilarity": "similarity",
+    "TargetContinuation": "target",
+}
 
 __all__ = [
     "BlackBox",
@@ -27,4 +45,7 @@ __all__ = [
     "TextSimilarity",
     "ZeroShotClass",
     "ZeroShotPrompt",
+    "terms",
 ]
+
+__getattr__ = make_lazy_getattr(__name__, _HOME)

@@ -13,8 +13,10 @@ from promptfuse.adapters import SlotGradient
 from promptfuse.errors import ConfigError
 from promptfuse.models import Batch
 from promptfuse.objectives.base import Term
+from promptfuse.objectives.registry import terms
 
 
+@terms.register("BlackBox")
 class BlackBox(Term):
     """What a function gives for a text; lower is better.
 
@@ -52,13 +54,13 @@ class BlackBox(Term):
         return False
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``; the function by its name only."""
+        """What decides the losses, in plain values; the function by its name only."""
         named = self.function if hasattr(self.function, "__qualname__") else type(self.function)
         function = f"{named.__module__}.{named.__qualname__}"
         return {**super().describe(), "function": function, "batched": self.batched}
 
     def exact(self, text: str) -> float:
-        """See ``Term.exact``.
+        """What the function gives for a text.
 
         Raises:
             ConfigError: if the function gives no finite number.
@@ -71,7 +73,7 @@ class BlackBox(Term):
         batch_size: int | None = None,
         parents: Sequence[str] | None = None,
     ) -> Tensor:
-        """See ``Term.score``."""
+        """What the function gives for texts, (len(texts),), in float64; ``parents`` are not used."""
         del parents
         step = batch_size or max(1, len(texts))
         found = [
@@ -79,7 +81,7 @@ class BlackBox(Term):
         ]
         return torch.tensor(found, dtype=torch.float64)
 
-    def losses(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> Tensor:
         """Not for a function of strings."""
         raise ConfigError(f"the term {self.name} judges strings, not tokens; use score")
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor
 
 from promptfuse.errors import ConfigError
-from promptfuse.models import Batch, ImageTextModel, Model, SequenceClassifier
-from promptfuse.models.images import ImageLike
+from promptfuse.models import ImageTextModel, Model, SequenceClassifier
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import read_photos, require_model_kind
 from promptfuse.objectives.endings import ContinuationTerm
+from promptfuse.objectives.registry import terms
+from promptfuse.objectives.settings import LabelOf, OfKind, Photos
 
 
+@terms.register("ClassProbability")
 class ClassProbability(Term):
     """Negative log-probability of a label under a sequence classifier, in nats.
 
@@ -33,8 +35,8 @@ class ClassProbability(Term):
 
     def __init__(
         self,
-        model: Model,
-        label: str,
+        model: Annotated[Model, OfKind(SequenceClassifier)],
+        label: Annotated[str, LabelOf("model")],
         weight: float = 2.0,
         *,
         prefix: str = "",
@@ -48,7 +50,7 @@ class ClassProbability(Term):
         self.index = self.classifier.label_index(label)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "label": self.classifier.labels[self.index]}
 
     @property
@@ -56,24 +58,12 @@ class ClassProbability(Term):
         """The classifier."""
         return cast(SequenceClassifier, self.model)
 
-    @property
-    def reading(self) -> Hashable:
-        """See ``Term.reading``."""
-        return "labels", id(self.model)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Log-probabilities of all labels, (rows, labels)."""
-        return self.classifier.log_probabilities(batch)
-
-    def judge(self, outputs: Tensor) -> Tensor:
-        """NLL of the label, (rows,)."""
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+        """NLL of the label, (rows,), of the log-probabilities of all labels, (rows, labels)."""
         return -outputs[:, self.index]
 
-    def losses(self, batch: Batch) -> Tensor:
-        """NLL of the label, (rows,)."""
-        return self.judge(self.outputs(batch))
 
-
+@terms.register("ZeroShotClass")
 class ZeroShotClass(Term):
     """Negative log-probability of a label for the text itself, under an image-text model, in nats.
 
@@ -101,7 +91,7 @@ class ZeroShotClass(Term):
 
     def __init__(
         self,
-        model: Model,
+        model: Annotated[Model, OfKind(ImageTextModel)],
         label: str,
         labels: Sequence[str],
         weight: float = 2.0,
@@ -121,8 +111,15 @@ class ZeroShotClass(Term):
             self.features = torch.cat([self.encoder.text_features(model.encode([text])) for text in texts])
         self.scale = _logit_scale(self.encoder)
 
+    @staticmethod
+    def check_settings(label: str, labels: Sequence[str], template: str, **others: object) -> None:
+        """Raise ``ConfigError`` if the label is not among the labels, or these or the template are wrong."""
+        del others
+        _check_labels(label, labels)
+        _fill(template, labels)
+
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         label = self.labels[self.index]
         return {**super().describe(), "label": label, "labels": self.labels, "template": self.template}
 
@@ -131,19 +128,20 @@ class ZeroShotClass(Term):
         """The image-text model."""
         return cast(ImageTextModel, self.model)
 
-    def losses(self, batch: Batch) -> Tensor:
-        """NLL of the label, (rows,)."""
-        logits = self.scale * self.encoder.text_features(batch) @ self.features.T
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+        """NLL of the label, (rows,), of unit features, (rows, d)."""
+        logits = self.scale * outputs @ self.features.T
         return -logits.log_softmax(-1)[:, self.index]
 
 
+@terms.register("ZeroShotPrompt")
 class ZeroShotPrompt(ContinuationTerm):
     """Negative log-probability of a photo's label, with the text as prompt before the labels, in nats.
 
     The text stands in the place of "a photo of" in CLIP's zero-shot classification of a photo (Radford et
-    al., 2021, section 3.1): each label is put behind the text, and the labels' probabilities are
+    al., 2021, section 3.1): each label is put after the text, and the labels' probabilities are
 
-        softmax_k(scale x cos(features of the photo, features of the text with label k behind it))
+        softmax_k(scale x cos(features of the photo, features of the text with label k after it))
 
     with the model's own logit scale. Of several photos the mean is taken.
 
@@ -153,7 +151,7 @@ class ZeroShotPrompt(ContinuationTerm):
         label: the photo's label; one of ``labels``, case does not matter.
         labels: all labels, two or more; the model reads every text once for each.
         weight: see ``Term``.
-        template: what is put behind the text (and its suffix); ``{}`` is the label's place.
+        template: what is put after the text (and its suffix); ``{}`` is the label's place.
         prefix: see ``Term``.
         suffix: see ``Term``.
         name: see ``Term``.
@@ -165,8 +163,8 @@ class ZeroShotPrompt(ContinuationTerm):
 
     def __init__(
         self,
-        model: Model,
-        image: ImageLike | Sequence[ImageLike],
+        model: Annotated[Model, OfKind(ImageTextModel)],
+        image: Photos,
         label: str,
         labels: Sequence[str],
         weight: float = 2.0,
@@ -184,18 +182,16 @@ class ZeroShotPrompt(ContinuationTerm):
         self.features = self.encoder.image_features(photos)
         self.scale = _logit_scale(self.encoder)
 
+    check_settings = ZeroShotClass.check_settings
+
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "label": self.labels[self.index], "photos": self.photo_hashes}
 
     @property
     def encoder(self) -> ImageTextModel:
         """The image-text model."""
         return cast(ImageTextModel, self.model)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Unit features, (rows, d)."""
-        return self.encoder.text_features(batch)
 
     def combine(self, outputs: Tensor) -> Tensor:
         """Mean NLL of the label over the photos, (texts,), from (texts, labels, d)."""

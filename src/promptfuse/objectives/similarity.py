@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor
 
-from promptfuse.models import Batch, ImageTextModel, Model, SentenceEncoder
-from promptfuse.models.images import ImageLike
+from promptfuse.models import ImageTextModel, Model, SentenceEncoder
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import read_photos, read_texts, require_model_kind
+from promptfuse.objectives.registry import terms
+from promptfuse.objectives.settings import OfKind, Photos, Texts
 
 
 class _Similarity(Term):
@@ -19,24 +19,12 @@ class _Similarity(Term):
 
     features: Tensor
 
-    @property
-    def reading(self) -> Hashable:
-        """See ``Term.reading``."""
-        return "features", id(self.model)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """Unit features of the texts, (rows, d)."""
-        return cast("SentenceEncoder | ImageTextModel", self.model).text_features(batch)
-
-    def judge(self, outputs: Tensor) -> Tensor:
-        """1 - cosine similarity, (rows,)."""
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+        """1 - cosine similarity, (rows,), between 0 and 2, of unit features, (rows, d)."""
         return 1 - outputs @ self.features
 
-    def losses(self, batch: Batch) -> Tensor:
-        """1 - cosine similarity, (rows,), between 0 and 2."""
-        return self.judge(self.outputs(batch))
 
-
+@terms.register("ImageSimilarity")
 class ImageSimilarity(_Similarity):
     """One minus the cosine similarity of text and photo under an image-text model.
 
@@ -57,8 +45,8 @@ class ImageSimilarity(_Similarity):
 
     def __init__(
         self,
-        model: Model,
-        image: ImageLike | Sequence[ImageLike],
+        model: Annotated[Model, OfKind(ImageTextModel)],
+        image: Photos,
         weight: float = 22.0,
         *,
         prefix: str = "",
@@ -73,7 +61,7 @@ class ImageSimilarity(_Similarity):
         self.features = self.encoder.image_features(photos).mean(0)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "photos": self.photo_hashes}
 
     @property
@@ -82,6 +70,7 @@ class ImageSimilarity(_Similarity):
         return cast(ImageTextModel, self.model)
 
 
+@terms.register("TextSimilarity")
 class TextSimilarity(_Similarity):
     """One minus the cosine similarity of a text and another one.
 
@@ -102,8 +91,8 @@ class TextSimilarity(_Similarity):
 
     def __init__(
         self,
-        model: Model,
-        text: str | Sequence[str],
+        model: Annotated[Model, OfKind(SentenceEncoder, ImageTextModel)],
+        text: Texts,
         weight: float = 1.0,
         *,
         prefix: str = "",
@@ -118,7 +107,7 @@ class TextSimilarity(_Similarity):
         self.features = torch.cat(found).mean(0)
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return {**super().describe(), "targets": self.targets}
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor
@@ -12,12 +12,16 @@ from promptfuse.errors import TextError
 from promptfuse.models import Batch, CausalLM, Model
 from promptfuse.objectives.checks import read_texts, require_model_kind
 from promptfuse.objectives.continuation import Continuation, GreedyDecoding
-from promptfuse.objectives.endings import ContinuationTerm, Rows
+from promptfuse.objectives.endings import ContinuationTerm
+from promptfuse.objectives.evaluator import Rows
 from promptfuse.objectives.fluency import describe_start
+from promptfuse.objectives.registry import terms
+from promptfuse.objectives.settings import OfKind, Texts
 
 
+@terms.register("TargetContinuation")
 class TargetContinuation(ContinuationTerm):
-    """Mean negative log-likelihood per token of a target behind the text, in nats.
+    """Mean negative log-likelihood per token of a target after the text, in nats.
 
     The loss of GCG (Zou et al., 2023, section 2.1), for any causal language model, be it the one that
     proposes words or another one with its own tokenizer. The model reads the text's own tokens, as it
@@ -39,8 +43,8 @@ class TargetContinuation(ContinuationTerm):
 
     def __init__(
         self,
-        model: Model,
-        target: str | Sequence[str],
+        model: Annotated[Model, OfKind(CausalLM)],
+        target: Texts,
         weight: float = 1.0,
         *,
         prefix: str = "",
@@ -52,7 +56,7 @@ class TargetContinuation(ContinuationTerm):
         self.suffix += self.lm.closing
 
     def describe(self) -> dict[str, Any]:
-        """See ``Term.describe``."""
+        """What decides the losses, in plain values."""
         return super().describe() | describe_start(self.lm)
 
     @property
@@ -60,13 +64,13 @@ class TargetContinuation(ContinuationTerm):
         """The language model."""
         return cast(CausalLM, self.model)
 
-    def rows(self, texts: Sequence[str]) -> Rows:
-        """See ``ContinuationTerm.rows``.
+    def rows(self, texts: Sequence[str], cached: bool = False) -> Rows:
+        """Token rows of texts, each with every target, and the ranges of the targets' tokens.
 
         Raises:
             TextError: also if there is nothing before a target that it could be predicted from.
         """
-        rows, content = super().rows(texts)
+        rows, content = super().rows(texts, cached)
         for index, (start, stop) in enumerate(content):
             if start == 0:
                 raise TextError(
@@ -80,19 +84,19 @@ class TargetContinuation(ContinuationTerm):
 
     def outputs(self, batch: Batch) -> Tensor:
         """Mean NLL per token of the target, (rows,)."""
-        losses = self.lm.token_nll(batch, [start - 1 for start, _ in batch.content])
+        losses = self.lm.token_nll(batch, [start - 1 for start, _ in batch.text_spans])
         columns = torch.arange(1, batch.ids.shape[1], device=losses.device)
-        ranges = torch.tensor(batch.content, device=losses.device)
+        ranges = torch.tensor(batch.text_spans, device=losses.device)
         inside = (columns >= ranges[:, :1]) & (columns < ranges[:, 1:])
         total: Tensor = (losses * inside).sum(1)
         return total / inside.sum(1)
 
     def matched(self, text: str) -> str | None:
-        """The target that the model goes on with behind a text, if it takes the likeliest tokens; or None."""
+        """The target with which greedy decoding continues a text; None if it says something else."""
         return self._greedy(text).matched()
 
     def continuation(self, text: str) -> Continuation:
-        """What the model itself says behind a text with the term's prefix and suffix.
+        """How the model itself continues a text with the term's prefix and suffix.
 
         Raises:
             TextError: if the text with a target is longer than the model takes.

@@ -1,69 +1,78 @@
-"""A self-contained page: its frame, its colours, and how it gets onto the disk."""
+"""Pages as single files that work offline: their templates, and what all of them share.
+
+Templates (``templates/``) write HTML and escape every value; Python prepares the values. Line breaks and
+indentation in a template are layout only and do not reach the page.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
-from html import escape
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.ext import Extension
+from markupsafe import Markup
 
 from promptfuse._utils.atomic_files import atomic_write, check_target
 from promptfuse.models.images import ImageLike, load_image
 from promptfuse.version import __version__
 
-STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-
+FOLDER = Path(__file__).parent
 KNOWN_COLOURS = {"fluency": "#4c78a8", "image": "#e08a2e", "sentiment": "#b279a2"}
 OTHER_COLOURS = ("#2f9c9c", "#d1605e", "#9a8a1f", "#7d6bc4", "#9d755d", "#72716b")
 GREEN = "#3f8f5b"
-"""What won: the text that is returned, and complete texts."""
+"""The text that is returned, and complete texts."""
 GREY = "#8b97a5"
-"""What did not."""
+"""All others."""
+UNIT = 12
+"""Pixels that one unit of the objective takes in a bar of losses."""
 
 
-def write_document(path: Path, title: str, header: str, body: str, footer: str, *, style: str = "") -> None:
-    """Write a page whole.
+class Key(NamedTuple):
+    """An entry of a legend; ``shape`` is ``line``, ``hollow`` or nothing for a filled square."""
+
+    name: str
+    colour: str
+    shape: str = ""
+
+
+def write_document(path: Path, template: str, **values: Any) -> None:
+    """Render a page and write it, whole or not at all.
 
     Args:
         path: the file.
-        title: its title and heading.
-        header: HTML below the heading.
-        body: HTML of the page.
-        footer: HTML at its end.
-        style: CSS that this page has beside that of all pages.
+        template: a file of ``templates/`` that extends ``base.html``.
+        values: what the template shows; ``title`` is the page's title and heading.
 
     Raises:
-        ConfigError: if the path is a folder or a device.
+        ConfigError: if the path is a folder, a device, or a file that promptfuse did not write.
         OSError: if it cannot be written.
     """
     check_target(path)
-    page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="promptfuse {__version__}">
-<title>{escape(title)}</title><style>{STYLE}{style}</style></head>
-<body><header><h1>{escape(title)}</h1>{header}</header>
-<main>{body}</main>
-<footer>promptfuse {__version__}. {footer}</footer>
-</body></html>
-"""
-    atomic_write(path, page)
+    atomic_write(path, render(template, **values))
+
+
+def render(template: str, **values: Any) -> Markup:
+    """A template filled with values; what is not ``Markup`` already is escaped."""
+    return Markup(_environment().get_template(template).render(values))
+
+
+def static(name: str) -> Markup:
+    """The text of a style sheet or script of ``static/``."""
+    return Markup((FOLDER / "static" / name).read_text(encoding="utf-8"))
 
 
 def colours_of(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each term, the same on every page for the usual ones."""
+    """A colour for each term; the usual terms have the same one on every page."""
     others = [name for name in dict.fromkeys(names) if name not in KNOWN_COLOURS]
     found = {name: OTHER_COLOURS[index % len(OTHER_COLOURS)] for index, name in enumerate(others)}
     return KNOWN_COLOURS | found
-
-
-def keys(pairs: Iterable[tuple[str, str]]) -> str:
-    """A legend's entries from names and colours."""
-    return "".join(
-        f'<span class="key"><i style="background:{colour}"></i>{escape(name)}</span>'
-        for name, colour in pairs
-    )
 
 
 def counted(count: int, thing: str) -> str:
@@ -81,14 +90,42 @@ def data_uri(image: ImageLike, side: int = 420) -> str:
 
 
 def bar(
-    terms: dict[str, float], weights: dict[str, float], colours: dict[str, str], widest: float = 640
-) -> str:
-    """The weighted losses side by side; one unit of the objective is 12 pixels, and the width has an end."""
-    widths = {name: max(0.0, 12 * weights[name] * loss) for name, loss in terms.items()}
+    terms: Mapping[str, float], weights: Mapping[str, float], widest: float = 640
+) -> list[tuple[float, str, str]]:
+    """The weighted losses side by side, at most ``widest`` pixels: width, colour and hover text of each."""
+    colours = colours_of(terms)
+    widths = {name: max(0.0, UNIT * weights[name] * loss) for name, loss in terms.items()}
     shrink = min(1.0, widest / max(1.0, sum(widths.values())))
-    parts = "".join(
-        f'<i style="width:{shrink * widths[name]:.0f}px;background:{colours[name]}" '
-        f'title="{escape(name)}: {weights[name]:g} x {loss:.3f}"></i>'
+    return [
+        (shrink * widths[name], colours[name], f"{name}: {weights[name]:g} x {loss:.3f}")
         for name, loss in terms.items()
+    ]
+
+
+class _Layout(Extension):
+    """Takes line breaks and indentation beside tags out of templates."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        return re.sub(r"(?<=[>}])\s*\n\s*|\s*\n\s*(?=[<{])", "", source)
+
+
+@lru_cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        extensions=[_Layout],
     )
-    return f'<span class="bar">{parts}</span>'
+    found.policies["json.dumps_kwargs"] = {
+        "ensure_ascii": False, "separators": (",", ":"), "allow_nan": False,
+    }  # fmt: skip
+    found.globals |= {"static": static, "bar": bar, "version": __version__, "data_uri": data_uri}
+    found.filters |= {
+        "px": "{:.1f}".format,
+        "g": "{:g}".format,
+        "fixed": lambda value, digits: f"{value:,.{digits}f}",
+        "counted": counted,
+        "pretty": lambda value: json.dumps(value, indent=1, ensure_ascii=False),
+    }
+    return found

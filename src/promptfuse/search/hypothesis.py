@@ -65,10 +65,10 @@ class Step:
     Attributes:
         number: counted from 1.
         beams: the hypotheses that the next step starts from, best first.
-        best: the best complete text so far, or the best beam while there is none.
+        best: the best complete text so far, or the best beam if there is none yet.
         proposed: how many texts were scored exactly in this step.
         exact_evaluations: the same since the start.
-        gains: the guidance's factor by term, see ``Guidance``.
+        gains: the factor by which the guidance shrinks its estimates, by term.
         seconds: wall time since the start.
         stage: which method of a chain took the step, counted from 1.
     """

@@ -1,4 +1,4 @@
-"""The loop: propose, score exactly, go on from what the strategy picks."""
+"""The search loop: propose texts, score them exactly, continue from those that the strategy selects."""
 
 from __future__ import annotations
 
@@ -7,43 +7,44 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from promptfuse._utils.values import functions, some_text, whole_number
 from promptfuse.errors import ConfigError, TextError
-from promptfuse.models.fast.prefix import reading_whole
+from promptfuse.models import disable_prefix_cache
 from promptfuse.objectives import Objective, Term
-from promptfuse.search.arguments import check_weights, expect_object
+from promptfuse.search.arguments import check_switches, check_weights, expect_object
+from promptfuse.search.checkpoint import Resumable
+from promptfuse.search.complete import CompleteTexts
 from promptfuse.search.constraints import Constraints
 from promptfuse.search.feasible import check_beginning, check_required
 from promptfuse.search.hypothesis import Hypothesis, Proposal, Step
-from promptfuse.search.methods.proposer import Proposer, SearchContext
-from promptfuse.search.methods.registry import make_proposer
-from promptfuse.search.methods.settings import AutoDAN, Chain, Method, describe_method
+from promptfuse.search.methods.autodan import AutoDAN
+from promptfuse.search.methods.base import Method
+from promptfuse.search.methods.context import SearchContext
+from promptfuse.search.methods.proposer import Proposer
+from promptfuse.search.methods.registry import methods
 from promptfuse.search.pareto import Archive, pareto_front
 from promptfuse.search.readback import RoundTrip
 from promptfuse.search.result import Result, continuations, describe_models
-from promptfuse.search.resume import require_resumable
 from promptfuse.search.scalarizer import Scalarisation, Scalarizer, Weights
 from promptfuse.search.scoring import hypotheses, known_fluency
-from promptfuse.search.sentences import Ending, sentence_ending
 from promptfuse.search.state import RunFolder
 from promptfuse.search.stopping import Stopping, shared_out, stopping_of, wanted_continuations
-from promptfuse.search.strategies import BeamSearch, Selector, Strategy, make_selector
+from promptfuse.search.strategies import BeamSearch, Selector, Strategy, strategies
 
 LOGGER = logging.getLogger(__name__)
-"""Where the warnings go."""
+"""The logger of warnings about results."""
 
 Callback = Callable[["Search", Step], object]
-"""Called behind every step; one that returns True stops the search."""
+"""Called after every step; one that returns True stops the search."""
 
 
-class Search:
-    """A search that can be owned: iterate over it, stop, save its state, go on.
+class Search(Resumable):
+    """A search: run it, or iterate over its steps, stop it, save its state and resume.
 
         search = Search(objective, AutoDAN(candidates=16), BeamSearch(4), steps=20)
         for step in search:
@@ -51,36 +52,36 @@ class Search:
         result = search.result()
 
     Args:
-        objective: what a text is judged by; a term by itself, or a list of terms, counts as an objective.
-        method: how texts are proposed.
-        strategy: which texts are gone on from.
-        prefix: what every text begins with; part of the text that is judged. Blanks around it are cut
-            off: a word brings the blank before it along.
-        glue: let the first new token go on with the prefix's last word; otherwise it begins a word.
-        steps: the most steps; see ``Stopping``, also for the default.
-        patience: stop when the best complete text has not changed for this many steps; see ``Stopping``.
-        early_stop: stop as soon as language models go on behind the best complete text with what
-            ``TargetContinuation`` terms want; see ``Stopping``.
-        stopping: everything that ends a search, in place of ``steps``, ``patience`` and ``early_stop``.
+        objective: the loss to minimise; a term, or a list of terms, is an objective too.
+        method: how texts are proposed; ``AutoDAN()`` by default.
+        strategy: which texts the next step starts from; ``BeamSearch()`` by default.
+        prefix: what every text begins with; it is scored with the text. Blanks around it are removed, since
+            a word brings the blank before it.
+        glue: let the first new token continue the prefix's last word; otherwise it begins a word.
+        steps: the most steps, of each method of a chain; 16 by default.
+        patience: stop after this many steps without a better complete text; 4 by default.
+        early_stop: stop once the models of all ``TargetContinuation`` terms continue the best complete text
+            with one of their targets.
+        stopping: all rules that end a search, in place of ``steps``, ``patience`` and ``early_stop``.
         constraints: rules that every text obeys.
-        complete: whether a text that grows has to come to an end before it may be returned: by a sentence's
-            end, or by the language model's. If not, every text may be returned, as suits prompts, which need
-            not be sentences.
-        weights: ``given``, ``auto`` or importances by term; see ``Scalarizer``.
-        scalarisation: ``weighted`` or ``chebyshev``; see ``Scalarizer``.
-        seed: for methods that draw.
+        complete: whether a growing text must end, as a sentence or by the language model's end-of-text token,
+            before it may be returned. Set False for prompts, which need not be sentences.
+        weights: ``given`` for the terms' own weights; ``auto`` to divide each loss by its standard deviation
+            over the first candidates, keeping the sign of its weight; or such factors by term.
+        scalarisation: ``weighted`` for the sum of weight x loss; ``chebyshev`` for the term that is farthest
+            from the best loss of it seen so far.
+        seed: random seed, for methods that sample.
         batch_size: the most rows in one forward pass; None for as many as fit.
-        exact: read every text whole, with nothing remembered: the slow reference, with the same result.
-        callbacks: functions that are called with the search and the step behind every step; one that returns
-            True stops the search, as ``stop`` does.
-        run_dir: a folder that the history and the state are written to behind every step. If there is a
-            state in it already, the search goes on from there. More steps, and other limits, may be asked for
-            where it would have come as far with them.
+        exact: read every text whole, without caches: the slow reference, with the same result.
+        callbacks: functions of the search and the step, called after every step; one that returns True stops
+            the search.
+        run_dir: a folder for the history and the state, written after every step. A search that finds its
+            own state there resumes. It may have more steps, or other limits that would not have ended it yet.
 
     Raises:
-        ConfigError: if a setting is out of range or of a wrong kind, there is no language model among the
-            terms, or the run folder belongs to another search.
-        TextError: if no text can begin as asked.
+        ConfigError: if a setting is out of range or of a wrong type, the models lack what the method needs,
+            or the run folder belongs to another search.
+        TextError: if no text can begin with the prefix.
     """
 
     def __init__(
@@ -106,14 +107,12 @@ class Search:
         run_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         objective = Objective.of(objective)
-        expect_object(method, "method", Method, AutoDAN)
-        expect_object(strategy, "strategy", Strategy, BeamSearch)
+        expect_object(method, "method", Method, AutoDAN, methods)
+        expect_object(strategy, "strategy", Strategy, BeamSearch, strategies)
         expect_object(constraints, "constraints", Constraints, Constraints)
         expect_object(stopping, "stopping", Stopping, Stopping)
         prefix = some_text(prefix, "prefix")
-        for value, name in ((glue, "glue"), (complete, "complete"), (exact, "exact")):
-            if not isinstance(value, bool):
-                raise ConfigError(f"{name}: {value!r:.60} is neither True nor False; give one")
+        check_switches(glue=glue, complete=complete, exact=exact)
         check_weights(weights)
         seed = whole_number(seed, "seed", 0)
         if batch_size is not None:
@@ -123,6 +122,7 @@ class Search:
         self.objective = self.weighing.objective
         self.method = method or AutoDAN()
         self.strategy = strategy or BeamSearch()
+        self.method.check(self.objective)
         self.constraints = constraints or Constraints()
         self.complete = complete
         self.prefix, self.glue = prefix.strip(), glue
@@ -132,23 +132,21 @@ class Search:
         self._stopped = False
         self._matches: dict[str, bool] = {}
         self.round_trip = RoundTrip(self.objective)
-        self._described = objective.describe()
-        self.finished = Archive(self.objective.weights)
+        self.described = objective.describe()
         self.history: list[Step] = []
         self.exact_evaluations = 0
         self.seconds = 0.0
         self.stage = 0
         self.stage_steps = 0
         self.quiet_steps = 0
-        self.proposer, self.selector = self._begin_stage()
+        self.proposer, self.selector = self.begin_stage()
         # What a chain begins by appending may be cut off; editing it does not make it whole.
-        self._sentences = complete and self.proposer.appends
+        sentences = complete and self.proposer.appends
+        self.texts = CompleteTexts(self.constraints, self.objective.weights, self._keep, sentences)
         check_required(self.constraints, self.objective.primary, self.round_trip)
         self.beams = self.proposer.start([])
         for beam in self.beams:
             check_beginning(self.constraints, beam.text, self.round_trip)
-        self._fallback: Hypothesis | None = None
-        self._incomplete: Hypothesis | None = None
         self.run_folder = RunFolder(run_dir) if run_dir is not None else None
         if self.run_folder is not None and (saved := self.run_folder.load()) is not None:
             try:
@@ -156,13 +154,14 @@ class Search:
             except ConfigError as error:
                 raise ConfigError(f"run folder {str(self.run_folder.path)!r}: {error}") from None
 
-    def _begin_stage(self) -> tuple[Proposer, Selector]:
+    def begin_stage(self) -> tuple[Proposer, Selector]:
+        """The current method's proposer and the strategy's selector, as they are before their first step."""
         seed = self.seed if self.stage == 0 else (self.seed, self.stage)
-        setting = SearchContext(
+        context = SearchContext(
             self.objective, self.constraints, self.prefix, self.strategy.width, seed, self._keep, self.glue
         )
-        selector = make_selector(self.strategy, self.constraints.progress, self._keep)
-        proposer = make_proposer(setting, self._methods[self.stage])
+        selector = self.strategy.selector(self.constraints.progress, self._keep)
+        proposer = self.method.stages[self.stage].proposer(context)
         selector.stateful = proposer.stateful
         return proposer, selector
 
@@ -171,19 +170,18 @@ class Search:
         return not self.constraints.round_trip or self.round_trip.holds(text)
 
     @property
-    def _methods(self) -> tuple[Method, ...]:
-        return self.method.methods if isinstance(self.method, Chain) else (self.method,)
+    def finished(self) -> Archive:
+        """The complete texts that no other one beats in every term."""
+        return self.texts.front
 
     @property
     def steps(self) -> int:
         """The most steps of the whole search."""
-        if isinstance(self.method, Chain):
-            return sum(self.method.steps or [self.stopping.steps] * len(self.method.methods))
-        return self.stopping.steps
+        return sum(self.method.stage_steps or [self.stopping.steps] * len(self.method.stages))
 
     @property
     def patience(self) -> int:
-        """See ``Stopping``."""
+        """Steps without a better complete text that end the search, or one of a chain's methods."""
         return self.stopping.patience
 
     @property
@@ -191,21 +189,21 @@ class Search:
         """Whether the search was stopped or has nothing left to do, or a model has no room for more."""
         best = self.finished.best()
         value = None if best is None else best.value
-        if self._stopped or (best is not None and self._goes_on_as_wanted(best.text)):
+        if self._stopped or (best is not None and self._continues_as_wanted(best.text)):
             return True
         if self.stopping.reached(self.seconds, self.exact_evaluations, value):
             return True
-        return self.stage == len(self._methods) - 1 and self._stage_done
+        return self.stage == len(self.method.stages) - 1 and self._stage_done
 
     def stop(self) -> None:
-        """End the search behind the step that it takes now: loops over it end, and ``run`` returns.
+        """End the search after the current step: loops over it end, and ``run`` returns.
 
-        A search in a run folder goes on where it was stopped when it is begun again.
+        A search in a run folder resumes where it was stopped.
         """
         self._stopped = True
 
-    def _goes_on_as_wanted(self, text: str) -> bool:
-        """Whether a match is to end the search, and there is one behind this text."""
+    def _continues_as_wanted(self, text: str) -> bool:
+        """Whether matches end the search, and the models continue this text with their targets."""
         if not self._targets:
             return False
         if text not in self._matches:
@@ -215,26 +213,16 @@ class Search:
 
     @property
     def _stage_done(self) -> bool:
-        most = self.stopping.steps
-        if isinstance(self.method, Chain) and self.method.steps:
-            most = self.method.steps[self.stage]
+        own = self.method.stage_steps
+        most = self.stopping.steps if own is None else own[self.stage]
         if not self.beams or self.stage_steps >= most or self.quiet_steps >= self.stopping.patience:
             return True
         return not (self.selector.waiting or self.proposer.has_room(self.beams))
 
     @property
     def best(self) -> Hypothesis:
-        """The best complete text, or the best beam while there is none."""
-        if (found := self.finished.best()) is not None:
-            return found
-        if self._fallback is not None:
-            return self._fallback
-        held = self.beams or [self.history[-1].best]
-        return min(held, key=lambda item: (not self._satisfies(item), item.value))
-
-    def _satisfies(self, item: Hypothesis) -> bool:
-        """Whether a text has all that the constraints ask of a complete one."""
-        return self.constraints.completes(item.text, len(item.ids))
+        """The best complete text, or the best beam if there is none yet."""
+        return self.texts.best(self.beams or [step.best for step in self.history[-1:]])
 
     def __iter__(self) -> Iterator[Step]:
         """Take steps until the search is done."""
@@ -249,7 +237,7 @@ class Search:
         """
         if torch.is_inference_mode_enabled():
             raise ConfigError("a search takes gradients, which inference_mode forbids; use torch.no_grad")
-        with reading_whole() if self.exact else nullcontext():
+        with disable_prefix_cache() if self.exact else nullcontext():
             return self._step()
 
     def _step(self) -> Step:
@@ -259,14 +247,13 @@ class Search:
         best_before = self.finished.best()
         proposals, ended = self.proposer.propose(self.beams)
         for number in ended:
-            # Whatever the language model holds for likely: nothing ends with "Mr.".
-            if not self._sentences or self._ending(self.beams[number]) != "going":
-                self._finish(self.beams[number])
+            self.texts.end(self.beams[number])
         before = self.exact_evaluations
         children = self._score(proposals)
         # A sentence that is complete and grows no more leaves the beams.
-        leaves = self._sentences and self.proposer.appends
-        children = [item for item in children if not (self._finish_if_complete(item) and leaves)]
+        appends = self.proposer.appends
+        leaves = self.texts.sentences and appends
+        children = [item for item in children if not (self.texts.add_if_complete(item, appends) and leaves)]
         last = self.beams
         self.beams = self._select(last, children)
         if not self.beams and not self.finished:
@@ -312,49 +299,22 @@ class Search:
         best = self.finished.best()
         return self.selector.select(parents, children, None if best is None else best.value)
 
-    def _finish_if_complete(self, item: Hypothesis) -> bool:
-        """Keep a text that may be returned; whether it is one."""
-        ending = self._ending(item) if self._sentences else "sure"
-        # Whether "45." has come to an end tells the language model, where it could go on.
-        if ending == "sure" or (ending == "open" and not self.proposer.appends):
-            return self._finish(item)
-        # Some texts are better as long as they have not come to an end; the result tells of the best.
-        better = self._incomplete is None or item.value < self._incomplete.value
-        if better and self._satisfies(item) and self._keep(item.text):
-            self._incomplete = item
-        return False
-
-    def _ending(self, item: Hypothesis) -> Ending:
-        """What the end of a text is, by the constraints' choice of ellipses."""
-        found = sentence_ending(item.text)
-        if found == "ellipsis":
-            return "sure" if self.constraints.ellipsis else "going"
-        return found
-
-    def _finish(self, item: Hypothesis) -> bool:
-        """Keep a text as a complete one, if the constraints and all tokenizers agree."""
-        if not item.terms or not self._satisfies(item):
-            return False
-        if self.finished.would_take(item) and self._keep(item.text):
-            self.finished.add(replace(item, complete=True))
-        return True
-
     def _fall_back(self, last: Sequence[Hypothesis]) -> None:
         """Return an unfinished text where the search has come to an end without a complete one."""
         scored = [item for item in last if item.terms]
         if not scored:
             raise ConfigError(
-                f"no token can be put behind {self.prefix!r}: the constraints forbid all, or a model "
+                f"no token can follow {self.prefix!r}: the constraints forbid all, or a model "
                 "has no room; loosen the constraints or change the prefix"
             )
-        self._fallback = min(scored, key=lambda item: item.value)
+        self.texts.fallback = min(scored, key=lambda item: item.value)
 
     def _next_stage(self) -> None:
         complete = sorted(self.finished.values(), key=lambda item: item.value)
         given = (complete or self.beams or [self.best])[: self.strategy.width]
         self.stage += 1
         self.stage_steps = self.quiet_steps = 0
-        self.proposer, self.selector = self._begin_stage()
+        self.proposer, self.selector = self.begin_stage()
         self.beams = self.proposer.start(given)
 
     def _score(self, proposals: Sequence[Proposal]) -> list[Hypothesis]:
@@ -400,12 +360,8 @@ class Search:
         """Give all texts that are held the values that they have now."""
         revalued = self.weighing.revalued
         self.beams = revalued(self.beams)
-        self.finished.restore(revalued(self.finished.values()))
+        self.texts.revalue(revalued)
         self.selector.revalue(revalued)
-        if self._fallback is not None:
-            (self._fallback,) = revalued([self._fallback])
-        if self._incomplete is not None:
-            (self._incomplete,) = revalued([self._incomplete])
 
     def run(self) -> Result:
         """Take all steps and return the result."""
@@ -426,7 +382,7 @@ class Search:
             raise ConfigError("the search has no text yet; take a step first, or give a prefix")
         terms = self.objective.exact(best.text).terms
         value = self.weighing.value(terms)
-        better = self._incomplete if best.complete else None
+        better = self.texts.incomplete if best.complete else None
         result = Result(
             text=best.text,
             value=value,
@@ -441,7 +397,7 @@ class Search:
             config=self.config,
             models=describe_models(self.objective),
             continuations=continuations(self.objective, best.text),
-            satisfied=self._satisfies(best),
+            satisfied=self.texts.satisfies(best),
             missing=tuple(self.constraints.missing(best.text)),
             incomplete=better if better is not None and better.value < value else None,
             ideal=self.weighing.ideal,
@@ -449,69 +405,3 @@ class Search:
         for note in result.notes:
             LOGGER.warning(note)
         return result
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The settings, as plain values."""
-        return {
-            "method": describe_method(self.method),
-            "strategy": {"name": type(self.strategy).__name__, **asdict(self.strategy)},
-            "constraints": asdict(self.constraints),
-            "stopping": asdict(self.stopping),
-            **({} if self.complete else {"complete": False}),
-            **self.weighing.describe(),
-            "prefix": self.prefix,
-            **({"glue": True} if self.glue else {}),
-            "seed": self.seed,
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed search needs to end in the same result; JSON values."""
-        return {
-            "format": 2,
-            "config": self.config,
-            "objective": self._described,
-            "beams": [item.to_dict() for item in self.beams],
-            "finished": [item.to_dict() for item in self.finished.values()],
-            "fallback": None if self._fallback is None else self._fallback.to_dict(),
-            "incomplete": None if self._incomplete is None else self._incomplete.to_dict(),
-            "history": [step.to_dict() for step in self.history],
-            "exact_evaluations": self.exact_evaluations,
-            "seconds": self.seconds,
-            "stage": self.stage,
-            "stage_steps": self.stage_steps,
-            "quiet_steps": self.quiet_steps,
-            "weighing": self.weighing.state_dict(),
-            "selector": self.selector.state_dict(),
-            "proposer": self.proposer.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken.
-
-        Raises:
-            ConfigError: if the state belongs to other settings or models, which the message names. Limits,
-                such as the most steps, may be others where the search would have come as far with them.
-        """
-        try:
-            require_resumable(state, self.config, self._described)
-            self._restore(state)
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError):
-            raise ConfigError("the saved search is damaged or of another version; begin anew") from None
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self.stage = state["stage"]
-        self.proposer, self.selector = self._begin_stage()
-        self.beams = [Hypothesis.from_dict(item) for item in state["beams"]]
-        self.finished.restore(Hypothesis.from_dict(item) for item in state["finished"])
-        self._fallback = None if state["fallback"] is None else Hypothesis.from_dict(state["fallback"])
-        unfinished = state.get("incomplete")
-        self._incomplete = None if unfinished is None else Hypothesis.from_dict(unfinished)
-        self.history = [Step.from_dict(step) for step in state["history"]]
-        self.exact_evaluations = state["exact_evaluations"]
-        self.seconds = state["seconds"]
-        self.stage_steps = state["stage_steps"]
-        self.quiet_steps = state["quiet_steps"]
-        self.weighing.load_state_dict(state["weighing"])
-        self.selector.load_state_dict(state["selector"])
-        self.proposer.load_state_dict(state["proposer"])

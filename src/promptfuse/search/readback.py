@@ -59,8 +59,8 @@ def reads_back(model: Model, text: str) -> bool:
 def _own_ids(model: Model, texts: Sequence[str]) -> list[list[int]]:
     """Ids of texts without special tokens."""
     if isinstance(model, CausalLM):
-        return [list(ids) for ids in model.grown_ids(texts)]
-    rows, content = model.encode_grown(texts)
+        return [list(ids) for ids in model.cached_ids(texts)]
+    rows, content = model.encode_cached(texts)
     return [row[start:stop] for row, (start, stop) in zip(rows, content, strict=True)]
 
 
@@ -69,7 +69,7 @@ _PIECES: WeakKeyDictionary[Model, list[str | None]] = WeakKeyDictionary()
 
 
 def pieces_of(model: Model) -> list[str | None]:
-    """What each token adds to a text that it is put behind, whatever that text is.
+    """What each token adds to a text that it follows, whatever that text is.
 
     Known for byte-level vocabularies, in which a token is a run of bytes.
 
@@ -104,7 +104,7 @@ def _find_pieces(model: Model) -> list[str | None]:
 def appended(
     model: CausalLM, beams: Sequence[Hypothesis], pairs: Sequence[tuple[int, int]]
 ) -> list[str | None]:
-    """The texts of beams with a token behind them.
+    """The texts of beams with a token after them.
 
     Args:
         model: the language model whose tokens they are.
@@ -115,7 +115,7 @@ def appended(
         For each pair the text that its ids decode to; None where that has other ids.
     """
     pieces = [] if any("\ufffd" in beam.text for beam in beams) else pieces_of(model)
-    # The first token behind a context may bring a blank that is no part of the text.
+    # The first token after a context may bring a blank that is not part of the text.
     known = [
         pieces[token] if token < len(pieces) and (beams[number].ids or not model.pending) else None
         for number, token in pairs
@@ -132,5 +132,5 @@ def appended(
     ]
     return [
         text if len(ids) and ids[-1] == token and ids[:-1] == beams[number].ids else None
-        for (number, token), text, ids in zip(pairs, texts, model.grown_ids(texts), strict=True)
+        for (number, token), text, ids in zip(pairs, texts, model.cached_ids(texts), strict=True)
     ]

@@ -219,5 +219,6 @@ def versions() -> dict[str, str]:
 
 
 def describe_models(objective: Objective) -> dict[str, dict[str, str]]:
-    """Name, fingerprint and identity of the model of each term that has one; see ``Model.describe``."""
-    return {name: term.model.describe() for name, term in objective.terms.items() if term.has_model}
+    """What the model of each term is (name, fingerprint, identity), and the reader that it was read by."""
+    models = {name: term.model for name, term in objective.terms.items() if term.has_model}
+    return {name: {**model.describe(), "reader": model.reader.name} for name, model in models.items()}

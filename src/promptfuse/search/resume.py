@@ -20,7 +20,7 @@ def require_resumable(state: dict[str, Any], config: dict[str, Any], objective: 
 
     Args:
         state: what ``Search.state_dict`` gave.
-        config: ``Search.config`` of the search that is to go on.
+        config: ``Search.config`` of the search that is to resume.
         objective: ``Objective.describe`` of it.
 
     Raises:
@@ -29,7 +29,7 @@ def require_resumable(state: dict[str, Any], config: dict[str, Any], objective: 
     if "format" not in state:
         raise ConfigError(
             "the saved search is of an earlier version, which did not record all weights of its models, so "
-            "whether these are the same cannot be told; begin anew in another folder"
+            "so it is unknown whether these are the same; start again in another folder"
         )
     was, now = given(state["config"]), given(config)
     for found in differences(was, now):
@@ -38,14 +38,14 @@ def require_resumable(state: dict[str, Any], config: dict[str, Any], objective: 
         if reason := _reason(found, state, was, now):
             raise ConfigError(
                 f"the saved search has {found.name} {found.before!r}, which cannot become {found.now!r}: "
-                f"{reason}; resume with the settings it was made with, or begin anew"
+                f"{reason}; resume with the settings it was made with, or start again"
             )
     for found in differences(given(state["objective"]), given(objective)):
         if found.place[-1] == "model" and len(found.place) == 2:
             raise ConfigError(
                 f"the saved search has another model in the term {found.place[0]} (identity {found.before}, "
                 f"not {found.now}: weights, configuration, tokenizer or processor differ); resume with the "
-                "model it was made with, or begin anew"
+                "model it was made with, or start again"
             )
         raise _refusal(Difference(("objective", *found.place), found.before, found.now))
 
@@ -53,7 +53,7 @@ def require_resumable(state: dict[str, Any], config: dict[str, Any], objective: 
 def _refusal(found: Difference) -> ConfigError:
     return ConfigError(
         f"the saved search has {found.name} {found.before!r:.200}, not {found.now!r:.200}; "
-        "resume with the settings it was made with, or begin anew"
+        "resume with the settings it was made with, or start again"
     )
 
 

@@ -16,8 +16,8 @@ from promptfuse.objectives import Objective
 from promptfuse.search.hypothesis import Hypothesis
 
 Weights = Literal["given", "auto"] | Mapping[str, float]
-"""``given``: the terms' own. ``auto``: each term counts alike in units of its spread. A mapping: as auto,
-times these numbers (1 for a term that is not named)."""
+"""``given``: the terms' own. ``auto``: each loss is divided by its standard deviation over the first
+candidates; your weight's sign is kept. A mapping: as ``auto``, times these numbers (1 for other terms)."""
 
 Scalarisation = Literal["weighted", "chebyshev"]
 """``weighted``: the sum of weight x loss. ``chebyshev``: the term that is farthest, times its weight, from
@@ -41,8 +41,8 @@ class Scalarizer:
 
     Args:
         objective: the terms; it is not changed.
-        weights: see ``Weights``.
-        scalarisation: see ``Scalarisation``.
+        weights: ``given``, ``auto``, or factors by term.
+        scalarisation: ``weighted`` or ``chebyshev``.
 
     Attributes:
         objective: the objective to score with; a copy with the weights in use where they are not given.
@@ -67,7 +67,7 @@ class Scalarizer:
             for name, number in self.weights.items():
                 if name not in objective.terms:
                     known = ", ".join(objective.terms)
-                    raise ConfigError(f"weights: there is no term {name!r}; choose from: {known}")
+                    raise ConfigError(f"weights: no term is called {name!r}; choose from: {known}")
                 if not (number > 0 and math.isfinite(number)):
                     raise ConfigError(f"weights: {number} for {name} is not positive; give a number above 0")
                 self.importance[name] = float(number)
@@ -83,7 +83,7 @@ class Scalarizer:
         if self.weights != "given":
             for name, term in self.objective.terms.items():
                 spread = float(losses[name].double().std(correction=0))
-                # A term that is the same for all candidates tells nothing about its scale.
+                # A term that is the same for all candidates says nothing about its scale.
                 scale = spread if spread > 1e-6 else 1.0
                 term.weight = math.copysign(self.importance[name] / scale, term.weight)
         self.ready = True
@@ -147,7 +147,7 @@ class Scalarizer:
         return {"weights": self.objective.weights, "ideal": self.ideal, "ready": self.ready}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         self.ideal, self.ready = state["ideal"], state["ready"]
         if self.weights != "given":
             for name, weight in state["weights"].items():

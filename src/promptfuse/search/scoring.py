@@ -14,7 +14,7 @@ from promptfuse.search.hypothesis import Hypothesis, Proposal
 def known_fluency(objective: Objective, proposals: Sequence[Proposal]) -> dict[str, Tensor]:
     """Losses that follow from the proposals' NLL, (proposals,) by term.
 
-    A term that reads texts behind a context has a model of its own for that, which is the primary or not.
+    A term that reads texts after a context has a model of its own for that, which is the primary or not.
     The primary's NLL of a text with one more token is known from its parent's distribution.
 
     Args:

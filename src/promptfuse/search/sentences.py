@@ -7,7 +7,7 @@ from typing import Literal
 
 Ending = Literal["sure", "open", "ellipsis", "going", "bare"]
 """What the end of a text is to its sentence: ``sure`` ends it; ``open`` may end it or may not ("45.",
-"5 p.m.", "the U.S."), which only its writer knows; ``ellipsis`` trails off; ``going`` has to go on ("Mr.");
+"5 p.m.", "the U.S."), which only its writer knows; ``ellipsis`` trails off; ``going`` must continue ("Mr.");
 ``bare`` has no mark of an end."""
 
 SENTENCE_ENDS = (".", "!", "?")
@@ -23,7 +23,7 @@ Devanagari, Burmese, Ethiopic, Khmer and Armenian texts."""
 _STOPS = ".\uff0e"
 
 _CLOSING = "\"'\u201d\u2019\u00bb\u203a)]}\u300d\u300f\uff09\u3011\u300b\u3009\uff3d\uff5d\uff02\uff07"
-"""What may stand behind the mark: closing quotes and brackets."""
+"""What may follow the mark: closing quotes and brackets."""
 
 _OPENING = "\"'\u201c\u2018\u00ab\u2039([{\u300c\u300e\uff08\u3010\u300a\u3008\u201e\u201a\u00bf\u00a1"
 
@@ -53,15 +53,15 @@ _MAY_END = frozenset(
 """Abbreviations that may end a sentence, or stand within it."""
 
 _WORDS = frozenset("no p al ed co min max mar sat sun wed fig figs sec ch tel est rd ft inc".split())
-"""Those that are words of their own, and count only with a capital or behind a number."""
+"""Those that are words of their own, and count only with a capital or after a number."""
 
 
 def sentence_ending(text: str) -> Ending:
     """What the end of a text is to its last sentence.
 
-    A mark of the end counts through closing quotes and brackets. A full stop is no end behind an abbreviation
-    that something must follow ("Mr.", "e.g.") and behind the initial of a name ("John F."); behind a number,
-    which may go on as a decimal one, and behind other abbreviations ("a.m.", "U.S.", "etc.") it may be one,
+    A mark of the end counts through closing quotes and brackets. A full stop is no end after an abbreviation
+    that something must follow ("Mr.", "e.g.") and after the initial of a name ("John F."); after a number,
+    which may continue as a decimal one, and after other abbreviations ("a.m.", "U.S.", "etc.") it may be one,
     as any mark may be within a quote or a bracket that is still open.
 
     Args:
@@ -76,12 +76,12 @@ def sentence_ending(text: str) -> Ending:
         return "open" if _is_open(text) else "sure"
     if bare[-1] not in _STOPS:
         return "bare"
-    found = _behind_stop(bare[:-1])
+    found = _after_stop(bare[:-1])
     return "open" if found == "sure" and _is_open(text) else found
 
 
-def _behind_stop(before: str) -> Ending:
-    """What a full stop behind a text is."""
+def _after_stop(before: str) -> Ending:
+    """What a full stop after a text is."""
     words = before.split()
     if not words or before[-1].isspace():  # A stop that stands by itself, as in tokenised texts.
         return "sure"

@@ -57,7 +57,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not isinstance(path, str | os.PathLike):
-            raise ConfigError(f"run folder {path!r:.60} is no path; give one")
+            raise ConfigError(f"run folder {path!r:.60} is not a path; give one")
         self.path = Path(path)
         self.history_path = self.path / "history.jsonl"
         self.state_path = self.path / "state.json"

@@ -22,12 +22,11 @@ class Stopping:
         steps: the most steps; of a chain, of each of its methods.
         patience: steps without a better complete text, counted from the first complete one; of a chain,
             for each of its methods. Steps that leave a growing text better than it do not count.
-        seconds: wall time, looked at behind every step; what a search with it finds depends on the
-            machine.
+        seconds: wall time, checked after every step; results then depend on the machine.
         evaluations: texts scored exactly; the last step's proposals are cut so that it is never exceeded.
-        value: enough: a complete text with this value or a lower one.
-        early_stop: enough: behind the best complete text, the models of all ``TargetContinuation`` terms with
-            a positive weight go on with one of their targets by themselves, taking the likeliest tokens.
+        value: stop once a complete text has this value or a lower one.
+        early_stop: stop once the models of all ``TargetContinuation`` terms with a positive weight continue
+            the best complete text with one of their targets, taking the likeliest tokens.
 
     Raises:
         ConfigError: if a number is out of range.
@@ -48,11 +47,11 @@ class Stopping:
         for name in ("seconds", "value"):
             number = getattr(self, name)
             if number is not None and (isinstance(number, bool) or not isinstance(number, Real)):
-                raise ConfigError(f"{name}: {number!r:.60} is no number; give one")
+                raise ConfigError(f"{name}: {number!r:.60} is not a number; give one")
         if self.seconds is not None and not self.seconds > 0:
-            raise ConfigError(f"seconds: {self.seconds} is too few; give a number above 0")
+            raise ConfigError(f"seconds: must be above 0, got {self.seconds}")
         if self.value is not None and not math.isfinite(self.value):
-            raise ConfigError(f"value: {self.value} is no number to reach; give a finite one")
+            raise ConfigError(f"value: {self.value} is not a finite number; give one")
 
     def reached(self, seconds: float, evaluations: int, value: float | None) -> bool:
         """Whether a limit of the whole search is reached.

@@ -1,4 +1,4 @@
-"""Which texts a search goes on from: strategies, orthogonal to the methods that propose texts."""
+"""Strategies: which texts a step starts from, independent of the methods that propose texts."""
 
 from __future__ import annotations
 
@@ -6,22 +6,55 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
+from promptfuse._utils.registry import Registry
 from promptfuse.errors import ConfigError
 from promptfuse.search.hypothesis import Hypothesis
 
+strategies: Registry[type[Strategy]] = Registry(
+    "strategy",
+    "promptfuse.strategies",
+    dict.fromkeys(("BeamSearch", "Greedy", "UniformCost"), "promptfuse.search.strategies"),
+)
+"""The strategies; a name is what YAML files call the ``kind`` of a strategy."""
 
+
+class Strategy(ABC):
+    """Selects the texts that a step starts from: a frozen dataclass of settings that makes a selector.
+
+    Subclass it as ``Method``; ``@strategies.register("Name")`` or an entry point of the group
+    ``promptfuse.strategies`` gives it a name in YAML files too.
+
+    Attributes:
+        width: how many texts a step starts from.
+        fixed: fields that YAML files cannot set.
+    """
+
+    width: int
+    fixed: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def selector(self, met: Callable[[str], int], keep: Callable[[str], bool]) -> Selector:
+        """What applies the strategy.
+
+        Args:
+            met: how much of the required phrases a text has.
+            keep: whether a text may be selected.
+        """
+
+
+@strategies.register("BeamSearch")
 @dataclass(frozen=True)
-class BeamSearch:
+class BeamSearch(Strategy):
     """Keep the ``width`` best distinct texts of each step.
 
     Attributes:
         width: the paper's number is 4.
         diverse: what a text's value is raised by, in ranking, for every better sibling from the same
             beam (Li, Monroe and Jurafsky, 2016, arXiv 1611.08562, section 3.1); 0 ranks by value alone.
-        margin: texts whose value is above that of the best complete text by more than this are not gone on
-            from, as in absolute threshold pruning (Freitag and Al-Onaizan, 2017, arXiv 1702.01806, section
+        margin: texts whose value exceeds that of the best complete text by more than this are dropped, as
+            in absolute threshold pruning (Freitag and Al-Onaizan, 2017, arXiv 1702.01806, section
             3); None for no limit. In units of the objective's value.
     """
 
@@ -31,25 +64,32 @@ class BeamSearch:
 
     def __post_init__(self) -> None:
         if self.width < 1:
-            raise ConfigError(f"beams: {self.width} is too few; give 1 or more")
+            raise ConfigError(f"beams: must be at least 1, got {self.width}")
         if not 0 <= self.diverse < float("inf"):
             raise ConfigError(f"diverse: {self.diverse} is out of range; give 0 or more")
         if self.margin is not None and not 0 <= self.margin < float("inf"):
             raise ConfigError(f"margin: {self.margin} is out of range; give 0 or more, or leave it out")
 
+    def selector(self, met: Callable[[str], int], keep: Callable[[str], bool]) -> BeamSelector:
+        """What keeps the best of each step."""
+        return BeamSelector(self, met, keep)
 
+
+@strategies.register("Greedy")
 @dataclass(frozen=True)
 class Greedy(BeamSearch):
     """Keep the single best text of each step."""
 
     width: int = 1
+    fixed: ClassVar[tuple[str, ...]] = ("width", "diverse", "margin")
 
 
+@strategies.register("UniformCost")
 @dataclass(frozen=True)
-class UniformCost:
-    """Go on from the cheapest text seen so far, wherever in the search it stands.
+class UniformCost(Strategy):
+    """Continue from the cheapest text seen so far, wherever in the search it stands.
 
-    Best-first search over a priority queue; the cost of a text is its value. A text is gone on from once.
+    Best-first search over a priority queue; the cost of a text is its value. A text is extended once.
 
     Attributes:
         width: texts taken from the queue in each step.
@@ -61,28 +101,28 @@ class UniformCost:
 
     def __post_init__(self) -> None:
         if self.width < 1:
-            raise ConfigError(f"width: {self.width} is too few; give 1 or more")
+            raise ConfigError(f"width: must be at least 1, got {self.width}")
         if self.frontier < self.width:
             raise ConfigError(f"frontier: {self.frontier} is less than the width; give {self.width} or more")
 
-
-Strategy = BeamSearch | UniformCost
-"""Any strategy; ``Greedy`` is a beam search of width 1."""
+    def selector(self, met: Callable[[str], int], keep: Callable[[str], bool]) -> QueueSelector:
+        """What keeps a queue of all that wait."""
+        return QueueSelector(self, met, keep)
 
 
 class Selector(ABC):
     """Applies a strategy.
 
     Args:
-        width: how many texts a step goes on from.
+        width: how many texts a step starts from.
         met: how much of the required phrases a text has. Texts that have different parts of them do not
             compete: places are dealt out in turn, as in grid beam search (Hokamp and Liu, 2017).
-        keep: whether a text may be gone on from; asked in the order of the ranking, and no more often
+        keep: whether a text may be selected; asked in the order of the ranking, and no more often
             than needed.
 
     Attributes:
-        stateful: whether a text that was gone on from may be gone on from again; it leads to other texts
-            if the method has a state of its own.
+        stateful: whether a text may be selected again: it leads to other texts if the method has a state
+            of its own.
     """
 
     def __init__(self, width: int, met: Callable[[str], int], keep: Callable[[str], bool]) -> None:
@@ -95,21 +135,21 @@ class Selector(ABC):
     def select(
         self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis], best: float | None = None
     ) -> list[Hypothesis]:
-        """The texts that the next step goes on from, best first.
+        """The texts that the next step starts from, best first.
 
         Args:
-            parents: those that may be gone on from again.
+            parents: those that may be selected again.
             children: those that are new.
-            best: the value of the best complete text; None while there is none.
+            best: the value of the best complete text; None if there is none yet.
         """
 
     @property
     def waiting(self) -> bool:
-        """Whether there are texts to go on from besides those that were selected last."""
+        """Whether other texts wait besides those that were selected last."""
         return False
 
     def revalue(self, revalued: Callable[[Iterable[Hypothesis]], list[Hypothesis]]) -> None:
-        """Take the values anew of texts that wait; see ``Scalarizer.revalued``."""
+        """Update the values of waiting texts, after the best losses seen have changed."""
         del revalued
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,7 +157,7 @@ class Selector(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         del state
 
     def _ranked(self, items: Iterable[Hypothesis], cost: Callable[[Hypothesis], float]) -> list[Hypothesis]:
@@ -149,7 +189,7 @@ class BeamSelector(Selector):
     def select(
         self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis], best: float | None = None
     ) -> list[Hypothesis]:
-        """See ``Selector.select``."""
+        """The best of parents and children, within the margin of the best complete text."""
         limit = float("inf") if best is None or self.margin is None else best + self.margin
         pool = {item.text: item for item in (*parents, *children) if item.value <= limit}
         if not self.diverse:
@@ -176,7 +216,7 @@ class QueueSelector(Selector):
     def select(
         self, parents: Sequence[Hypothesis], children: Sequence[Hypothesis], best: float | None = None
     ) -> list[Hypothesis]:
-        """See ``Selector.select``; parents have had their turn."""
+        """The best of all that wait; a parent is not selected again."""
         del best
         self.taken |= {item.text for item in parents}
         waiting = {item.text: item for item in self.queue}
@@ -192,11 +232,11 @@ class QueueSelector(Selector):
 
     @property
     def waiting(self) -> bool:
-        """See ``Selector.waiting``."""
+        """Whether the queue has texts left."""
         return bool(self.queue)
 
     def revalue(self, revalued: Callable[[Iterable[Hypothesis]], list[Hypothesis]]) -> None:
-        """See ``Selector.revalue``."""
+        """Update the values of the queue."""
         self.queue = revalued(self.queue)
 
     def state_dict(self) -> dict[str, Any]:
@@ -204,13 +244,6 @@ class QueueSelector(Selector):
         return {"queue": [item.to_dict() for item in self.queue], "taken": sorted(self.taken)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         self.queue = [Hypothesis.from_dict(item) for item in state["queue"]]
         self.taken = set(state["taken"])
-
-
-def make_selector(strategy: Strategy, met: Callable[[str], int], keep: Callable[[str], bool]) -> Selector:
-    """The selector for a strategy's settings."""
-    if isinstance(strategy, UniformCost):
-        return QueueSelector(strategy, met, keep)
-    return BeamSelector(strategy, met, keep)

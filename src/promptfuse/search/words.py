@@ -18,7 +18,7 @@ def runs_of(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
 
 
 def find_echo(words: Sequence[str]) -> str | None:
-    """The first word that stands directly behind itself."""
+    """The first word that occurs twice in a row."""
     return next((second for first, second in pairwise(words) if first == second), None)
 
 

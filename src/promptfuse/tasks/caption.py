@@ -104,16 +104,16 @@ class Captioner:
             self.classifier(one)
 
     def loaded(self) -> dict[str, Model]:
-        """The models that have been loaded so far, by role, or by name where they have none."""
+        """The models that have been loaded so far, by role, or by name if they have no role."""
         return dict(self._loaded)
 
-    def forget(self) -> None:
-        """Have every model forget the texts that it has read; see ``Model.forget``."""
+    def clear_text_cache(self) -> None:
+        """Have every model forget the texts that it has read; results do not change."""
         for model in self._loaded.values():
-            model.forget()
+            model.clear_text_cache()
 
     def clear_cache(self) -> None:
-        """Have every model drop what it computed of its weights; see ``Model.clear_cache``."""
+        """Drop everything that was computed from the models' weights; needed after changing them."""
         for model in self._loaded.values():
             model.clear_cache()
 

@@ -89,11 +89,17 @@ def caption_many(
     captioner = Captioner(models, device=device, lm=lm, lm_prefix=lm_prefix)
     captioner.check_sentiment(sentiment)
     if workers > 1:
-        from promptfuse.tasks.workers import Order, caption_on_workers  # Only now: its import takes time.
+        from promptfuse.tasks.workers import caption_on_workers  # Only now: its import takes time.
 
-        threads = max(1, torch.get_num_threads() // workers)
-        order = Order(captioner.preset, device, in_flight, settings, threads)
-        outcomes = caption_on_workers(order, images, workers, on_outcome)
+        outcomes = caption_on_workers(
+            captioner.preset,
+            images,
+            workers=workers,
+            device=device,
+            in_flight=in_flight,
+            on_outcome=on_outcome,
+            **settings,
+        )
     else:
         outcomes = caption_all(captioner, images, in_flight=in_flight, on_outcome=on_outcome, **settings)
     results = []

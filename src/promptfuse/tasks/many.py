@@ -10,8 +10,8 @@ from typing import Any
 
 from promptfuse.errors import ConfigError, PromptfuseError
 from promptfuse.models.images import ImageLike
-from promptfuse.models.together import BatchScheduler
 from promptfuse.search import Result
+from promptfuse.search.scheduler import BatchScheduler
 from promptfuse.tasks.caption import Captioner
 
 Outcome = Result | PromptfuseError

@@ -10,7 +10,7 @@ import pytest
 from promptfuse.evaluation.datasets import names, read_dataset
 from promptfuse.evaluation.datasets.names import KNOWN
 
-TEXT = (Path(__file__).resolve().parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[3] / "docs" / "guide" / "datasets.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 FORMATS = ["table", "table", "karpathy", "coco"]
 

@@ -84,7 +84,7 @@ def test_a_photo_that_is_missing_is_where_the_others_are(write, photo, tmp_path)
         ({"filename": "a.jpg"}, "images: expected a list"),
         ([image(0, "val", "x"), 5], "images[1]: expected fields"),
         ([image(0, "val", "x"), {"sentences": []}], "images[1]: the field 'filename' is missing"),
-        ([{"filename": "a.jpg", "sentences": [5]}], "images[0].sentences: expected a caption"),
+        ([{"filename": "a.jpg", "sentences": [5]}], "images[0].sentences[0]: expected a caption"),
         ([{"filename": "a.jpg", "sentences": [{"sent": "A cat"}]}], "images[0].sentences[0]: no caption in"),
         ([{"filename": "a.jpg", "sentences": [{"raw": 5}]}], "sentences[0].raw: expected a caption"),
         ([{"filename": ["a.jpg"], "sentences": []}], "images[0].filename: expected a text"),

@@ -71,10 +71,10 @@ def test_what_is_no_data_set_is_refused(write, name, content, said):
     ("text", "format", "said"),
     [
         (json.dumps(COCO), "cocoo", "no format 'cocoo' of data sets; did you mean 'coco'?"),
-        (json.dumps(COCO), "xml", "choose from: karpathy, coco, table, folder, auto"),
+        (json.dumps(COCO), "xml", "choose from: karpathy, coco, table, folder, datasets, auto"),
         (json.dumps(COCO), "karpathy", "the field 'filename' is missing"),
         (json.dumps(KARPATHY), "coco", "the field 'id' is missing"),
-        ("image\na.jpg\n", "coco", "no JSON, which the format coco is"),
+        ("image\na.jpg\n", "coco", "not JSON, which the format coco is"),
         ('{"image": "a.jpg"}\n{"image": "b.jpg"}', "karpathy", "JSON lines, not of the format karpathy"),
         ('[{"image": "a.jpg"}]', "karpathy", "expected fields"),
         (json.dumps(COCO), "table", "no column names the photo"),

@@ -40,8 +40,8 @@ def test_start_and_limit_count_within_the_split(ten):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"start": -1}, "start -1 is negative"),
-        ({"limit": 0}, "limit 0 is too few"),
+        ({"start": -1}, "start must be at least 0, got -1"),
+        ({"limit": 0}, "limit must be at least 1, got 0"),
         ({"start": 10}, "start 10 is beyond its 10 photos"),
         ({"split": "val", "start": 5}, "start 5 is beyond its 5 photos"),
         ({"split": "vla"}, "no photos in the split 'vla'; did you mean 'val'?"),
@@ -122,7 +122,7 @@ def test_a_path_that_exists_goes_before_a_name(ten, write, monkeypatch):
 
 @pytest.mark.parametrize("name", ["", "a/b", "a\\b", " "])
 def test_a_name_is_no_path(ten, name):
-    with pytest.raises(ConfigError, match="no name for a data set"):
+    with pytest.raises(ConfigError, match="cannot name a data set"):
         register(name, ten)
 
 
@@ -202,8 +202,8 @@ def test_users_name_data_sets_in_files(ten, write, tmp_path, monkeypatch):
         ("a: 5", "a: expected a path, or fields with 'source'"),
         ("a: {format: coco}", "expected a path, or fields with 'source'"),
         ("a: {source: x, imags: y}", "a: no field 'imags'; did you mean 'images'?"),
-        ("a: {source: x, split: 5}", "a: the field 'split' is no text"),
-        ("a/b: x", "'a/b' is no name for a data set"),
+        ("a: {source: x, split: 5}", "a: split: expected a text, found 5; put it in quotes"),
+        ("a/b: x", "'a/b' cannot name a data set"),
         ("- a", "expected fields such as"),
         ("a: [", "not valid YAML"),
     ],

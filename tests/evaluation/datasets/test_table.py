@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import read_dataset
-from promptfuse.evaluation.datasets.table import csv_records, json_lines, json_records, read_table
+from promptfuse.evaluation.datasets.documents import csv_records, json_lines, json_records
+from promptfuse.evaluation.datasets.table import read_table
 
 Found = list[tuple[str, tuple[str, ...], str]]
 
@@ -113,17 +114,17 @@ def test_lists_of_captions_are_not_grouped(write):
         ("d.csv", "image,caption,caption\na,b,c\n", "the column 'caption' occurs twice"),
         ("d.csv", "image,caption\n", "has no photos"),
         ("d.csv", "image,caption,split\na.jpg,x,val\na.jpg,y,test\n", "line 3: a.jpg is in the split 'test'"),
-        ("d.csv", "image,captions\na.jpg,\"['x', 'y']\"\n", "is no list in JSON"),
+        ("d.csv", "image,captions\na.jpg,\"['x', 'y']\"\n", "is not a list in JSON"),
         ("d.jsonl", '{"image": "a.jpg"}\n{"image": \n', "line 2: not valid JSON"),
         ("d.jsonl", '{"image": \n{"image": "b.jpg"}\n', "line 1: not valid JSON"),
         ("d.jsonl", '{"image": "a.jpg"}\n["b.jpg"]\n', "line 2: expected fields"),
         ("d.jsonl", '{"image": "a.jpg"}\n{"caption": "x"}\n', "line 2: no column names the photo"),
-        ("d.json", '[{"image": "a.jpg", "captions": [5]}]', "row 1, captions: expected a caption"),
+        ("d.json", '[{"image": "a.jpg", "captions": [5]}]', "row 1, captions[0]: expected a caption"),
         ("d.json", '[{"image": "a.jpg", "captions": {"x": 1}}]', "row 1, captions: expected a caption"),
-        ("d.json", '[{"image": "a.jpg", "caption": [1]}]', "row 1, caption: expected a caption"),
+        ("d.json", '[{"image": "a.jpg", "caption": [1]}]', "row 1, caption[0]: expected a caption"),
         ("d.json", '[{"image": {"path": "a.jpg"}}]', "row 1, image: expected a text"),
         ("d.json", '["a.jpg"]', "row 1: expected fields"),
-        ("d.json", '[{"image": "\\ud800.jpg"}]', "is no valid Unicode"),
+        ("d.json", '[{"image": "\\ud800.jpg"}]', "is not valid Unicode"),
         ("d.json", "[]", "has no photos"),
     ],
 )

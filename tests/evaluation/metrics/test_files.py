@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.metrics.files import read_captions, read_references
+from promptfuse.evaluation.metrics.files import read_captions
+from promptfuse.evaluation.metrics.references import read_references
 from promptfuse.evaluation.predictions import Prediction
 
 COCO = {
@@ -102,7 +103,7 @@ BAD = [
         [{"image_id": 7, "caption": "a"}, {"image_id": "7", "caption": "b"}],
         "entry 2: '7' occurs a second time",
     ),
-    ([{"caption": "a"}], "entry 1: no id of the photo"),
+    ([{"caption": "a"}], "entry 1: the field 'image_id' is missing"),
     ([{"image_id": 7}], "entry 1: no caption"),
     ([{"image_id": 7, "caption": 5}], "entry 1: expected a caption in quotes"),
     ([{"image_id": 7, "caption": ["a", "b"]}], "entry 1: 2 captions; give one caption a photo"),
@@ -110,7 +111,7 @@ BAD = [
     ({"7": ["a", "b", "c"]}, "'7': 3 captions; give one caption a photo"),
     ({"7": [5]}, "'7': expected a caption in quotes"),
     ({"7": {"x": "a"}}, "'7': no caption (found x)"),
-    ([{"image_id": {}, "caption": "a"}], "entry 1: expected a text or a whole number"),
+    ([{"image_id": {}, "caption": "a"}], "entry 1, image_id: expected a text or a whole number"),
     ([7], "entry 1: expected fields"),
     ("7", "expected a list"),
     (lines({"id": 1, "text": "a"}, [2]), "line 2: expected fields"),
@@ -120,7 +121,7 @@ BAD = [
     ('{"1": "a dog", "2": "x", "1": "the dog is here"}', "'1' occurs a second time"),
     (lines({"id": 1, "text": None}, {"id": 1, "text": None}), "line 2: '1' occurs a second time"),
     (lines({"id": 1, "text": "a"}, {"id": 1, "text": None}), "line 2: '1' occurs a second time"),
-    ('{"\\ud800": "a dog", "b": "c"}', "is no valid Unicode"),
+    ('{"\\ud800": "a dog", "b": "c"}', "is not valid Unicode"),
     (COCO, "a data set, not the captions"),
 ]
 

@@ -48,8 +48,8 @@ def test_a_file_may_have_one_label(write):
     ("name", "text", "said"),
     [
         ("a.tsv", "label\tremark\ngood\tA dog\n", "line 2: no column of texts (found label, remark)"),
-        ("a.csv", "label,remark\ngood,A dog\n", "line 1: no column of texts in 'label,remark'"),
-        ("a.txt", "A dog\nA cat\n", "line 1: no column of texts in 'A dog'"),
+        ("a.csv", "label,remark\ngood,A dog\n", 'line 1: no column of texts in the header "label,remark"'),
+        ("a.txt", "A dog\nA cat\n", 'line 1: no column of texts in the header "a dog"'),
         (
             "a.csv",
             "text,mood\nA dog,good\n",

@@ -202,7 +202,7 @@ def test_no_resamples(system, written):
     found = python(system, written, resamples=0)
     assert found.metrics["cider_d"].low is None
     assert found.metrics["cider_d"].value > 0
-    with pytest.raises(ConfigError, match="-1 resamples"):
+    with pytest.raises(ConfigError, match="resamples must be at least 0, got -1"):
         python(system, written, resamples=-1)
 
 
@@ -269,8 +269,8 @@ def test_the_order_of_the_predictions_does_not_matter(made_up):
 @pytest.mark.parametrize(
     ("predictions", "references", "said"),
     [
-        ({"1": ["a dog"]}, {"1": ["A dog"]}, "the prediction for '1' is no text"),
-        ({"1": None}, {"1": ["A dog"]}, "the prediction for '1' is no text"),
+        ({"1": ["a dog"]}, {"1": ["A dog"]}, "the prediction for '1' is not a text"),
+        ({"1": None}, {"1": ["A dog"]}, "the prediction for '1' is not a text"),
         ({"1": "a dog"}, {"1": "A dog runs"}, "the references for '1' are one text"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from promptfuse import load_model
 from promptfuse._utils.atomic_files import is_own
 from promptfuse.evaluation.metrics import score
-from promptfuse.evaluation.metrics.selection import METRICS
+from promptfuse.evaluation.metrics.registry import METRICS
 from promptfuse.evaluation.predictions import Prediction
 from tests.refusals import refused
 
@@ -241,7 +241,7 @@ def test_columns_of_references_that_are_not_read_are_told(promptfuse, files, tmp
         (["--metrics", "cider"], ["'cider'", "cider_d"]),
         (["--metrics", ","], ["no metric is asked for"]),
         (["--tokenizer", "spacy"], ["spacy", "stanford, python"]),
-        (["--resamples", "-1"], ["--resamples -1"]),
+        (["--resamples", "-1"], ["--resamples", "at least 0, got -1"]),
         (["--resamples", "many"], ["many"]),
         (["--label", "positive"], ["--classifier", "--label"]),
         (["--classifier", "mini-tone"], ["--classifier", "--label"]),

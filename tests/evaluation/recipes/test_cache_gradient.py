@@ -11,7 +11,7 @@ from promptfuse.evaluation.recipes.cache_gradient import (
     shift,
 )
 from promptfuse.evaluation.recipes.decoding import read
-from promptfuse.models.together import BatchScheduler
+from promptfuse.search.scheduler import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 FEW = {"top_k": 8, "iterations": 2, "steps": 5, "beams": 1}

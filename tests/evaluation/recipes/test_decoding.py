@@ -7,7 +7,7 @@ import yaml
 from promptfuse.errors import TextError
 from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.recipes.decoding import Language, read
-from promptfuse.models.together import BatchScheduler
+from promptfuse.search.scheduler import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 TEXTS = ("A brown dog runs", "Two children are playing", "The little girl is")
@@ -46,7 +46,7 @@ def test_photos_that_are_as_far_are_read_together():
 
     meeting = BatchScheduler()
     meeting.run([lambda number=number: worker(number) for number in range(3)])
-    assert (meeting.rounds, meeting.questions) == (2, 6)
+    assert (meeting.rounds, meeting.calls) == (2, 6)
     for number, row in enumerate(rows):
         alone = read(lm, row)
         assert torch.allclose(found[number].log_probabilities, alone.log_probabilities, atol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from promptfuse.evaluation.recipes.gibbs import GibbsSampler
-from promptfuse.models.together import BatchScheduler
+from promptfuse.search.scheduler import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 FEW = {"length": 5, "sweeps": 2, "top_k": 6}

@@ -7,7 +7,7 @@ import torch
 
 from promptfuse.evaluation.recipes.decoding import Language
 from promptfuse.evaluation.recipes.guided import magic_scores
-from promptfuse.models.together import BatchScheduler
+from promptfuse.search.scheduler import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 

@@ -8,7 +8,7 @@ import yaml
 from promptfuse._utils.yaml_files import dump_yaml, read_yaml
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.recipes import Recipe, SearchRecipe, describe, load_recipe, recipe_names
-from promptfuse.evaluation.recipes.registry import FOLDER, KINDS
+from promptfuse.evaluation.recipes.registry import FOLDER, recipes
 
 
 def test_the_recipes_that_come_along():
@@ -20,8 +20,8 @@ def test_the_recipes_that_come_along():
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_survives_a_round_trip(name, tmp_path):
     recipe = load_recipe(name)
-    assert recipe.kind in KINDS
-    assert type(recipe) is KINDS[recipe.kind]
+    assert recipe.kind in recipes
+    assert type(recipe) is recipes[recipe.kind]
     path = tmp_path / "again.yaml"
     path.write_text(dump_yaml(describe(recipe)))
     assert load_recipe(path) == load_recipe(str(path)) == load_recipe(describe(recipe)) == recipe

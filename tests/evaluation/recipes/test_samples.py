@@ -7,7 +7,7 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.recipes.decoding import Language
 from promptfuse.evaluation.recipes.samples import _choose, sample
-from promptfuse.models.together import BatchScheduler
+from promptfuse.search.scheduler import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 

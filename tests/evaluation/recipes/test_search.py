@@ -5,9 +5,9 @@ import torch
 
 import promptfuse as pf
 from promptfuse.errors import ConfigError, ImageError
-from promptfuse.models.together import BatchScheduler
 from promptfuse.search import AutoDAN, Chain, Polish
 from promptfuse.search.methods.guidance import Guidance, word_token
+from promptfuse.search.scheduler import BatchScheduler
 from tests.evaluation.recipes.conftest import quick
 
 FEW = {"steps": 4, "beams": 2, "candidates": 5}
@@ -95,7 +95,7 @@ def test_a_probe_is_a_word_of_the_language_model(photos):
     # The estimate at the probe itself is its true loss, which no other word's is.
     exact = torch.tensor([objective.exact(f"{text} the").terms["image"] for text in texts])
     assert torch.allclose(found[:, word_token(lm, "the")], exact, atol=1e-4)
-    with pytest.raises(ConfigError, match="'xylograph' is no single token of mini-lm"):
+    with pytest.raises(ConfigError, match="'xylograph' is not a single token of mini-lm"):
         quick("ours", probe="xylograph")
 
 

@@ -1,19 +1,13 @@
 """What travels between a run and its workers, whatever engine started them."""
 
-import json
+import pickle
 
 import pytest
 
 import promptfuse as pf
 from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.runs import load_run_config
-from promptfuse.evaluation.runs.group_worker import (
-    GroupWorker,
-    group_from_json,
-    group_to_json,
-    models_of,
-    take,
-)
+from promptfuse.evaluation.runs.group_worker import GroupWorker, deliver_answer, models_of
 from promptfuse.evaluation.runs.groups import describe_group, make_groups
 from tests.evaluation.runs.conftest import QUICK, write_config, write_photos
 
@@ -26,7 +20,7 @@ def group(tmp_path):
 
 
 def test_groups_and_lines_survive_the_way_to_a_worker_and_back(group):
-    given = group_from_json(group_to_json(group))
+    given = pickle.loads(pickle.dumps(group))
     assert (given.number, given.seeds) == (group.number, group.seeds)
     assert [(photo.id, photo.image) for photo in given.photos] == [
         (photo.id, photo.image) for photo in group.photos
@@ -36,8 +30,8 @@ def test_groups_and_lines_survive_the_way_to_a_worker_and_back(group):
     expected, found, costs = [], [], []
     describe_group(describer, group, expected.append)
     worker = GroupWorker(QUICK, "cpu", 1, describer.models())
-    answer = json.loads(json.dumps(worker({"group": group_to_json(group)})))
-    take(answer, found.append, costs.append)
+    answer = pickle.loads(pickle.dumps(worker(given)))
+    deliver_answer(answer, found.append, costs.append)
     assert {(line.id, line.text, line.value, line.error, line.seed) for line in found} == {
         (line.id, line.text, line.value, line.error, line.seed) for line in expected
     }
@@ -50,11 +44,11 @@ def test_a_worker_whose_model_differs_beyond_its_embeddings_is_found_out(group):
     with pytest.raises(
         pf.ModelError, match="mini-clip: the worker's files are not those of the process that"
     ):
-        take(GroupWorker(QUICK, "cpu", 1, models)({"group": group_to_json(group)}), [].append, [].append)
+        GroupWorker(QUICK, "cpu", 1, models)(group)
 
 
 def test_a_worker_with_other_models_is_found_out(group):
     models = {**models_of(load_recipe(QUICK)), "lm": {"name": "mini-lm", "fingerprint": "0"}}
     worker = GroupWorker(QUICK, "cpu", 1, models)
     with pytest.raises(pf.ModelError, match="mini-lm: the worker's files are not those of the process that"):
-        take(worker({"group": group_to_json(group)}), [].append, [].append)
+        worker(group)

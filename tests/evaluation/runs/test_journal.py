@@ -61,12 +61,12 @@ def test_a_torn_line_longer_than_a_block_alone_in_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("no JSON\n", "line 2 is no prediction; remove the line"),
-        ('{"text": "without id"}\n', "line 2 is no prediction"),
-        ('{"id": "1", "image": "1.jpg", "text": 5}\n', "line 2 is no prediction"),
-        ('{"id": "1", "image": "1.jpg", "terms": null}\n', "line 2 is no prediction"),
-        ('{"id": "1", "image": "1.jpg", "terms": {"image": "low"}}\n', "line 2 is no prediction"),
-        ('{"id": "1", "image": "1.jpg", "text": "half a \\ud83d"}\n', "line 2 is no prediction"),
+        ("no JSON\n", "line 2 is not a prediction; remove the line"),
+        ('{"text": "without id"}\n', "line 2 is not a prediction"),
+        ('{"id": "1", "image": "1.jpg", "text": 5}\n', "line 2 is not a prediction"),
+        ('{"id": "1", "image": "1.jpg", "terms": null}\n', "line 2 is not a prediction"),
+        ('{"id": "1", "image": "1.jpg", "terms": {"image": "low"}}\n', "line 2 is not a prediction"),
+        ('{"id": "1", "image": "1.jpg", "text": "half a \\ud83d"}\n', "line 2 is not a prediction"),
         (prediction(1).to_line(), "line 2 is the second of photo 'photo-1'; remove one"),
     ],
 )

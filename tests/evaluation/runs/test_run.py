@@ -18,7 +18,7 @@ from promptfuse.evaluation.runs import load_run_config, read_manifest, run_datas
 from promptfuse.models import EMBEDDED, PRESETS
 from promptfuse.report.runs.folders import load_runs
 from promptfuse.report.runs.judges import Judges, warnings
-from tests.evaluation.runs.conftest import QUICK, contents, write_config, write_photos
+from tests.evaluation.runs.conftest import PHOTOS, QUICK, contents, write_config, write_photos
 
 
 def cut(folder, target, *, lines, torn=b""):
@@ -409,3 +409,18 @@ def test_a_wrong_device_of_workers_leaves_no_folder(place, tmp_path):
 def test_an_engine_alone_and_its_workers_in_one_command(place):
     config = load_run_config(place / "run.yaml", {"engine": "local", "engine.workers": 2})
     assert (config.engine.kind, config.engine.workers) == ("local", 2)
+
+
+def test_a_data_set_of_hugging_faces_package(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("PROMPTFUSE_CACHE", str(tmp_path / "cache"))
+    rows = {"image": [str(photo) for photo in PHOTOS[:2]], "caption": ["A dog.", "A cat."]}
+    table = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    datasets.DatasetDict(test=table).save_to_disk(tmp_path / "pets")
+    config = load_run_config(write_config(tmp_path / "run.yaml", data=f"hf:{tmp_path / 'pets'}:test"))
+    end = run_dataset(config, tmp_path / "run")
+    assert (end.done, end.failed) == (2, 0)
+    found = contents(tmp_path / "run")
+    assert {name.partition("/")[0] for name in found} == {"test"}
+    assert all(Path(line["image"]).is_file() for line in found.values())
+    assert run_dataset(config, tmp_path / "run").fresh == 0

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from promptfuse.models.branches import EMPTY, KVPrefix
 from promptfuse.models.fast import attention, dense_attention
 from promptfuse.models.fast.attention import Layout, attend, before, reading_order
-from promptfuse.models.fast.prefix import EMPTY, Prefix
 
 HEADS, WIDTH = 2, 8
 LIKE = torch.zeros(1)
@@ -20,10 +20,10 @@ CASES = {
 }
 
 
-def problem(lengths, origin, shared, fresh):
+def problem(lengths, prefix_index, shared, fresh):
     torch.manual_seed(0)
     prefixes = [
-        Prefix(
+        KVPrefix(
             tuple(range(length)),
             *[tuple(torch.randn(HEADS, length, WIDTH) for _ in range(2)) for _ in range(2)],
         )
@@ -34,10 +34,10 @@ def problem(lengths, origin, shared, fresh):
     return prefixes, [torch.randn(sum(fresh), HEADS, WIDTH) for _ in range(3)]
 
 
-def naive(queries, keys, values, prefixes, layer, origin, shared, fresh):
+def naive(queries, keys, values, prefixes, layer, prefix_index, shared, fresh):
     """Query by query."""
     rows, first = [], 0
-    for number, seen, length in zip(origin, shared, fresh, strict=True):
+    for number, seen, length in zip(prefix_index, shared, fresh, strict=True):
         before = prefixes[number]
         for step in range(length):
             own = slice(first, first + step + 1)
@@ -57,15 +57,15 @@ def naive(queries, keys, values, prefixes, layer, origin, shared, fresh):
 def test_it_is_what_a_loop_gives(case, way, only_last, monkeypatch):
     monkeypatch.setitem(dense_attention.DENSE, "cpu", 10**9 if way == "dense" else 0)
     monkeypatch.setattr(attention, "RUN", 0 if way == "in runs" else 10**9)
-    lengths, origin, shared, fresh = CASES[case]
-    prefixes, parts = problem(lengths, origin, shared, fresh)
-    layout = Layout.of(prefixes, origin, shared, fresh, LIKE)
+    lengths, prefix_index, shared, fresh = CASES[case]
+    prefixes, parts = problem(lengths, prefix_index, shared, fresh)
+    layout = Layout.of(prefixes, prefix_index, shared, fresh, LIKE)
     assert (layout.mask is not None) == (way == "dense")
     if layout.every is not None and len(lengths) > 1:
-        assert bool(layout.every.runs) == (way == "in runs" and origin == sorted(origin))
+        assert bool(layout.every.runs) == (way == "in runs" and prefix_index == sorted(prefix_index))
     parts = [part.requires_grad_(True) for part in parts]
     queries, keys, values = parts
-    expected = naive(queries, keys, values, prefixes, 1, origin, shared, fresh)
+    expected = naive(queries, keys, values, prefixes, 1, prefix_index, shared, fresh)
     if only_last:
         expected, queries = expected[layout.last], queries[layout.last]
     found = attend(
@@ -92,7 +92,7 @@ def test_large_masks_are_not_made(monkeypatch):
 
 
 def test_the_order_puts_short_branches_by_prefix_and_long_ones_by_length():
-    lengths, origin = [2, 1, 2, 1], [1, 0, 0, 1]
-    assert reading_order(lengths, origin, LIKE) == [1, 2, 3, 0]
-    assert reading_order(lengths, origin, LIKE.double()) == [1, 3, 2, 0]
-    assert reading_order([*lengths, 9], [*origin, 0], LIKE) == [1, 3, 2, 0, 4]
+    lengths, prefix_index = [2, 1, 2, 1], [1, 0, 0, 1]
+    assert reading_order(lengths, prefix_index, LIKE) == [1, 2, 3, 0]
+    assert reading_order(lengths, prefix_index, LIKE.double()) == [1, 3, 2, 0]
+    assert reading_order([*lengths, 9], [*prefix_index, 0], LIKE) == [1, 3, 2, 0, 4]

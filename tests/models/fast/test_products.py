@@ -6,9 +6,8 @@ from torch import nn
 from torch.profiler import profile
 from transformers.pytorch_utils import Conv1D
 
-from promptfuse.models.fast.products import fast_layers, fast_products, has_onednn, linear
+from promptfuse.models.fast.products import FastProducts, fast_linear, has_onednn
 
-CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="no oneDNN for float32 here")
 
 
@@ -36,18 +35,15 @@ INPUTS = {
 def test_the_same_numbers(kind, shape):
     layer, inputs = layers()[kind], INPUTS[shape]
     expected = layer(inputs)
-    with fast_products(CPU):
+    with FastProducts(nn.Sequential(layer))():
         found = layer(inputs)
     assert found.shape == expected.shape
     assert torch.allclose(found, expected, atol=1e-5)
-    with fast_layers(nn.Sequential(layer)):
-        assert torch.allclose(layer(inputs), expected, atol=1e-5)
-    if inputs.dim() == 2:
-        assert torch.allclose(linear(layer, inputs), expected, atol=1e-5)
+    assert torch.allclose(fast_linear(layer, inputs), expected, atol=1e-5)
 
 
 def libraries(layer, inputs):
-    with profile() as profiled, fast_products(CPU):
+    with profile() as profiled, FastProducts(layer)():
         layer(inputs)
     return {event.key for event in profiled.key_averages()}
 
@@ -65,7 +61,7 @@ def test_onednn_is_asked(kind):
 @torch.no_grad()
 def test_layers_of_a_module_ask_onednn_within_the_block_only(kind):
     layer, inputs = layers()[kind], torch.randn(4, 24)
-    with fast_layers(nn.Sequential(layer)), profile() as inside:
+    with FastProducts(nn.Sequential(layer))(), profile() as inside:
         layer(inputs)
     with profile() as outside:
         layer(inputs)
@@ -73,20 +69,20 @@ def test_layers_of_a_module_ask_onednn_within_the_block_only(kind):
     assert ["mkldnn::_linear_pointwise" in found for found in keys] == [True, False]
 
 
-@pytest.mark.parametrize("kind", ["linear", "no bias"])
+@pytest.mark.parametrize("kind", layers())
 def test_gradients_behind_frozen_weights_are_the_same(kind):
     layer = layers()[kind].requires_grad_(False)
     inputs = torch.randn(4, 24, requires_grad=True)
     (expected,) = torch.autograd.grad(layer(inputs).square().sum(), inputs)
-    (found,) = torch.autograd.grad(linear(layer, inputs).square().sum(), inputs)
+    (found,) = torch.autograd.grad(fast_linear(layer, inputs).square().sum(), inputs)
     assert torch.allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", layers())
 def test_gradients_of_weights_that_move_are_kept(kind):
     layer, inputs = layers()[kind], torch.randn(4, 24)
-    for apply in (lambda: linear(layer, inputs), lambda: layer(inputs)):
-        with fast_layers(nn.Sequential(layer)):
+    for apply in (lambda: fast_linear(layer, inputs), lambda: layer(inputs)):
+        with FastProducts(nn.Sequential(layer))():
             (found,) = torch.autograd.grad(apply().square().sum(), layer.weight)
         (expected,) = torch.autograd.grad(layer(inputs).square().sum(), layer.weight)
         assert torch.allclose(found, expected, atol=1e-5)
@@ -97,7 +93,7 @@ def test_gradients_go_through_torch(kind):
     layer = layers()[kind]
     inputs = torch.randn(4, 24, requires_grad=True)
     (expected,) = torch.autograd.grad(layer(inputs).square().sum(), inputs)
-    with fast_products(CPU):
+    with FastProducts(layer)():
         (found,) = torch.autograd.grad(layer(inputs).square().sum(), inputs)
     assert torch.equal(found, expected)
 
@@ -107,8 +103,29 @@ def test_other_types_are_left_alone():
     layer = nn.Linear(24, 40).double()
     inputs = torch.randn(4, 24, dtype=torch.float64)
     assert "mkldnn::_linear_pointwise" not in libraries(layer, inputs)
-    with fast_products(CPU):
+    with FastProducts(layer)():
         assert torch.allclose(layer(inputs), inputs @ layer.weight.T + layer.bias, atol=1e-12)
         # Sums that are no layer's.
         assert torch.equal(torch.addmm(torch.ones(2, 2), torch.eye(2), torch.eye(2)), torch.eye(2) + 1)
         assert torch.equal(torch.addmm(torch.ones(2), torch.eye(2), torch.eye(2), beta=3), torch.eye(2) + 3)
+
+
+@torch.no_grad()
+def test_autocast_is_left_to_torch():
+    layer, inputs = layers()["linear"], torch.randn(4, 24)
+    with torch.autocast("cpu", torch.bfloat16), FastProducts(layer)():
+        assert layer(inputs).dtype == torch.bfloat16
+
+
+@needs_onednn
+@torch.no_grad()
+def test_replaced_layers_are_found_after_clear():
+    module, inputs = nn.Sequential(layers()["linear"]), torch.randn(4, 24)
+    products = FastProducts(module)
+    with products():
+        module(inputs)
+    module[0] = nn.Linear(24, 40)
+    products.clear()
+    with products(), profile() as profiled:
+        module(inputs)
+    assert "mkldnn::_linear_pointwise" in {event.key for event in profiled.key_averages()}

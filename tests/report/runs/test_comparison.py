@@ -141,7 +141,7 @@ def test_folders_that_are_no_runs(tmp_path, make_run):
         load_runs([folder, folder / ".." / "one"])
     for field, value in {"text": 5, "image": None, "seconds": "1", "terms": {"fluency": "low"}}.items():
         wrong = make_run(f"wrong-{field}", lines={3: {field: value}})
-        with pytest.raises(ConfigError, match="line 4 is no prediction"):
+        with pytest.raises(ConfigError, match="line 4 is not a prediction"):
             load_runs([wrong])
     (folder / "predictions.jsonl").write_text("")
     with pytest.raises(ConfigError, match="no prediction in it"):

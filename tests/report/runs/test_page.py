@@ -9,15 +9,16 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
-from importlib.resources import files
 from pathlib import Path
 from time import sleep
 from types import SimpleNamespace
 
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from promptfuse.errors import ConfigError
+from promptfuse.report.document import FOLDER, static
 from promptfuse.report.runs import compare, load_runs, measure_runs
 from promptfuse.report.runs.gallery import begin_thumbnails
 from promptfuse.report.runs.page import write_report
@@ -91,7 +92,7 @@ def test_tables_have_the_numbers(make_run, page):
     folders = [make_run("one", off=0), make_run("two", off=4)]
     found = Tables(page(*folders))
     measured = measure_runs(compare(load_runs(folders)))
-    head, *rows = found.found["Agreement with what people wrote"]
+    head, *rows = found.found["Agreement with references"]
     assert head == ["run", "BLEU-1 ↑", "BLEU-2 ↑", "BLEU-3 ↑", "BLEU-4 ↑", "ROUGE-L ↑", "CIDEr-D ↑"]
     assert [row[0] for row in rows] == ["one", "two"]
     for run, row in enumerate(rows):
@@ -103,8 +104,8 @@ def test_tables_have_the_numbers(make_run, page):
             if score.low != score.high:
                 assert shown[1:] == [f"{score.low:.{digits}f}", f"{score.high:.{digits}f}"]
     # The first run says what people wrote.
-    assert found.kinds["Agreement with what people wrote", "best"] == [f"1,{n}" for n in range(1, 7)]
-    cost = found.found["What it cost"]
+    assert found.kinds["Agreement with references", "best"] == [f"1,{n}" for n in range(1, 7)]
+    cost = found.found["Cost"]
     assert cost[0] == ["run", "seconds a photo ↓", "exact evaluations ↓", "photos failed"]
     assert cost[1][-1] == "0 of 12"
 
@@ -112,8 +113,8 @@ def test_tables_have_the_numbers(make_run, page):
 def test_runs_that_cannot_be_told_apart_are_ties(make_run, page):
     changed = {5: {"seconds": 0.9}}
     found = Tables(page(make_run("one"), make_run("two", lines=changed)))
-    assert "1,1" in found.kinds["What it cost", "best"]
-    assert "2,1" in found.kinds["What it cost", "tie"]
+    assert "1,1" in found.kinds["Cost", "best"]
+    assert "2,1" in found.kinds["Cost", "tie"]
 
 
 def test_texts_cannot_write_html(make_run, page, references):
@@ -134,13 +135,13 @@ def test_texts_cannot_write_html(make_run, page, references):
     assert photos["p1"][2][0][0] == BAD
     assert photos["p1"][1][-1] == BAD
     assert photos["p2"][2][0] == [None, f"{BAD} why"]
-    assert html.escape(f"{BAD} why") in text
+    assert escape(f"{BAD} why") in text
 
 
 def test_the_page_needs_nothing_else(make_run, page):
     text = page(make_run("one"), make_run("two", off=2))
     for script in ("gallery.js", "points.js", "tables.js"):
-        assert (files("promptfuse.report.runs") / script).read_text() in text
+        assert static(script) in text
     addresses = set(re.findall(r"https?://[^\s\"'<>`]+", text))
     assert addresses <= {"http://www.w3.org/2000/svg"}
     assert not re.search(r"<link|@import|url\(|<iframe|\ssrc=", text.partition("<script")[0])
@@ -280,14 +281,14 @@ def test_nothing_is_written_where_it_cannot_be(make_run, tmp_path):
     measured = measure_runs(compare(load_runs([make_run("one")])))
     with pytest.raises(ConfigError, match="folder does not exist"):
         write_report(tmp_path / "no" / "page.html", measured)
-    with pytest.raises(ConfigError, match="no plain file"):
+    with pytest.raises(ConfigError, match="not a regular file"):
         write_report(tmp_path, measured)
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
 @pytest.mark.parametrize("name", ["gallery.js", "points.js", "tables.js"])
 def test_scripts_can_be_parsed(name):
-    path = files("promptfuse.report.runs") / name
+    path = FOLDER / "static" / name
     done = subprocess.run([NODE, "--check", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -63,7 +63,7 @@ def test_markdown_has_a_row_a_run_and_the_best_in_bold(measured, tmp_path):
     assert "image similarity ↑" in text
 
 
-def test_what_cannot_be_told_from_the_best_is_underlined(make_run, tmp_path):
+def test_what_does_not_differ_from_the_best_is_underlined(make_run, tmp_path):
     """Two captions in twelve are others: the interval of the difference holds zero."""
     texts = {0: {"text": "a man walks"}, 1: {"text": "a red boat looks at the sky today"}}
     runs = load_runs([make_run("one"), make_run("two", lines=texts), make_run("far", off=2)])
@@ -77,7 +77,7 @@ def test_what_cannot_be_told_from_the_best_is_underlined(make_run, tmp_path):
     assert "<ins>0." in shown
     assert "</ins> [" in shown
     assert r"\underline{0." in latex
-    assert "underlined: cannot be told from it" in markdown
+    assert "Underlined: not significantly different from the best" in markdown
 
 
 def test_latex_is_balanced_and_escaped(measured, tmp_path):

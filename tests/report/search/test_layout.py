@@ -14,11 +14,10 @@ import pytest
 from PIL import Image
 
 from promptfuse.evaluation.metrics import Score
-from promptfuse.report.document import STYLE
+from promptfuse.report.document import static
 from promptfuse.report.lettering import shorten, text_width
 from promptfuse.report.plots import LETTERS, Point, Series, bar_plot, line_plot
 from promptfuse.report.runs.plots import Mark, scatter
-from promptfuse.report.runs.resources import resource
 from promptfuse.report.search.page import Card, write_page
 from promptfuse.report.search.pareto import pareto_plots
 from promptfuse.report.search.search_page import write_search_page
@@ -209,7 +208,7 @@ class TestPlots:
         assert "<svg" not in html
         for told in ("best beam</span></td><td>4<", "fluency x 1</span></td><td>4<", "<td>8<", "<td>0.5<"):
             assert told in html
-        assert "objective, lower is better; there is step 1 only" in html
+        assert "objective, lower is better; only step 1 has values" in html
 
     def test_a_single_point_beside_lines_has_a_mark_and_its_value(self) -> None:
         line = Series("line", "#123456", [Point(1, 1.0), Point(2, 3.0), Point(3, 2.0)])
@@ -221,11 +220,12 @@ class TestPlots:
         assert {"2.5", "2.51"} <= set(shown)
 
     def test_letters_are_large_enough_wherever_a_plot_stands(self) -> None:
-        usual = float(re.search(r"^svg text \{ font-size: ([\d.]+)px", STYLE, re.M)[1])  # type: ignore[index]
+        usual = float(re.search(r"^svg text \{ font-size: ([\d.]+)px", static("page.css"), re.M)[1])  # type: ignore[index]
         rules = re.findall(
-            r"@container \(max-width: (\d+)px\) \{ svg\.plot text \{ font-size: ([\d.]+)px", STYLE
+            r"@container \(max-width: (\d+)px\) \{ svg\.plot text \{ font-size: ([\d.]+)px",
+            static("page.css"),
         )
-        assert "container-type: inline-size" in STYLE
+        assert "container-type: inline-size" in static("page.css")
         (plot,) = svgs(line_plot("H", [Series("a", "#123456", [Point(1, 1.0), Point(2, 2.0)])], "y"), "plot")
         own = float(plot.get("viewBox", "").split()[2])
         assert max(float(size) for _, size in rules) == LETTERS
@@ -237,7 +237,7 @@ class TestPlots:
             least = 9 if wide < 300 else 10
             assert least - 0.3 <= size * wide / own <= 17, wide
         # And no rule makes some of them smaller again.
-        for style in (STYLE, resource("report.css")):
+        for style in (static("page.css"), static("report.css")):
             for size in re.findall(r"font-size: ([\d.]+)px", style):
                 assert float(size) >= 11
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from promptfuse.objectives.continuation import Continuation
 from promptfuse.report.lettering import text_width
@@ -188,11 +188,11 @@ def test_beams_far_from_all_complete_texts_do_not_squeeze_the_plot():
     html = pareto_plots(result(*([far, near] for _ in done), best=done))
     hollow = re.findall(r'r="2.5"[^>]*><title>(.*?)\n', html)
     assert hollow == ["a cat"]
-    assert "1 beam of the search's way lies farther out" in html
+    assert "1 beam is outside the plot" in html
     # Of few complete texts nothing is known of how far they reach.
     html = pareto_plots(result([far, near], best=done[:1]))
     assert sorted(re.findall(r'r="2.5"[^>]*><title>(.*?)\n', html)) == ["a", "a cat"]
-    assert "farther out" not in html
+    assert "outside the plot" not in html
 
 
 def test_ticks_are_round():

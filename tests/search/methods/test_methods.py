@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import promptfuse as pf
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.methods.gcg import GCGProposer
 from promptfuse.search.methods.pez import LabelGradient, PEZProposer, SoftPrompt
 from promptfuse.search.methods.polish import PolishProposer
-from promptfuse.search.methods.proposer import SearchContext
 from promptfuse.search.methods.random_search import RandomSearchProposer
 from tests.search.conftest import FREE
 
@@ -223,7 +223,7 @@ def test_batch_size_changes_no_edit(puzzle):
 
 
 def test_starts_that_cannot_be_are_named(fluent):
-    with pytest.raises(pf.TextError, match="breaks the constraints: it has 'the' behind itself"):
+    with pytest.raises(pf.TextError, match="breaks the constraints: it has 'the' twice in a row"):
         pf.Search(fluent, pf.GCG(init="the the"))
     with pytest.raises(pf.ConfigError, match="Polish has no text to begin with"):
         pf.Search(fluent, pf.Polish())
@@ -235,7 +235,7 @@ def test_starts_that_cannot_be_are_named(fluent):
     ("make", "message"),
     [
         (lambda: pf.GCG(init=" "), "at least one token"),
-        (lambda: pf.GCG(batch=0), "give 1 or more"),
+        (lambda: pf.GCG(batch=0), "must be at least 1"),
         (lambda: pf.PEZ(transport="lexical"), "carries no gradient to soft embeddings"),
         (lambda: pf.RandomSearch(ball="l1"), "choose l0 or l2"),
         (lambda: pf.RandomSearch(radius=0.5), "changes no token"),

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import promptfuse as pf
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.methods.openings import noun_phrases, opened, openings
-from promptfuse.search.methods.proposer import SearchContext
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 
@@ -126,5 +126,5 @@ def test_a_text_to_be_like_opens_too():
 
 
 def test_a_wrong_number_is_refused():
-    with pytest.raises(pf.ConfigError, match="openings: -1 is too few; give 0 or more"):
+    with pytest.raises(pf.ConfigError, match="openings: must be at least 0, got -1"):
         pf.AutoDAN(openings=-1)

@@ -7,7 +7,7 @@ import promptfuse as pf
 from promptfuse.adapters.diagnostics.ranking import spearman
 from promptfuse.objectives.endings import ContinuationTerm
 from promptfuse.objectives.gradients import common_segments, text_gradient
-from promptfuse.search.methods.proposer import SearchContext
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.methods.swaps import Lexicon, SwapEstimator, pulled
 from promptfuse.text.segments import segment_text
 from tests.search.conftest import FREE, WORDS

@@ -1,8 +1,21 @@
 """Data sets of photos and captions."""
 
-from promptfuse.evaluation.datasets.images import open_photo
 from promptfuse.evaluation.datasets.names import register, registered
-from promptfuse.evaluation.datasets.records import Dataset, Photo
+from promptfuse.evaluation.datasets.readers import Reader, Source, readers
+from promptfuse.evaluation.datasets.records import Contents, Dataset, Photo, Row
 from promptfuse.evaluation.datasets.registry import read_dataset
+from promptfuse.models.images import load_image as open_photo
 
-__all__ = ["Dataset", "Photo", "open_photo", "read_dataset", "register", "registered"]
+__all__ = [
+    "Contents",
+    "Dataset",
+    "Photo",
+    "Reader",
+    "Row",
+    "Source",
+    "open_photo",
+    "read_dataset",
+    "readers",
+    "register",
+    "registered",
+]

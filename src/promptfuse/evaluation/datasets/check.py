@@ -13,12 +13,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from loky import cpu_count
+
 from promptfuse._utils.addresses import is_address
 from promptfuse.errors import ImageError
-from promptfuse.evaluation.datasets.images import open_photo
-from promptfuse.evaluation.datasets.reading import Scan, scan
+from promptfuse.evaluation.datasets.reading import scan
 from promptfuse.evaluation.datasets.records import Photo
 from promptfuse.evaluation.datasets.registry import locate_source, of_split, splits
+from promptfuse.models.images import load_image
 
 Progress = Callable[[int, int], None]
 """Called with how many photos are done, of how many."""
@@ -53,7 +55,7 @@ class CheckReport:
         captions: how many there are of each photo, in order.
         without_captions: ids of the photos that have none.
         missing: photos whose files are not there.
-        unreadable: photos that are no images, damaged, too small or far too large.
+        unreadable: photos that are not images, are damaged, too small or far too large.
         duplicate_ids: ids that several photos have, with the places of the first two.
         duplicate_images: files that several photos have, with the ids of these.
         problems: what else is odd, a line each.
@@ -151,11 +153,11 @@ def check_dataset(
     """Read a data set and decode every photo of it.
 
     Args:
-        source: see `read_dataset`.
-        format: see `read_dataset`.
-        images: see `read_dataset`.
-        split: see `read_dataset`.
-        keep_rejected: see `read_dataset`.
+        source: a file, a folder of photos, an address, ``hf:owner/name`` or a registered name.
+        format: ``karpathy``, ``coco``, ``table``, ``folder``, ``datasets`` or ``auto``.
+        images: the folder of the photos, if it is not near the file.
+        split: photos of this split only.
+        keep_rejected: whether captions count that the data set marks as rejected.
         workers: threads that decode; by default one for each core.
         progress: told how far it is, now and then.
 
@@ -167,14 +169,21 @@ def check_dataset(
     found = scan(place.source, format=place.format, images=place.images, keep_rejected=keep_rejected)
     kept = of_split(found, place.split, place.source)
     gone = set(found.missing)
-    missing = [_missing(found.photos[index]) for index in kept if index in gone]
-    there = [found.photos[index] for index in kept if index not in gone]
     photos = [found.photos[index] for index in kept]
+    there = [found.photos[index] for index in kept if index not in gone]
+    lost = [found.photos[index] for index in kept if index in gone]
+    missing = [BadPhoto(photo.id, photo.image, "no such file") for photo in lost]
     counts = splits(found.photos)
     outside = len(found.photos) - sum(counts.values())
+    found.write_photos(kept)
     by_file: dict[str, list[str]] = {}
     for photo in photos:
         by_file.setdefault(_file(photo), []).append(photo.id)
+    problems = list(found.problems)
+    if len(missing) == len(photos):
+        problems.append(
+            f"no photo was found in {', '.join(found.looked_in)}; --images DIR says where they are"
+        )
     return CheckReport(
         name=place.name,
         source=place.source,
@@ -185,10 +194,10 @@ def check_dataset(
         captions=[len(photo.references) for photo in photos],
         without_captions=[photo.id for photo in photos if not photo.references],
         missing=missing,
-        unreadable=_unreadable(there, workers or _cores(), progress),
+        unreadable=_unreadable(there, workers or cpu_count(), progress),
         duplicate_ids=found.duplicate_ids,
         duplicate_images={file: ids for file, ids in by_file.items() if len(ids) > 1},
-        problems=[*found.problems, *_nowhere(found, missing, photos)],
+        problems=problems,
         seconds=time.perf_counter() - begin,
     )
 
@@ -218,23 +227,12 @@ def _unreadable(photos: Sequence[Photo], workers: int, progress: Progress | None
 def _reason(image: str) -> str | None:
     """Why a photo does not open; None if it does."""
     try:
-        open_photo(image)
+        load_image(image)
     except ImageError as error:
         return " ".join(str(error).removeprefix(f"{image if is_address(image) else Path(image)}: ").split())
     except MemoryError:
         return "there is not enough memory to decode it; scale it down"
     return None
-
-
-def _missing(photo: Photo) -> BadPhoto:
-    return BadPhoto(photo.id, photo.image, "no such file")
-
-
-def _nowhere(found: Scan, missing: Sequence[BadPhoto], photos: Sequence[Photo]) -> list[str]:
-    """A remedy if not one photo was found."""
-    if len(missing) < len(photos):
-        return []
-    return [f"no photo was found in {', '.join(found.looked_in)}; --images DIR says where they are"]
 
 
 def _file(photo: Photo) -> str:
@@ -256,10 +254,3 @@ def _listed(what: str, count: int, items: Iterable[str]) -> Iterator[str]:
                 yield f"    and {count - NAMED:,} more"
                 return
             yield f"    {_visible(item)}"
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

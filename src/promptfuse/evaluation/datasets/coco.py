@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.columns import Unread
-from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list, as_text, shown
+from promptfuse.evaluation.datasets.columns import Rejected, Unread
 from promptfuse.evaluation.datasets.records import Contents, Row
-from promptfuse.evaluation.datasets.rejected import Rejected
+from promptfuse.evaluation.datasets.rows import CocoAnnotation, CocoImage, as_fields, as_list, parse
+
+_REMEDY = "give a file of captions, such as captions_val2014.json"
 
 
 def read_coco(document: Any, keep_rejected: bool = False) -> Contents:
@@ -28,40 +29,27 @@ def read_coco(document: Any, keep_rejected: bool = False) -> Contents:
     top = as_fields(document, "top level")
     contents, unread, rejected = Contents(), Unread("field", words=False), Rejected(keep_rejected)
     by_id: dict[str, list[str]] = {}
-    for number, image in enumerate(as_list(top.get("images"), "images")):
+    for number, fields in enumerate(as_list(top.get("images"), "images")):
         place = f"images[{number}]"
-        fields = as_fields(image, place)
-        image_id = as_text(fields.get("id"), f"{place}.id")
-        name = as_text(fields.get("file_name"), f"{place}.file_name")
-        if not image_id or not name:
-            raise ConfigError(f"{place}: the field {'file_name' if image_id else 'id'!r} is missing; add it")
+        image = parse(CocoImage.model_validate, as_fields(fields, place), place)
         unread.look(fields, ())
-        row = Row(place=place, id=image_id, names=(name,), captions=[])
-        by_id.setdefault(image_id, row.captions)
+        row = Row(place=place, id=image.id, names=(image.file_name,), captions=[])
+        by_id.setdefault(row.id, row.captions)
         contents.rows.append(row)
-    unknown: dict[str, int] = {}
-    for number, annotation in enumerate(as_list(top.get("annotations", []), "annotations")):
+    unknown: Counter[str] = Counter()
+    for number, fields in enumerate(as_list(top.get("annotations", []), "annotations")):
         place = f"annotations[{number}]"
-        fields = as_fields(annotation, place)
-        if "caption" not in fields:
-            raise ConfigError(
-                f"{place}: the field 'caption' is missing; give a file of captions, "
-                f"such as captions_val2014.json, found {shown(sorted(fields))}"
-            )
-        image_id = as_text(fields.get("image_id"), f"{place}.image_id")
-        if not image_id:
-            raise ConfigError(f"{place}: the field 'image_id' is missing; add it")
-        caption = as_caption(fields["caption"], f"{place}.caption")
+        annotation = parse(CocoAnnotation.model_validate, as_fields(fields, place), place, _REMEDY)
         unread.look(fields, ("caption",))
-        if rejected.drops(fields):
+        if rejected.drops(annotation):
             continue
-        if image_id in by_id:
-            by_id[image_id].append(caption)
+        if annotation.image_id in by_id:
+            by_id[annotation.image_id].append(annotation.caption)
         else:
-            unknown[image_id] = unknown.get(image_id, 0) + 1
+            unknown[annotation.image_id] += 1
     if unknown:
         first = ", ".join(list(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")
-        count = sum(unknown.values())
+        count = unknown.total()
         contents.problems.append(
             f"{count:,} caption{'s' * (count > 1)} left out: no photo in 'images' has the image_id {first}"
         )

@@ -7,34 +7,31 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.fields import as_caption, as_list, shown
-from promptfuse.evaluation.datasets.rejected import Rejected
-
-IMAGE_COLUMNS = (
-    *("image", "file", "filename", "file_name", "path", "image_name", "image_path", "image_file"),
-    *("image_file_name", "image_filename", "img", "img_path", "filepath", "file_path", "url", "image_url"),
+from promptfuse.evaluation.datasets.rows import (
+    FLAGS,
+    ID_COLUMNS,
+    IMAGE_COLUMNS,
+    SPLIT_COLUMNS,
+    TEXT_COLUMNS,
+    Entry,
+    Marks,
+    at,
+    is_set,
+    parse,
+    parse_caption,
+    shown,
 )
-"""Columns that name the photo, the first that has a value; addresses come last."""
-
-ID_COLUMNS = ("image_id", "id")
-"""Where a table has both, ``id`` is that of the caption, as in COCO's annotations."""
 
 LIST_COLUMNS = ("captions", "references", "sentences", "texts", "descriptions", "comments", "reference_strs")
-TEXT_COLUMNS = (
-    *("caption", "reference", "comment", "raw", "text", "sentence", "description", "caption_str"),
-    *("image_caption", "alt_text"),
-)
 CAPTION_COLUMNS = (*LIST_COLUMNS[:-1], *TEXT_COLUMNS, LIST_COLUMNS[-1])
 """Columns of captions, of which a row's first with a value is read. TextCaps has each caption in a row of its
 own (``caption_str``) and all of the photo in each (``reference_strs``)."""
 
 _CAPTIONS_ONLY = frozenset(("captions", "references", "caption", "reference", "comment", "raw"))
 """Columns in which anything but captions is an error."""
-
-SPLIT_COLUMNS = ("split", "set_name")
 
 _NUMBERED = re.compile(rf"({'|'.join(TEXT_COLUMNS)})[ _-]?\d+")
 """One of several columns with a caption each: ``caption_1``."""
@@ -47,41 +44,71 @@ _READ_LENGTH = 2_000
 """Characters of a value that are looked at."""
 
 
-def captions_in(
-    fields: Mapping[str, Any], place: str, rejected: Rejected
-) -> tuple[bool, list[str], tuple[str, ...]]:
+class Found(NamedTuple):
+    """The captions of a row.
+
+    Attributes:
+        entries: each with its marks; one that is empty where a column for one caption has none.
+        read: the columns that they come from.
+        single: whether other rows may have more captions of the photo.
+    """
+
+    entries: list[Entry]
+    read: tuple[str, ...] = ()
+    single: bool = False
+
+
+def captions_in(fields: Mapping[str, Any], place: str) -> Found:
     """The captions of a row.
 
     Args:
         fields: of the row, names in lower case.
         place: of the row, for messages.
-        rejected: says which captions of a list are left out.
-
-    Returns:
-        Whether the row has one caption of perhaps several rows; the captions, one that is empty where a
-        column for one has none; and the columns that were read.
 
     Raises:
-        ConfigError: if a value is no caption.
+        ConfigError: if a value is not a caption, or there are more or fewer marks than captions.
     """
     columns, numbered = _columns_in(tuple(fields))
     if numbered:
         rest = {name: value for name, value in fields.items() if name not in numbered}
-        _, first, read = captions_in(rest, place, rejected)
-        more = [as_caption(fields[name], f"{place}, {name}") for name in numbered]
-        return False, [*first, *more], (*read, *numbered)
+        first = captions_in(rest, place)
+        more = [Entry.model_validate(parse_caption(fields[name], at(place, name))) for name in numbered]
+        return Found([*first.entries, *more], (*first.read, *numbered))
     column = next((name for name in columns if _may_be_read(name, fields[name])), None)
     if column is None:
         empty = any(name in TEXT_COLUMNS and fields[name] in (None, "", []) for name in columns)
-        return empty, [""] * empty, ()
-    value, where = fields[column], f"{place}, {column}"
+        return Found([Entry.model_validate("")] * empty, (), empty)
+    value, where = fields[column], at(place, column)
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _list_in_a_cell(value, where, must=column in LIST_COLUMNS)
     elif isinstance(value, dict):
         value = _in_columns(value)
     if isinstance(value, list):
-        return False, several_captions(rejected.without(value, fields, place), where, rejected), (column,)
-    return True, [as_caption(value, where)], (column,)
+        found = Found(parse_entries(value, where), (column,))
+    else:
+        found = Found([Entry.model_validate(parse_caption(value, where))], (column,), True)
+    for name in fields.keys() & set(FLAGS):
+        _mark(found.entries, name, fields[name], at(place, name))
+    return found
+
+
+def parse_entries(values: list[Any], place: str) -> list[Entry]:
+    """The captions of a list: texts, or fields of which one is the text."""
+    return [parse(Entry.model_validate, value, f"{place}[{index}]") for index, value in enumerate(values)]
+
+
+def _mark(entries: list[Entry], name: str, value: Any, place: str) -> None:
+    """Give captions the marks that stand beside them in their row: one for all, or one for each."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value.lower())
+        except (ValueError, RecursionError):
+            raise ConfigError(f"{place}: {value!r:.60} is not a list in JSON; correct it") from None
+    marks = value if isinstance(value, list) else [value] * len(entries)
+    if len(marks) != len(entries):
+        raise ConfigError(f"{place}: {len(marks)} marks for {len(entries)} captions; give one a caption")
+    for entry, mark in zip(entries, marks, strict=True):
+        setattr(entry, name, getattr(entry, name) or is_set(mark))
 
 
 def _may_be_read(name: str, value: Any) -> bool:
@@ -98,43 +125,13 @@ def _columns_in(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...
     return columns, tuple(name for name in names if _NUMBERED.fullmatch(name))
 
 
-def several_captions(values: Any, place: str, rejected: Rejected) -> list[str]:
-    """The captions of a list: texts, or fields of which one is the text, as Karpathy's ``sentences`` have it.
-
-    Args:
-        values: the list.
-        place: of it, for messages.
-        rejected: says which of the fields are left out.
-
-    Raises:
-        ConfigError: if it is no list, or something in it is no caption.
-    """
-    return [
-        _caption(value, f"{place}[{index}]") if isinstance(value, dict) else as_caption(value, place)
-        for index, value in enumerate(as_list(values, place))
-        if not (isinstance(value, dict) and rejected.drops(value))
-    ]
-
-
-def _caption(value: dict[str, Any], place: str) -> str:
-    column = next((name for name in ("raw", *TEXT_COLUMNS) if value.get(name) is not None), None)
-    if column is not None:
-        return as_caption(value[column], f"{place}.{column}")
-    if "tokens" in value:
-        words = as_list(value["tokens"], f"{place}.tokens")
-        return " ".join(as_caption(word, f"{place}.tokens") for word in words)
-    if value and value.keys().isdisjoint(TEXT_COLUMNS):
-        raise ConfigError(f"{place}: no caption in {shown(value)}; call it 'raw' or 'caption'")
-    return ""
-
-
 def _list_in_a_cell(text: str, where: str, must: bool) -> list[Any] | str:
     """A cell of a CSV file that looks like a list; the text itself if it need not be one and is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         if must:
-            raise ConfigError(f"{where}: {shown(text)} is no list in JSON; correct it") from None
+            raise ConfigError(f"{where}: {shown(text)} is not a list in JSON; correct it") from None
         return text
     return found if must or all(isinstance(one, str) for one in found) else text
 
@@ -147,6 +144,40 @@ def _in_columns(value: dict[str, Any]) -> Any:
     return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
+class Rejected:
+    """Leaves captions out that their data set marks as rejected, and counts them.
+
+    Args:
+        keep: whether they are kept all the same.
+    """
+
+    def __init__(self, keep: bool = False) -> None:
+        self.keep = keep
+        self.counts = dict.fromkeys(FLAGS, 0)
+        self.total = 0
+
+    def drops(self, caption: Marks) -> bool:
+        """Whether a caption is left out."""
+        if not (caption.is_rejected or caption.is_precanned):
+            return False
+        for name in FLAGS:
+            self.counts[name] += getattr(caption, name)
+        self.total += 1
+        return not self.keep
+
+    def texts(self, entries: list[Entry]) -> list[str]:
+        """The captions that stay."""
+        return [entry.text for entry in entries if not self.drops(entry)]
+
+    def problems(self) -> list[str]:
+        """A line that says how many there are; none if there are none."""
+        if not self.total:
+            return []
+        marks = ", ".join(f"{name} {count:,}" for name, count in self.counts.items() if count)
+        said = f"{self.total:,} caption{'s are' if self.total > 1 else ' is'} marked as rejected ({marks})"
+        return [f"{said} and kept" if self.keep else f"{said} and left out; --keep-rejected keeps them"]
+
+
 class NoImageColumnError(ConfigError):
     """A table without a column that names the photos."""
 
@@ -156,7 +187,7 @@ class Unread:
 
     Args:
         what: what columns are called in the source.
-        words: whether columns of single words count, too, where no captions are read at all.
+        words: whether columns of single words count too, where no captions are read at all.
     """
 
     def __init__(self, what: str = "column", words: bool = True) -> None:
@@ -181,9 +212,8 @@ class Unread:
             self._read.update(dict.fromkeys(read))
         if fields.keys() <= skipped:
             return
-        rest = fields.keys() - skipped - self._texts.keys()
         for name, value in fields.items():
-            if name not in rest:
+            if name in skipped or name in self._texts:
                 continue
             if _has(value, is_text):
                 self._texts[name] = None
@@ -195,17 +225,13 @@ class Unread:
         names = list(self._texts) if self._read else list({**self._texts, **self._words})
         if not names:
             return []
-        listed = ", ".join(repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
-        more = f"captions are read from {', '.join(repr(name) for name in self._read)}" if self._read else ""
-        if len(names) == 1:
-            what, remedy = (
-                f"the {self.what} {listed} looks like text and is",
-                "call it 'caption' if it has captions",
-            )
-        else:
-            what = f"the {self.what}s {listed} look like text and are"
+        listed = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
+        read = f" (captions are read from {', '.join(map(repr, self._read))})" if self._read else ""
+        if len(names) > 1:
             remedy = "call the one with captions 'caption'"
-        return [f"{what} not read ({more}); {remedy}" if more else f"{what} not read; {remedy}"]
+            return [f"the {self.what}s {listed} look like text and are not read{read}; {remedy}"]
+        remedy = "call it 'caption' if it has captions"
+        return [f"the {self.what} {listed} looks like text and is not read{read}; {remedy}"]
 
 
 _NO_CAPTIONS = frozenset((*IMAGE_COLUMNS, *ID_COLUMNS, *SPLIT_COLUMNS))
@@ -217,9 +243,9 @@ def is_text(value: str) -> bool:
         return False  # Most values of most columns.
     value = value[:_READ_LENGTH].strip()
     words = value.split()
-    if not words or _is_path(value):
+    if not words or _PATH.search(value):
         return False
-    written = sum(_letters(word) * 2 > len(word) for word in words)
+    written = sum(2 * sum(map(str.isalpha, word)) > len(word) for word in words)
     if len(words) > 1:
         return written > 1 and written * 2 > len(words)
     # Chinese, Japanese and Thai are written without blanks.
@@ -228,15 +254,7 @@ def is_text(value: str) -> bool:
 
 def _is_word(value: str) -> bool:
     value = value[:_READ_LENGTH].strip()
-    return not _is_path(value) and re.sub(r"[\s'_.,!?-]+", "", value).isalpha()
-
-
-def _is_path(value: str) -> bool:
-    return _PATH.search(value) is not None
-
-
-def _letters(text: str) -> int:
-    return sum(map(str.isalpha, text))
+    return not _PATH.search(value) and re.sub(r"[\s'_.,!?-]+", "", value).isalpha()
 
 
 def _has(value: Any, check: Callable[[str], bool]) -> bool:

@@ -35,7 +35,7 @@ def read_folder(files: Iterable[str]) -> Contents:
     """The photos among the files of a folder; their paths relative to it are the ids.
 
     Raises:
-        ConfigError: if the name of a photo is no Unicode.
+        ConfigError: if the name of a photo is not Unicode.
     """
     contents = Contents()
     for relative in filter(is_photo, files):

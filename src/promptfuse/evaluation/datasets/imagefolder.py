@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import PurePosixPath
 
-from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.columns import IMAGE_COLUMNS, NoImageColumnError
+from promptfuse.evaluation.datasets.columns import NoImageColumnError
+from promptfuse.evaluation.datasets.documents import Record
 from promptfuse.evaluation.datasets.records import Contents, Row
-from promptfuse.evaluation.datasets.table import Record, read_table
+from promptfuse.evaluation.datasets.rows import IMAGE_COLUMNS
+from promptfuse.evaluation.datasets.table import read_table
+from promptfuse.evaluation.datasets.texts import naming
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Names of such a table; ``file_name`` in it is relative to its own folder."""
@@ -47,10 +49,8 @@ def read_metadata(
     read = [file for file in files if PurePosixPath(file).name.lower() in METADATA]
     for file in read:
         folder = PurePosixPath(file).parent
-        try:
+        with naming(file):
             contents = _table(records(file), keep_rejected)
-        except ConfigError as error:
-            raise ConfigError(f"{file}: {error}") from None
         if contents is None:
             problems.append(f"{file} is not read: no column names the photos (file_name)")
             continue

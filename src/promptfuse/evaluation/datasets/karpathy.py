@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.columns import Unread, captions_in, several_captions
-from promptfuse.evaluation.datasets.fields import as_fields, as_list, as_text
+from promptfuse.evaluation.datasets.columns import Rejected, Unread, captions_in
 from promptfuse.evaluation.datasets.records import Contents, Row
-from promptfuse.evaluation.datasets.rejected import Rejected
+from promptfuse.evaluation.datasets.rows import KarpathyImage, as_fields, as_list, parse
 
 RESTVAL = "restval"
 """The split of COCO's validation photos that are neither in ``val`` nor in ``test``. The field trains on
@@ -33,28 +31,21 @@ def read_karpathy(document: Any, keep_rejected: bool = False) -> Contents:
     Raises:
         ConfigError: if a field is missing or of a wrong type.
     """
-    contents, unread = Contents(), Unread("field")
-    rejected = Rejected(keep_rejected)
-    for number, image in enumerate(as_list(as_fields(document, "top level").get("images"), "images")):
+    contents, unread, rejected = Contents(), Unread("field"), Rejected(keep_rejected)
+    for number, fields in enumerate(as_list(as_fields(document, "top level").get("images"), "images")):
         place = f"images[{number}]"
-        fields = as_fields(image, place)
-        filename = as_text(fields.get("filename"), f"{place}.filename")
-        if not filename:
-            raise ConfigError(f"{place}: the field 'filename' is missing; add it")
-        folder = as_text(fields.get("filepath"), f"{place}.filepath")
-        read: tuple[str, ...] = ("sentences",)
-        if "sentences" in fields:
-            captions = several_captions(fields["sentences"], f"{place}.sentences", rejected)
-        else:
-            _, captions, read = captions_in(fields, place, rejected)
-        unread.look(fields, read, _NAMES)
+        image = parse(KarpathyImage.model_validate, as_fields(fields, place), place)
+        given = {"sentences": fields["sentences"]} if "sentences" in fields else fields
+        captions = captions_in(given, place)
+        unread.look(fields, captions.read or tuple(given.keys() & {"sentences"}), _NAMES)
+        name = image.filename
         contents.rows.append(
             Row(
                 place=place,
-                id=as_text(fields.get("cocoid"), f"{place}.cocoid") or filename,
-                names=(f"{folder}/{filename}", filename) if folder else (filename,),
-                captions=captions,
-                split=as_text(fields.get("split"), f"{place}.split"),
+                id=image.cocoid or name,
+                names=(f"{image.filepath}/{name}", name) if image.filepath else (name,),
+                captions=rejected.texts(captions.entries),
+                split=image.split,
             )
         )
     contents.problems += [*rejected.problems(), *unread.problems()]

@@ -35,7 +35,7 @@ SUBFOLDERS = (
     "flickr8k-images",
     "flickr30k-images",
     "flickr30k_images",
-    "train_images",  # TextCaps has those of its validation there, too.
+    "train_images",  # TextCaps has its validation photos there too.
     "test_images",
     "photos",
 )
@@ -69,8 +69,8 @@ class Locator:
     """Finds photos in the folders where they may be.
 
     Attributes:
-        roots: the folders, the likeliest first. Of several behind addresses the one that has the first photo
-            is believed to have all; one alone is believed without asking.
+        roots: the folders, the likeliest first. Of several addresses the one that has the first photo is
+            taken to have all; a single one is not asked.
     """
 
     def __init__(self, source: str, images: str | None = None) -> None:
@@ -112,7 +112,7 @@ class Locator:
     def locate(self, rows: Sequence[Row]) -> Located:
         """The path or address of each row's photo, and which are missing or not the only ones of their name.
 
-        Photos behind addresses are never missing.
+        Photos at addresses count as found.
 
         Raises:
             ConfigError: if a folder cannot be listed.
@@ -132,7 +132,7 @@ class Locator:
         return Located(paths, missing, self._ambiguous(rows, found))
 
     def _ambiguous(self, rows: Sequence[Row], places: Sequence[_Place | None]) -> tuple[str, ...]:
-        """The first photo whose name another folder has, too: it may be that of another split."""
+        """The first photo whose name another folder has too: it may be that of another split."""
         real: dict[str, str] = {}
 
         def is_link(root: str, to: str) -> bool:
@@ -157,7 +157,7 @@ class Locator:
         return ()
 
     def _with_first(self, rows: Sequence[Row]) -> str:
-        """The root behind an address that has the first photo; the likeliest if none has it."""
+        """The address that has the first photo; the likeliest if none has it."""
         first = next((row for row in rows if not is_address(row.names[0])), None)
         if first is None:
             return self.roots[0]

@@ -13,25 +13,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from promptfuse._utils.addresses import exists, is_address, join
 from promptfuse._utils.paths import expand_user
-from promptfuse._utils.yaml_files import nearest, read_yaml
+from promptfuse._utils.yaml_files import explain, nearest, read_yaml
 from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.hugging_face import is_hub_name
 
 FILE = "datasets.yaml"
 """Where users name their data sets."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """How a named data set is read; see `read_dataset`."""
+class Entry(BaseModel):
+    """How a named data set is read; `read_dataset` describes the fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str
     format: str = "auto"
     images: str | None = None
     split: str | None = None
     about: str = ""
+
+    def relative_to(self, folder: Path) -> Entry:
+        """The same with whole paths; relative ones are below a folder."""
+        places = {"source": self.source, "images": self.images}
+        return self.model_copy(
+            update={key: _absolute(path, folder) for key, path in places.items() if path is not None}
+        )
 
 
 @dataclass(frozen=True)
@@ -95,25 +105,23 @@ def register(
     """Give a data set a name for the rest of the process; a name that is there already is replaced.
 
     Args:
-        name: without slashes, so that it is no path.
+        name: without slashes, which would make it a path.
         source: a file, folder or address; a relative path is that of the working folder of now.
-        format: see `read_dataset`.
-        images: see `read_dataset`.
+        format: ``karpathy``, ``coco``, ``table``, ``folder``, ``datasets`` or ``auto``.
+        images: the folder of the photos, if it is not near the file.
         split: the one that is read if none is asked for.
         about: a few words for lists.
 
     Raises:
         ConfigError: if the name is empty or has a slash.
     """
-    if not _is_name(name):
-        raise ConfigError(f"{name!r} is no name for a data set; give one without slashes")
-    _registered[name] = Entry(
-        _absolute(os.fspath(source)),
-        format,
-        None if images is None else _absolute(os.fspath(images)),
-        split,
-        about,
-    )
+    _registered[_check_name(name)] = Entry(
+        source=os.fspath(source),
+        format=format,
+        images=None if images is None else os.fspath(images),
+        split=split,
+        about=about,
+    ).relative_to(Path.cwd())
 
 
 def data_root() -> str | None:
@@ -197,7 +205,7 @@ def find_name(name: str) -> Entry:
     """How the data set of a name is read.
 
     Raises:
-        ConfigError: if there is no such name, or its files are not there.
+        ConfigError: if there is no such name, or its files are missing.
     """
     users = user_entries()
     if name in users:
@@ -222,7 +230,7 @@ def _known(name: str, known: Known) -> Entry:
             "or give its path"
         )
     images = next((path for path in _below(root, known.images) if _is_there(path)), None)
-    return Entry(source, known.format, images, None, known.about)
+    return Entry(source=source, format=known.format, images=images, about=known.about)
 
 
 def _below(root: str, relatives: tuple[str, ...]) -> Iterator[str]:
@@ -231,40 +239,33 @@ def _below(root: str, relatives: tuple[str, ...]) -> Iterator[str]:
 
 
 def _is_there(path: str) -> bool:
-    return exists(path, ConfigError) if is_address(path) else Path(path).exists()
+    if is_address(path):
+        return exists(path, ConfigError)
+    return is_hub_name(path) or Path(path).exists()
 
 
 def _from_yaml(path: Path) -> dict[str, Entry]:
-    fields = ("source", "format", "images", "split", "about")
     found = {}
     for name, value in read_yaml(path, "my-photos: folder/of/photos").items():
         if isinstance(value, str):
             value = {"source": value}
         if not isinstance(value, dict) or not value.get("source"):
             raise ConfigError(f"{path}: {name}: expected a path, or fields with 'source'; write {name}: PATH")
-        wrong = next((key for key in value if key not in fields), None)
-        if wrong is not None:
-            raise ConfigError(f"{path}: {name}: no field {wrong!r}; {nearest(str(wrong), fields)}")
-        odd = next(
-            (key for key, text in value.items() if text is not None and not isinstance(text, str)), None
-        )
-        if odd is not None:
-            raise ConfigError(f"{path}: {name}: the field {odd!r} is no text; put it in quotes")
-        if not _is_name(name):
-            raise ConfigError(f"{path}: {name!r} is no name for a data set; give one without slashes")
-        settings = {key: text for key, text in value.items() if text is not None}
-        for key in ("source", "images"):
-            if key in settings:
-                settings[key] = _absolute(settings[key], path.parent)
-        found[name] = Entry(**settings)
+        try:
+            entry = Entry.model_validate({key: text for key, text in value.items() if text is not None})
+        except ValidationError as error:
+            raise ConfigError(f"{path}: {name}: {explain(error, Entry)}") from None
+        found[_check_name(name, f"{path}: ")] = entry.relative_to(path.parent)
     return found
 
 
-def _absolute(path: str, folder: Path | None = None) -> str:
-    if is_address(path):
+def _absolute(path: str, folder: Path) -> str:
+    if is_address(path) or is_hub_name(path):
         return path
-    return os.path.abspath(Path(folder or Path.cwd(), expand_user(path)))  # noqa: PTH100
+    return os.path.abspath(Path(folder, expand_user(path)))  # noqa: PTH100
 
 
-def _is_name(name: str) -> bool:
-    return bool(name.strip()) and "/" not in name and "\\" not in name
+def _check_name(name: str, where: str = "") -> str:
+    if not name.strip() or "/" in name or "\\" in name:
+        raise ConfigError(f"{where}{name!r} cannot name a data set; give a name without slashes")
+    return name

@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import gc
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from promptfuse._utils.addresses import is_address, is_folder, join
+from promptfuse._utils.addresses import is_address
 from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.coco import read_coco
-from promptfuse.evaluation.datasets.columns import IMAGE_COLUMNS
-from promptfuse.evaluation.datasets.fields import shown
-from promptfuse.evaluation.datasets.folder import files_of, is_photo, read_folder
-from promptfuse.evaluation.datasets.headerless import headerless_records
-from promptfuse.evaluation.datasets.imagefolder import read_metadata
-from promptfuse.evaluation.datasets.karpathy import read_karpathy
 from promptfuse.evaluation.datasets.locate import Locator
-from promptfuse.evaluation.datasets.parquet import is_parquet, parquet_records
-from promptfuse.evaluation.datasets.records import Contents, Photo
-from promptfuse.evaluation.datasets.table import Record, csv_records, json_lines, json_records, read_table
-from promptfuse.evaluation.datasets.texts import decode, first_line, read_data
-
-FORMATS = {
-    "karpathy": "JSON of Karpathy's splits: images[] with filename, split and sentences[].raw",
-    "coco": "JSON of COCO captions: images[] with id and file_name, annotations[] with image_id and caption",
-    "table": "CSV, TSV, JSON lines, a JSON list or Parquet with a column image, and caption or captions",
-    "folder": "a folder of photos, with metadata.jsonl, .csv or .parquet as Hugging Face has it",
-}
-"""What can be read, by name."""
-
-_SHORT = "karpathy and coco (JSON), table (CSV, TSV, JSON lines, JSON list), folder"
+from promptfuse.evaluation.datasets.readers import Source, find_reader, readers
+from promptfuse.evaluation.datasets.records import Contents, Photo, PhotoStore
+from promptfuse.evaluation.datasets.texts import naming
 
 
 @dataclass
@@ -46,9 +26,10 @@ class Scan:
         photos: in the order of the source, with captions stripped and empty ones left out.
         problems: what is odd, a line each.
         photo_problems: those of them that are about the files of the photos.
-        missing: indices of photos whose files are not there; those behind addresses are believed to be.
+        missing: indices of photos whose files are missing; addresses are not looked up.
         duplicate_ids: ids that several photos have, with the places of the first two.
         looked_in: the folders where the photos may be.
+        in_tables: photos that are within tables; they have to be written before they are opened.
     """
 
     format: str
@@ -58,6 +39,19 @@ class Scan:
     missing: list[int] = field(default_factory=list)
     duplicate_ids: dict[str, tuple[str, str]] = field(default_factory=dict)
     looked_in: list[str] = field(default_factory=list)
+    in_tables: PhotoStore | None = field(default=None, repr=False)
+
+    def write_photos(self, indices: Iterable[int]) -> None:
+        """Write photos to files that are within tables.
+
+        Args:
+            indices: of the photos that are to be opened.
+
+        Raises:
+            ConfigError: if they cannot be written.
+        """
+        if self.in_tables is not None:
+            self.in_tables.write(self.photos[index].image for index in indices)
 
 
 def scan(
@@ -67,15 +61,15 @@ def scan(
 
     Args:
         source: a local path, or an address.
-        format: one of ``FORMATS``, or ``auto``.
-        images: the folder of the photos, see `Locator`.
+        format: one of ``readers``, or ``auto``.
+        images: the folder of the photos; by default that of the source and its usual subfolders.
         keep_rejected: whether captions count that the data set marks as rejected.
 
     Raises:
         ConfigError: if it cannot be read, is of no format that is known, has a wrong field or no photos.
     """
-    if format not in (*FORMATS, "auto"):
-        raise ConfigError(f"no format {format!r} of data sets; {nearest(format, [*FORMATS, 'auto'])}")
+    if format not in (known := [*readers, "auto"]):
+        raise ConfigError(f"no format {format!r} of data sets; {nearest(format, known)}")
     with _uncollected():
         return _scan(source, format, images, keep_rejected)
 
@@ -93,10 +87,10 @@ def _uncollected() -> Iterator[None]:
 
 
 def _scan(source: str, format: str, images: str | None, keep_rejected: bool) -> Scan:
-    try:
-        found, contents = _read(source, format, keep_rejected)
-    except ConfigError as error:
-        raise error if str(error).startswith(f"{source}:") else type(error)(f"{source}: {error}") from None
+    with naming(source):
+        given = Source(source)
+        found, reader = find_reader(given, format)
+        contents = reader.read(given, keep_rejected)
     if not contents.rows:
         raise ConfigError(f"{source}: {_nothing(source, found)}")
     if found == "folder":
@@ -105,139 +99,13 @@ def _scan(source: str, format: str, images: str | None, keep_rejected: bool) -> 
                 f"{source}: is a folder of photos itself; leave out the folder of its photos, {images}"
             )
         images = source
-    return _assemble(found, contents, Locator(source, images))
-
-
-def _read(source: str, format: str, keep_rejected: bool) -> tuple[str, Contents]:
-    remote = is_address(source)
-    if is_folder(source, ConfigError) if remote else Path(source).is_dir():
-        if format not in ("auto", "folder"):
-            raise ConfigError(f"is a folder; give the file of the data set, or leave out the format {format}")
-        return "folder", _folder(source, keep_rejected)
-    if format == "folder":
-        raise ConfigError("no such folder; check the path, or leave out the format folder")
-    data = read_data(source)
-    if is_parquet(data):
-        if format not in ("auto", "table"):
-            raise ConfigError(f"is a Parquet table; leave out the format {format}")
-        return "table", read_table(parquet_records(data), keep_rejected)
-    text = _text(source, data)
-    if not text.strip():
-        raise ConfigError("is empty; give a file with photos")
-    found, records = _parse(source, text, format)
-    if found == "karpathy":
-        return found, read_karpathy(records, keep_rejected)
-    if found == "coco":
-        return found, read_coco(records, keep_rejected)
-    return found, read_table(records, keep_rejected)
-
-
-def _folder(source: str, keep_rejected: bool) -> Contents:
-    """The photos of a folder, with the captions of its metadata."""
-    files = files_of(source)
-
-    def records(name: str) -> Iterator[Record]:
-        file = join(source, name) if is_address(source) else str(Path(source, name))
-        data = read_data(file)
-        if is_parquet(data):
-            return parquet_records(data)
-        text = decode(data, name, "save it as JSON lines or CSV")
-        return _parse(file, text, "table")[1] if text.strip() else iter(())
-
-    return read_metadata(read_folder(files), files, records, keep_rejected)
-
-
-def _text(source: str, data: bytes) -> str:
-    if is_photo(Path(source).name) and data.lstrip()[:1] not in (b"{", b"["):
-        raise ConfigError("is a photo, not a data set; give its folder, or use promptfuse caption")
-    return decode(data, source, f"give a text file or a folder (formats: {_SHORT})")
-
-
-def _parse(source: str, text: str, format: str) -> tuple[str, Any]:
-    """The format, and the parsed document of Karpathy's and COCO's, the records of a table."""
-    if text.lstrip()[0] not in "{[":
-        if format in ("karpathy", "coco"):
-            raise ConfigError(
-                f"no JSON, which the format {format} is; leave out the format, or check the file"
-            )
-        if Path(source).suffix.lower() in (".json", ".jsonl", ".ndjson"):
-            raise ConfigError(f"not valid JSON (it begins with {shown(text.lstrip()[:20])}); correct it")
-        if (records := headerless_records(text)) is not None:
-            return "table", records
-        delimiter = "\t" if Path(source).suffix.lower() == ".tsv" else None
-        return "table", csv_records(text, delimiter)
-    document, is_lines = _json(source, text)
-    if format == "auto":
-        format = "table" if is_lines else _shape(document)
-    if format != "table":
-        if is_lines:
-            raise ConfigError(
-                f"JSON lines, not of the format {format}; leave out the format to have it detected"
-            )
-        return format, document
-    if is_lines:
-        return format, json_lines(text)
-    if isinstance(document, dict) and _is_rows(document.get("data")):
-        document = document["data"]  # As TextCaps has it.
-    return format, json_records(document if isinstance(document, list) else [document])
-
-
-def _json(source: str, text: str) -> tuple[Any, bool]:
-    """A parsed document, or the first line of JSON lines, and which of both it is."""
-    first = first_line(text.lstrip())
-    if first.rstrip().endswith("}") and text.lstrip()[len(first) :].strip():
-        # Several lines, of which the first is complete: JSON lines. Their other lines are checked later.
-        try:
-            return _load(first), True
-        except (ValueError, RecursionError):
-            pass
-    try:
-        return _load(text), False
-    except json.JSONDecodeError as error:
-        if Path(source).suffix.lower() in (".jsonl", ".ndjson"):
-            return None, True
-        raise ConfigError(
-            f"not valid JSON ({error.msg}, line {error.lineno}, column {error.colno}); correct it"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid JSON ({str(error).splitlines()[0][:80]}); correct it") from None
-
-
-def _load(text: str) -> Any:
-    # Karpathy's files have every caption a second time, cut into words: half of the memory.
-    return json.loads(text.removeprefix("\ufeff"), object_hook=_without_tokens)
-
-
-def _without_tokens(fields: dict[str, Any]) -> dict[str, Any]:
-    if "raw" in fields:
-        fields.pop("tokens", None)
-    return fields
-
-
-def _shape(document: Any) -> str:
-    """The format of a JSON document.
-
-    Raises:
-        ConfigError: if it is of none that is known.
-    """
-    if isinstance(document, list):
-        return "table"
-    images = document.get("images")
-    if isinstance(images, list):
-        first = images[0] if images and isinstance(images[0], dict) else {}
-        if "annotations" in document or "file_name" in first:
-            return "coco"
-        if not images or not first.keys().isdisjoint(("sentences", "filename", "split")):
-            return "karpathy"
-    elif not {str(key).strip().lower() for key in document}.isdisjoint(IMAGE_COLUMNS):
-        return "table"  # JSON lines with one line.
-    elif _is_rows(document.get("data")):
-        return "table"
-    raise ConfigError(f"of no known format (it has {shown(sorted(document))}); formats: {_SHORT}")
-
-
-def _is_rows(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    result = _assemble(found, contents, Locator(source, images or contents.root))
+    if (photos := contents.in_tables) is not None:
+        result.missing = [
+            index for index in result.missing if result.photos[index].image not in photos.places
+        ]
+        result.in_tables = photos
+    return result
 
 
 def _nothing(source: str, found: str) -> str:
@@ -258,21 +126,16 @@ def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
     paths, missing, ambiguous = locator.locate(contents.rows)
     result = Scan(found, [], list(contents.problems), missing=missing, looked_in=locator.roots)
     places: dict[str, str] = {}
-    empty = 0
     for row, path in zip(contents.rows, paths, strict=True):
-        stripped = [caption.strip() for caption in row.captions]
-        references = tuple(caption for caption in stripped if caption)
-        empty += len(stripped) - len(references)
         if row.id in places:
             result.duplicate_ids.setdefault(row.id, (places[row.id], row.place))
         places.setdefault(row.id, row.place)
-        result.photos.append(Photo(row.id, path, references, row.split))
+        result.photos.append(Photo(row.id, path, tuple(row.references), row.split))
     if ambiguous:
         taken, other = ambiguous
         result.photo_problems.append(
             f"another folder has photos of such names: {taken} is taken, not {other}; --images DIR decides"
         )
         result.problems += result.photo_problems
-    if empty:
-        result.problems.append(f"{empty:,} empty caption{'s' * (empty > 1)} left out")
+    result.problems += contents.empty_problems
     return result

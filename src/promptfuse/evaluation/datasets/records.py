@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,41 @@ class Row:
     captions: list[str]
     split: str = ""
 
+    @property
+    def references(self) -> list[str]:
+        """The captions without blanks around them; empty ones are left out."""
+        return [text for caption in self.captions if (text := caption.strip())]
+
+
+class PhotoStore(Protocol):
+    """Photos that become files when they are needed, such as those within tables."""
+
+    @property
+    def places(self) -> Mapping[str, object]:
+        """The paths that the photos get, with where each is."""
+
+    def write(self, images: Iterable[str]) -> None:
+        """Write those of the given paths that belong to the photos and are missing."""
+
 
 @dataclass
 class Contents:
-    """All rows of a source, in its order, and what is odd in it, a line each."""
+    """All rows of a source.
+
+    Attributes:
+        rows: in the order of the source.
+        problems: what is odd in the source, a line each.
+        in_tables: photos that are within the source's tables.
+        root: the folder of the photos, if the source tells it.
+    """
 
     rows: list[Row] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    in_tables: PhotoStore | None = None
+    root: str | None = None
+
+    @property
+    def empty_problems(self) -> list[str]:
+        """A line about captions that are empty; none if none is."""
+        empty = sum(len(row.captions) - len(row.references) for row in self.rows)
+        return [f"{empty:,} empty caption{'s' * (empty > 1)} left out"] if empty else []

@@ -13,6 +13,7 @@ from promptfuse._utils.addresses import is_address, name_of
 from promptfuse._utils.paths import expand_user
 from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
+from promptfuse.evaluation.datasets.hugging_face import is_hub_name, name_and_split
 from promptfuse.evaluation.datasets.karpathy import RESTVAL
 from promptfuse.evaluation.datasets.names import find_name
 from promptfuse.evaluation.datasets.reading import Scan, scan
@@ -35,9 +36,11 @@ def read_dataset(
     A photo whose file is missing stays in the data set, and ``problems`` say how many these are.
 
     Args:
-        source: a file, a folder of photos, an address of either (``s3://...``), or a registered name. What
-            exists as a path is a path.
-        format: ``karpathy``, ``coco``, ``table``, ``folder`` or ``auto``, which looks at the content.
+        source: a file, a folder of photos, an address of either (``s3://...``), a registered name, or
+            ``hf:owner/name`` or ``hf:owner/name:split`` for the Hugging Face hub. What exists as a path is
+            a path.
+        format: ``karpathy``, ``coco``, ``table``, ``folder``, ``datasets`` or ``auto``, which looks at the
+            content.
         images: the folder of the photos. By default that of the file, or one of its usual subfolders, such
             as ``images`` or ``val2014``, where the photos are found.
         split: photos of this split only. ``train`` includes ``restval`` of Karpathy's COCO.
@@ -51,9 +54,9 @@ def read_dataset(
         ConfigError: if it cannot be read, has wrong fields, ids that occur twice, or no photos of that kind.
     """
     if start < 0:
-        raise ConfigError(f"start {start} is negative; give 0 or more")
+        raise ConfigError(f"start must be at least 0, got {start}")
     if limit is not None and limit < 1:
-        raise ConfigError(f"limit {limit} is too few; give 1 or more")
+        raise ConfigError(f"limit must be at least 1, got {limit}")
     place = locate_source(source, format=format, images=images, split=split, name=name)
     found = scan(place.source, format=place.format, images=place.images, keep_rejected=keep_rejected)
     if found.duplicate_ids:
@@ -67,6 +70,7 @@ def read_dataset(
     if start >= len(chosen):
         raise ConfigError(f"{place.source}: start {start} is beyond its {len(chosen):,} photos; give less")
     kept = chosen[start:] if limit is None else chosen[start : start + limit]
+    found.write_photos(kept)
     missing = _missing(found, kept)
     return Dataset(
         name=place.name,
@@ -80,7 +84,7 @@ def read_dataset(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a data set is, and how it is to be read; see `read_dataset`."""
+    """Where a data set is, and how it is read; the fields are those of `read_dataset`."""
 
     source: str
     name: str
@@ -100,12 +104,15 @@ def locate_source(
     """Find a path, an address or a registered name; what is given goes before what is registered.
 
     Raises:
-        ConfigError: if it is none of them.
+        ConfigError: if there is nothing of that name.
     """
     text = os.fspath(source)
     folder = None if images is None else os.fspath(images)
     if not text:
         raise ConfigError("the data set has no path; give a file, a folder or a name")
+    if is_hub_name(text):
+        path_or_name, wanted = name_and_split(text)
+        return Place(text, name or Path(path_or_name).stem, format, folder, split or wanted)
     if not is_address(text):
         path = expand_user(text)
         if "\0" in text or not os.path.lexists(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from promptfuse._utils.addresses import is_address, read_bytes
@@ -12,11 +13,20 @@ from promptfuse._utils.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse.errors import ConfigError
 
 MAX_BYTES = 8 << 30
-"""The most that a file behind an address may have."""
+"""The largest file that is read from an address."""
+
+
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Put a file before the messages of `ConfigError` that do not begin with it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error if str(error).startswith(f"{source}:") else type(error)(f"{source}: {error}") from None
 
 
 def read_data(source: str) -> bytes:
-    """The bytes of a local file, a pipe, or a file behind an address.
+    """The bytes of a local file, a pipe, or a file at an address.
 
     Raises:
         ConfigError: if it cannot be read.
@@ -50,7 +60,7 @@ def decode(data: bytes, source: str, instead: str) -> str:
         instead: what to give instead, likewise.
 
     Raises:
-        ConfigError: if they are no text.
+        ConfigError: if they are not text.
     """
     wide = is_wide(data)
     if b"\0" in data and not wide:
@@ -73,7 +83,7 @@ def first_line(text: str) -> str:
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """The lines of a text with their numbers, whichever of the three ends they have; blank ones are left out.
 
-    Other characters that end a line for ``str.splitlines`` are none here: JSON allows them within a text.
+    ``str.splitlines`` ends lines at other characters too, which JSON allows within a text.
     """
     start = number = 0
     while start <= len(text):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from promptfuse.evaluation.metrics.tokens import Kind, Tokens
+    from promptfuse.models import Model
 
 Floats = NDArray[np.float64]
 Better = Literal["higher", "lower", "neither"]
@@ -28,7 +29,8 @@ class Captions:
         references: captions that people wrote, (photos,) of one or more; all empty if there are none.
         images: the photos as paths or Pillow images; None if they are not given.
         seed: of whatever a metric draws.
-        tokenizer: what cuts captions into words; see ``tokenise``.
+        tokenizer: what cuts captions into words: ``stanford`` (needs Java), ``python``, or ``auto``:
+            the first where there is Java.
     """
 
     ids: Sequence[str]
@@ -121,7 +123,7 @@ class Sums(Column):
     finish: Callable[[Floats], Floats] = field(repr=False)
 
     def estimate(self, counts: Floats) -> Floats:
-        """See ``Column``."""
+        """The function of the resampled sums, (resamples,)."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return self.finish(counts @ self.parts)
 
@@ -163,7 +165,7 @@ class Pairs(Column):
     matrix: Floats = field(repr=False)
 
     def estimate(self, counts: Floats) -> Floats:
-        """See ``Column``."""
+        """The mean over the resampled pairs, (resamples,)."""
         chosen = counts[:, self.rows]
         matrix = self.matrix.copy()
         np.fill_diagonal(matrix, 0.0)
@@ -193,7 +195,7 @@ class Whole(Column):
 
     @property
     def resamples(self) -> bool:
-        """See ``Column``."""
+        """False: a resample cannot estimate it."""
         return False
 
     def estimate(self, counts: Floats) -> Floats:
@@ -201,8 +203,30 @@ class Whole(Column):
         return np.full(len(counts), self.number)
 
 
+@dataclass(frozen=True)
+class JudgingModels:
+    """The models that judge captions; None for those that are not given.
+
+    Attributes:
+        clip: image-text model.
+        lm: causal language model.
+        classifier: sequence classifier.
+        label: which of its labels captions should have.
+        text_judge: judge that was trained on labelled texts.
+    """
+
+    clip: Model | None = None
+    lm: Model | None = None
+    classifier: Model | None = None
+    label: str | None = None
+    text_judge: Any = None
+
+
 class Metric(ABC):
     """Computes one column or several that come together.
+
+    Subclass it and register the class by ``@metrics.register("name")`` or an entry point of the group
+    ``promptfuse.metrics``; the name, and each column's, can then be asked for.
 
     Attributes:
         titles: the columns' names and titles.
@@ -211,6 +235,12 @@ class Metric(ABC):
 
     titles: ClassVar[Mapping[str, str]]
     needs_references: ClassVar[bool] = False
+
+    @classmethod
+    def create(cls, models: JudgingModels) -> Metric:
+        """The metric with the models that it needs; by default it needs none."""
+        del models
+        return cls()
 
     @abstractmethod
     def measure(self, captions: Captions) -> list[Column | Unavailable]:

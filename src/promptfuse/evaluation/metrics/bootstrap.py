@@ -11,7 +11,7 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.metrics.base import Column, Floats
 
 _CELLS = 4_000_000
-"""Counts that are held at the same time."""
+"""Most counts that are held at the same time."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,18 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class Difference(Interval):
+    """One system's number less another's, on the same photos, with its paired bootstrap interval.
+
+    Attributes:
+        p_value: two-sided: twice the smaller share of the resamples on one side of zero; NaN if no resample
+            has a value.
+    """
+
+    p_value: float
+
+
 def draw_counts(photos: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each photo is drawn in each resample, in portions of (some resamples, photos).
 
@@ -44,6 +56,35 @@ def draw_counts(photos: int, resamples: int, seed: int) -> Iterator[Floats]:
         yield np.bincount(drawn.ravel(), minlength=rows * photos).reshape(rows, photos).astype(np.float64)
 
 
+def resample(columns: Sequence[Column], *, resamples: int = 1000, seed: int = 0) -> list[Floats]:
+    """What columns of the same photos give on the same resamples.
+
+    Args:
+        columns: one or more, of one system or of several.
+        resamples: how often the photos are drawn anew.
+        seed: of the draws.
+
+    Returns:
+        For each column (resamples,); (0,) for a column that cannot be resampled.
+    """
+    photos = len(columns[0].values) if columns else 0
+    found: list[list[Floats]] = [[] for _ in columns]
+    for counts in draw_counts(photos, resamples, seed) if photos else ():
+        for column, parts in zip(columns, found, strict=True):
+            if column.resamples:
+                parts.append(column.estimate(counts))
+    return [np.concatenate(parts) if parts else np.empty(0) for parts in found]
+
+
+def percentile_interval(drawn: Floats, level: float = 0.95) -> tuple[float, float]:
+    """The ends of the middle share of resampled values, (resamples,); NaN if none is finite."""
+    finite = drawn[np.isfinite(drawn)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def intervals(
     columns: Sequence[Column], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> list[Interval]:
@@ -55,24 +96,11 @@ def intervals(
         seed: of the draws.
         level: what share of the resamples an interval holds.
     """
-    drawn = _resample(columns, resamples, seed)
+    drawn = resample(columns, resamples=resamples, seed=seed)
     return [
-        Interval(column.value, *_ends(drawn[index], level)) if column.resamples and resamples else
-        Interval(column.value, float("nan"), float("nan"))
-        for index, column in enumerate(columns)
-    ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Difference(Interval):
-    """One system's number less another's, on the same photos, with its paired bootstrap interval.
-
-    Attributes:
-        p_value: two-sided: twice the smaller share of the resamples on one side of zero; NaN if no resample
-            has a value.
-    """
-
-    p_value: float
+        Interval(column.value, *percentile_interval(values, level))
+        for column, values in zip(columns, drawn, strict=True)
+    ]
 
 
 def difference(
@@ -82,6 +110,13 @@ def difference(
 
     Both are resampled with the same photos, so what makes a photo easy or hard for both cancels.
 
+    Args:
+        first: one system's column.
+        second: the other's, of the same photos in the same order.
+        resamples: how often the photos are drawn anew; 0 for no interval.
+        seed: of the draws.
+        level: what share of the resamples the interval holds.
+
     Raises:
         ConfigError: if the columns are of different numbers of photos.
     """
@@ -89,39 +124,28 @@ def difference(
         raise ConfigError(
             f"{first.name}: {len(first.values)} and {len(second.values)} photos; compare systems on the same"
         )
-    value = first.value - second.value
+    ours, theirs = resample([first, second], resamples=resamples, seed=seed)
+    return paired_difference(first.value - second.value, ours, theirs, level)
+
+
+def paired_difference(value: float, ours: Floats, theirs: Floats, level: float = 0.95) -> Difference:
+    """A difference and its interval from what two systems give on the same resamples.
+
+    Args:
+        value: the difference on the photos as they are.
+        ours: the first system's numbers, (resamples,); (0,) if it cannot be resampled.
+        theirs: the second's, likewise.
+        level: what share of the resamples the interval holds.
+    """
     nothing = float("nan")
-    if not (first.resamples and second.resamples and resamples):
+    if len(ours) != len(theirs):
         return Difference(value, nothing, nothing, nothing)
-    ours, theirs = _resample([first, second], resamples, seed)
-    found = ours - theirs
     # A resample in which a system has no value has no difference either, on no side of zero.
-    found = found[np.isfinite(found)]
-    low, high = _ends(found, level)
+    found = (ours - theirs)[np.isfinite(ours - theirs)]
     if not len(found):
-        return Difference(value, low, high, nothing)
+        return Difference(value, nothing, nothing, nothing)
     # Ties count for both sides: with equal systems every resample is a tie, and nothing is shown.
     fewer = min(int((found <= 0).sum()), int((found >= 0).sum()))
     # With the data as they are counted among the resamples, the share is never zero (Davison & Hinkley 1997).
-    return Difference(value, low, high, min(1.0, 2 * (fewer + 1) / (len(found) + 1)))
-
-
-def _resample(columns: Sequence[Column], resamples: int, seed: int) -> list[Floats]:
-    """What each column gives on each resample, (resamples,) each; of those that can be resampled."""
-    photos = len(columns[0].values) if columns else 0
-    found: list[list[Floats]] = [[] for _ in columns]
-    if photos:
-        for counts in draw_counts(photos, resamples, seed):
-            for column, parts in zip(columns, found, strict=True):
-                if column.resamples:
-                    parts.append(column.estimate(counts))
-    return [np.concatenate(parts) if parts else np.empty(0) for parts in found]
-
-
-def _ends(drawn: Floats, level: float) -> tuple[float, float]:
-    """The middle share of what was drawn; resamples without a value do not count."""
-    finite = drawn[np.isfinite(drawn)]
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    p_value = min(1.0, 2 * (fewer + 1) / (len(found) + 1))
+    return Difference(value, *percentile_interval(found, level), p_value)

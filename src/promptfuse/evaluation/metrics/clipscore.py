@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from promptfuse.errors import ImageError
-from promptfuse.evaluation.datasets import open_photo
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Unavailable, mean
 from promptfuse.evaluation.metrics.encoding import BATCH, cut_note, read_in_batches
 from promptfuse.models import ImageTextModel, Model, load_image
@@ -26,7 +25,7 @@ WEIGHT = 2.5
 class ClipScore(Metric):
     """2.5 max(cos(caption, photo), 0), and its harmonic mean with the nearest reference's cosine.
 
-    A model that the captions were searched with is no judge: the search made its cosines high.
+    Do not judge by a model that the captions were searched with: the search made its cosines high.
 
     Args:
         model: an image-text model.
@@ -45,7 +44,7 @@ class ClipScore(Metric):
         self.batch_size = batch_size
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; a caption whose photo cannot be read has no value."""
+        """Both columns; a caption whose photo cannot be read has no value."""
         if captions.images is None:
             return self.unavailable("no photos are given; give them with the image-text model")
         photos, lost = self._photos(captions.images)
@@ -121,8 +120,7 @@ def photo_features(
                     raise ImageError(
                         "no photo is found for the caption; check the folder of the photos (--images DIR)"
                     )
-                image = images[index]
-                opened.append((index, open_photo(image) if isinstance(image, str) else load_image(image)))
+                opened.append((index, load_image(images[index])))
             except ImageError as error:
                 reasons.append(str(error))
         if opened:

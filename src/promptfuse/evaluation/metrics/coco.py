@@ -9,8 +9,10 @@ import numpy as np
 
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
 from promptfuse.evaluation.metrics.java import package_folder
+from promptfuse.evaluation.metrics.registry import metrics
 
 
+@metrics.register("bleu")
 class Bleu(Metric):
     """BLEU-1 to BLEU-4 of the corpus (Papineni et al. 2002), with the closest reference's length."""
 
@@ -18,7 +20,7 @@ class Bleu(Metric):
     needs_references: ClassVar[bool] = True
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; a caption's own value is smoothed only by 1e-15, so it is often nearly zero."""
+        """Four columns of the corpus; captions' own values are smoothed by 1e-15 only, so often near zero."""
         package_folder()
         from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
@@ -58,6 +60,7 @@ class _BleuFinish:
         return result
 
 
+@metrics.register("rouge_l")
 class RougeL(Metric):
     """ROUGE-L (Lin 2004): the longest common subsequence, best precision and recall over the references."""
 
@@ -65,7 +68,7 @@ class RougeL(Metric):
     needs_references: ClassVar[bool] = True
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """The mean of the captions' own values."""
         package_folder()
         from pycocoevalcap.rouge.rouge import Rouge
 
@@ -78,6 +81,7 @@ class RougeL(Metric):
         return [mean("rouge_l", "ROUGE-L", "higher", values)]
 
 
+@metrics.register("cider_d")
 class CiderD(Metric):
     """CIDEr-D (Vedantam et al. 2015), times ten.
 
@@ -90,7 +94,7 @@ class CiderD(Metric):
     needs_references: ClassVar[bool] = True
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """The mean of the captions' own values, with document frequencies of all references."""
         package_folder()
         from pycocoevalcap.cider.cider_scorer import CiderScorer
 

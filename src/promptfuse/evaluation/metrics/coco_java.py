@@ -6,6 +6,7 @@ import json
 import subprocess
 import tempfile
 import threading
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,49 +17,62 @@ import numpy as np
 from promptfuse._utils.paths import cache_root
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Sums, Unavailable, mean
 from promptfuse.evaluation.metrics.java import JavaError, find_java, package_folder, run_java
+from promptfuse.evaluation.metrics.registry import metrics
+from promptfuse.evaluation.metrics.tokens import Tokens
 
 NO_JAVA = "no java command found; install a Java runtime, version 8 or later"
 
 
-class Meteor(Metric):
-    """METEOR 1.5 of the corpus (Denkowski & Lavie 2014), English parameters, normalised.
+class _JavaMetric(Metric):
+    """A metric that a Java program computes, which is stopped after some time."""
 
-    The corpus's number comes from summed counts and is no mean of the captions' own.
-
-    Args:
-        seconds: after so long Java is stopped; None for five minutes and a second for every ten captions.
-    """
-
-    titles: ClassVar[Mapping[str, str]] = {"meteor": "METEOR"}
     needs_references: ClassVar[bool] = True
 
     def __init__(self, seconds: float | None = None) -> None:
         self.seconds = seconds
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
-        package_folder()
+        """The column, or why it cannot be had: there is no Java, or its program fails or takes too long."""
+        folder = package_folder()
         if find_java() is None:
             return self.unavailable(NO_JAVA)
-        tokens = captions.tokens
-        seconds = self.seconds if self.seconds is not None else 300 + len(tokens.texts) / 10
-        rows = []
         try:
-            # A java command may be there and not work: tell its own reason.
-            run_java(["-version"], seconds=60)
-            with _meteor(seconds) as scorer:
-                for text, references in zip(tokens.texts, tokens.references, strict=True):
-                    # The bars part the fields of a line; pycocoevalcap takes them out of captions only.
-                    plain = [reference.replace("|||", "") for reference in references]
-                    rows.append([float(number) for number in scorer._stat(text, plain).split()])
-                    if len(rows[-1]) != _COUNTS:
-                        raise JavaError("METEOR stopped before its end; it needs 2 GB of memory")
+            return [self._compute(folder, captions.tokens)]
         except JavaError as error:
             return self.unavailable(str(error))
+
+    @abstractmethod
+    def _compute(self, folder: Path, tokens: Tokens) -> Column:
+        """The column; ``folder`` is that of pycocoevalcap."""
+
+
+@metrics.register("meteor")
+class Meteor(_JavaMetric):
+    """METEOR 1.5 of the corpus (Denkowski & Lavie 2014), English parameters, normalised.
+
+    The corpus's number comes from summed counts; it is not the mean of the captions' own.
+
+    Args:
+        seconds: after so long Java is stopped; None for five minutes and a second for every ten captions.
+    """
+
+    titles: ClassVar[Mapping[str, str]] = {"meteor": "METEOR"}
+
+    def _compute(self, folder: Path, tokens: Tokens) -> Column:
+        # A java command may be there and not work: tell its own reason.
+        run_java(["-version"], seconds=60)
+        rows = []
+        with _meteor(300 + len(tokens.texts) / 10 if self.seconds is None else self.seconds) as scorer:
+            for text, references in zip(tokens.texts, tokens.references, strict=True):
+                # The bars part the fields of a line; pycocoevalcap takes them out of captions only.
+                plain = [reference.replace("|||", "") for reference in references]
+                rows.append([float(number) for number in scorer._stat(text, plain).split()])
+                if len(rows[-1]) != _COUNTS:
+                    raise JavaError("METEOR stopped before its end; it needs 2 GB of memory")
         parts = np.asarray(rows, dtype=np.float64)
         # One chunk that is the whole of both texts counts as none, in the corpus's sums too.
         parts[(parts[:, 20] == 1) & (parts[:, 21:23] == parts[:, 0:2]).all(1), 20] = 0
-        return [Sums("meteor", "METEOR", "higher", meteor_from_counts(parts), parts, meteor_from_counts)]
+        return Sums("meteor", "METEOR", "higher", meteor_from_counts(parts), parts, meteor_from_counts)
 
 
 _COUNTS = 23
@@ -134,40 +148,31 @@ def _meteor(seconds: float) -> Iterator[Any]:
 SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
 
-class Spice(Metric):
-    """SPICE (Anderson et al. 2016): F-score of the scene graphs' facts.
+@metrics.register("spice")
+class Spice(_JavaMetric):
+    """SPICE (Anderson et al. 2016): the mean F-score of the scene graphs' facts.
 
-    Its parser's models are not part of pycocoevalcap. They are never downloaded from here: the column says
-    what to run.
+    A caption in which it finds no facts may have no value. Its parser's models are not part of pycocoevalcap.
+    They are never downloaded from here: the column says what to run.
 
     Args:
         seconds: after so long Java is stopped; None for ten minutes and a second for every caption.
     """
 
     titles: ClassVar[Mapping[str, str]] = {"spice": "SPICE"}
-    needs_references: ClassVar[bool] = True
 
-    def __init__(self, seconds: float | None = None) -> None:
-        self.seconds = seconds
-
-    def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; a caption in which it finds no facts may have no value."""
-        folder = package_folder() / "spice"
-        if find_java() is None:
-            return self.unavailable(NO_JAVA)
-        missing = [name for name in SPICE_MODELS if not (folder / "lib" / name).is_file()]
+    def _compute(self, folder: Path, tokens: Tokens) -> Column:
+        lib = folder / "spice" / "lib"
+        missing = [name for name in SPICE_MODELS if not (lib / name).is_file()]
         if missing:
-            return self.unavailable(
-                f"{missing[0]} is not in {folder / 'lib'}; where there is a network, run "
+            raise JavaError(
+                f"{missing[0]} is not in {lib}; where there is a network, run "
                 "python -m pycocoevalcap.spice.get_stanford_models"
             )
-        tokens = captions.tokens
-        seconds = self.seconds if self.seconds is not None else 600 + len(tokens.texts)
-        try:
-            values = _spice(folder, tokens.texts, tokens.references, seconds)
-        except JavaError as error:
-            return self.unavailable(str(error))
-        return [mean("spice", "SPICE", "higher", values)]
+        seconds = 600 + len(tokens.texts) if self.seconds is None else self.seconds
+        return mean(
+            "spice", "SPICE", "higher", _spice(folder / "spice", tokens.texts, tokens.references, seconds)
+        )
 
 
 def _spice(
@@ -203,7 +208,7 @@ def _spice(
 
 
 def _number(value: Any) -> float:
-    """As pycocoevalcap reads it: what is no number is NaN."""
+    """As pycocoevalcap reads it: what is not a number is NaN."""
     try:
         return float(value)
     except (TypeError, ValueError):

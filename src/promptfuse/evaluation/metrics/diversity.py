@@ -18,11 +18,13 @@ from promptfuse.evaluation.metrics.base import (
     Whole,
     mean,
 )
+from promptfuse.evaluation.metrics.registry import metrics
 
 SAMPLE = 500
 """Captions whose pairs are compared; of more captions so many are drawn."""
 
 
+@metrics.register("diversity")
 class Diversity(Metric):
     """Distinct-1 and 2, self-CIDEr, pairwise CIDEr, size of the vocabulary and share of unique captions.
 
@@ -46,7 +48,7 @@ class Diversity(Metric):
         self.sample = sample
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """Six columns, of which only the pairwise CIDEr has an interval."""
         texts = [text.split() for text in captions.tokens.texts]
         references = [[text.split() for text in several] for several in captions.tokens.references]
         times = Counter(map(tuple, texts))
@@ -98,13 +100,14 @@ class Diversity(Metric):
         ]
 
 
+@metrics.register("words")
 class Words(Metric):
     """Words in a caption, without punctuation."""
 
     titles: ClassVar[Mapping[str, str]] = {"words": "words"}
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """The mean number of words, without punctuation."""
         return [mean("words", "words", "neither", [len(text.split()) for text in captions.tokens.texts])]
 
 

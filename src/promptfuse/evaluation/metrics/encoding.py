@@ -23,8 +23,8 @@ def read_in_batches(
 ) -> tuple[Tensor, list[int]]:
     """What a model gives for each text, and which of them it could not read whole.
 
-    A text that is longer than the model takes is cut at its end, behind which the special tokens come as
-    ever; judges such as CLIPScore's read captions so.
+    A text that is longer than the model takes is cut at its end and keeps its special tokens;
+    judges such as CLIPScore's read captions so.
 
     Args:
         model: what reads.
@@ -64,7 +64,7 @@ def read_in_batches(
 def fitting(model: Model, texts: Sequence[str]) -> tuple[list[str], list[int]]:
     """Texts as far as a model reads them, and which of them are cut, by index.
 
-    A text that is too long ends behind the last word with which it fits, so that what is read and what is
+    A text that is too long ends after the last word with which it fits, so that what is read and what is
     counted are the same; words are what blanks part. One whose first word is too long stays as it is.
     """
     found = list(texts)

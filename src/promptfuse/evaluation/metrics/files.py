@@ -1,25 +1,30 @@
-"""Predictions and references of anybody's making, from files."""
+"""Captions of any system, from files."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.columns import CAPTION_COLUMNS
-from promptfuse.evaluation.datasets.fields import as_caption, as_text
-from promptfuse.evaluation.datasets.texts import decode, first_line, is_wide, read_data
-from promptfuse.evaluation.metrics.documents import IDS, csv_of, document_of, id_of, only_once, records_of
-from promptfuse.evaluation.metrics.references import Referenced, read_references
-from promptfuse.evaluation.predictions import Prediction, parse_predictions
+from promptfuse.evaluation.datasets.documents import read_records
+from promptfuse.evaluation.datasets.rows import (
+    ID_COLUMNS,
+    IMAGE_COLUMNS,
+    IdRow,
+    parse,
+    parse_caption,
+    parse_name,
+)
+from promptfuse.evaluation.datasets.texts import decode, first_line, is_wide, naming, read_data
+from promptfuse.evaluation.predictions import parse_predictions
 from promptfuse.evaluation.run_files import LINES, MANIFEST, local_copy
 
-__all__ = ["Predicted", "Referenced", "read_captions", "read_references"]
-
 _PREDICTION_FORMATS = "give [{image_id, caption}] as JSON, lines of {id, text}, or the folder of a run"
-_TEXTS = ("text", "prediction", "generated_text")
+_TEXTS = ("text", "prediction", "generated_text", *CAPTION_COLUMNS)
 """Columns of captions of a system, before those that data sets have."""
 
 
@@ -69,7 +74,7 @@ def read_captions(source: str | Path) -> Predicted:
         ConfigError: if it cannot be read, is of none of these formats, has two captions for one photo, or
             no caption at all.
     """
-    with local_copy(str(source)) as path:
+    with local_copy(str(source)) as path, naming(str(path)):
         return _captions(path)
 
 
@@ -77,7 +82,7 @@ def _captions(path: Path) -> Predicted:
     if path.is_dir():
         file = path / LINES
         if not file.is_file():
-            raise ConfigError(f"{path}: no {LINES} in this folder; {_PREDICTION_FORMATS}")
+            raise ConfigError(f"no {LINES} in this folder; {_PREDICTION_FORMATS}")
         found = _of_run(file, read_data(str(file)))
     else:
         data = read_data(str(path))
@@ -88,7 +93,7 @@ def _captions(path: Path) -> Predicted:
     if not found.texts:
         first = next(iter(found.failed.values()), None)
         why = f"all {len(found.failed)} photos failed, the first: {first}" if first else "has no captions"
-        raise ConfigError(f"{path}: {why}; nothing can be scored")
+        raise ConfigError(f"{why}; nothing can be scored")
     return found
 
 
@@ -105,17 +110,12 @@ def _is_run(data: bytes) -> bool:
 def _of_run(file: Path, data: bytes) -> Predicted:
     found = Predicted(costs={"seconds": {}, "exact_evaluations": {}})
     for number, line in enumerate(parse_predictions(file, data), 1):
-        _add_line(found, line, f"{file}: line {number}")
+        if found.put(line.id, line.text, line.error, f"{file}: line {number}"):
+            found.images[line.id] = line.image
+            found.costs["seconds"][line.id] = line.seconds
+            found.costs["exact_evaluations"][line.id] = float(line.exact_evaluations)
     found.searched = _searched_with(file.parent / MANIFEST)
     return found
-
-
-def _add_line(found: Predicted, line: Prediction, place: str) -> None:
-    if not found.put(line.id, line.text, line.error, place):
-        return
-    found.images[line.id] = line.image
-    found.costs["seconds"][line.id] = line.seconds
-    found.costs["exact_evaluations"][line.id] = float(line.exact_evaluations)
 
 
 def _searched_with(manifest: Path) -> tuple[str, ...]:
@@ -129,43 +129,45 @@ def _searched_with(manifest: Path) -> tuple[str, ...]:
 
 def _of_others(path: Path, text: str) -> Predicted:
     if not text.strip():
-        raise ConfigError(f"{path}: is empty; {_PREDICTION_FORMATS}")
+        raise ConfigError(f"is empty; {_PREDICTION_FORMATS}")
     found = Predicted()
-    is_json = text.lstrip()[0] in "{[" or path.suffix.lower() in (".json", ".jsonl", ".ndjson")
-    document = document_of(path, text, _PREDICTION_FORMATS) if is_json else None
-    if isinstance(document, dict) and not document.keys() & {*IDS, *_TEXTS, *CAPTION_COLUMNS}:
+    ids = (*ID_COLUMNS, *IMAGE_COLUMNS)
+    document, records = read_records(text, str(path), _PREDICTION_FORMATS, ids, "names the photos")
+    if isinstance(document, dict) and document.keys().isdisjoint((*ids, *_TEXTS)):
         if "annotations" in document:
-            raise ConfigError(f"{path}: a data set, not the captions of a system; {_PREDICTION_FORMATS}")
+            raise ConfigError(f"a data set, not the captions of a system; {_PREDICTION_FORMATS}")
         for key, value in document.items():
-            place = f"{path}: {key!r:.60}"
-            found.put(as_text(key, place), _one(value, place), None, place)
+            place = f"{key!r:.60}"
+            found.put(parse_name(key, place), _one(value, place), None, place)
         return found
-    for place, fields in records_of(path, text, document) if is_json else csv_of(path, text):
-        id_ = id_of(fields, place, _PREDICTION_FORMATS)
-        key = next((name for name in (*_TEXTS, *CAPTION_COLUMNS) if name in fields), None)
-        if key is None:
-            raise ConfigError(f"{place}: no caption (found {', '.join(fields)}); {_PREDICTION_FORMATS}")
-        found.put(id_, _one(fields[key], place), fields.get("error"), place)
+    for place, fields in records:
+        id_ = parse(IdRow.model_validate, fields, place, _PREDICTION_FORMATS).id
+        found.put(id_, _in_fields(fields, place), fields.get("error"), place)
     return found
 
 
-def _one(value: Any, place: str) -> str | None:
-    """The caption of a photo, which may stand in a list of one or in fields; None if there is none.
+def _in_fields(fields: Mapping[str, Any], place: str) -> str | None:
+    """The caption in the first column that may have one."""
+    column = next((name for name in _TEXTS if name in fields), None)
+    if column is None:
+        raise ConfigError(f"{place}: no caption (found {', '.join(map(str, fields))}); {_PREDICTION_FORMATS}")
+    return _one(fields[column], place)
 
-    Raises:
-        ConfigError: if there are several, or it is no text.
-    """
+
+def _one(value: Any, place: str) -> str | None:
+    """The caption of a photo, which may stand in a list of one or in fields; None if there is none."""
     if value is None:
         return None
     if isinstance(value, dict):
-        key = next((name for name in (*_TEXTS, *CAPTION_COLUMNS) if name in value), None)
-        if key is None:
-            raise ConfigError(
-                f"{place}: no caption (found {', '.join(map(str, value))}); {_PREDICTION_FORMATS}"
-            )
-        return _one(value[key], place)
+        return _in_fields(value, place)
     if isinstance(value, list):
         if len(value) != 1:
             raise ConfigError(f"{place}: {len(value) or 'no'} captions; give one caption a photo")
         return _one(value[0], place)
-    return as_caption(value, place)
+    return parse_caption(value, place)
+
+
+def only_once(id_: str, place: str, *seen: Container[str]) -> None:
+    """Raise ``ConfigError`` if an id was there before."""
+    if any(id_ in one for one in seen):
+        raise ConfigError(f"{place}: {id_!r} occurs a second time; keep one entry a photo")

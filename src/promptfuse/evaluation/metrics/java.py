@@ -46,7 +46,7 @@ def run_java(arguments: Sequence[str], *, seconds: float, folder: Path | None = 
     """What a Java program writes to standard output.
 
     Args:
-        arguments: behind ``java``.
+        arguments: what follows ``java``.
         seconds: after so long the program is killed.
         folder: where it is run.
 
@@ -78,7 +78,7 @@ def stanford_tokens(texts: Sequence[str]) -> list[list[str]]:
         texts: without line breaks of any kind.
 
     Raises:
-        JavaError: see ``run_java``.
+        JavaError: if there is no Java, it fails, or it takes too long.
     """
     if not texts:
         return []

@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from promptfuse._utils.addresses import is_address
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets.columns import (
-    CAPTION_COLUMNS,
-    SPLIT_COLUMNS,
-    NoImageColumnError,
-    captions_in,
-)
-from promptfuse.evaluation.datasets.fields import as_text
-from promptfuse.evaluation.datasets.rejected import Rejected
-from promptfuse.evaluation.datasets.table import csv_records
-from promptfuse.evaluation.datasets.texts import decode, first_line, numbered_lines, read_data
-from promptfuse.evaluation.metrics.documents import document_of, records_of
-
-LABEL_COLUMNS = ("label", "sentiment", "class")
-"""Columns of labels, the first that is there."""
+from promptfuse.evaluation.datasets.columns import CAPTION_COLUMNS, Rejected, captions_in
+from promptfuse.evaluation.datasets.documents import JSON_SUFFIXES, Record, read_records
+from promptfuse.evaluation.datasets.rows import LABEL_COLUMNS, LabelRow, parse
+from promptfuse.evaluation.datasets.texts import decode, naming, numbered_lines, read_data
 
 TRAINING = ("train", "training", "restval")
 HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
@@ -78,24 +67,46 @@ def read_labelled_texts(sources: Sequence[str]) -> LabelledTexts:
 def _read(source: str) -> Iterator[_Row]:
     label, path = label_and_path(source)
     text = decode(read_data(path), path, FORMATS)
-    suffix = Path(path).suffix.lower()
-    begins_as_json = text.lstrip()[:1] in ("{", "[")
-    is_json = suffix in (".json", ".jsonl", ".ndjson") or (label is None and begins_as_json)
-    if label is not None and not is_json and suffix not in (".csv", ".tsv"):
+    if label is not None and Path(path).suffix.lower() not in (*JSON_SUFFIXES, ".csv", ".tsv"):
         yield from ((line.strip(), label, None) for _, line in numbered_lines(text))
         return
-    if not text.strip():
-        raise ConfigError(f"{path}: is empty; {FORMATS}")
-    rejected = Rejected(keep=False)
-    for place, fields in _records(path, text, is_json):
-        _, captions, read = captions_in(fields, place, rejected)
-        if not captions and not read:
-            raise ConfigError(f"{place}: no column of texts (found {', '.join(fields)}); call it 'text'")
-        found, held_out = _label(fields, place, label), _side(fields, place)
-        for caption in captions:
-            if not caption.strip():
-                raise ConfigError(f"{place}: the text is empty; write one, or remove the row")
-            yield caption.strip(), found, held_out
+    with naming(path):
+        if not text.strip():
+            raise ConfigError(f"is empty; {FORMATS}")
+        _, records = read_records(text, path, FORMATS, CAPTION_COLUMNS, "of texts")
+        rejected = Rejected()
+        for record in records:
+            yield from _rows(record, label, rejected)
+
+
+def _rows(record: Record, label: str | None, rejected: Rejected) -> Iterator[_Row]:
+    """The texts of a record."""
+    place, fields = record
+    found = captions_in(fields, place)
+    if not found.entries and not found.read:
+        raise ConfigError(f"{place}: no column of texts (found {', '.join(fields)}); call it 'text'")
+    row = parse(LabelRow.model_validate, fields, place)
+    column = next((name for name in LABEL_COLUMNS if name in fields), None)
+    if label is not None and column is not None:
+        raise ConfigError(
+            f"{place}: has a column {column!r}, so it takes no label of its own; give the file without "
+            f"'{label}='"
+        )
+    if label is None and column is None:
+        raise ConfigError(
+            f"{place}: no column of labels (found {', '.join(fields)}); call it 'label', or give the file "
+            "one label: LABEL=FILE"
+        )
+    own = row.label if label is None else label
+    if not own:
+        raise ConfigError(f"{place}: the label is empty; write one, or remove the row")
+    split = row.split.lower()
+    if split not in ("", *TRAINING, *HELD_OUT):
+        raise ConfigError(f"{place}: the split {split!r} is not known; write train, val or test")
+    for text in rejected.texts(found.entries):
+        if not text.strip():
+            raise ConfigError(f"{place}: the text is empty; write one, or remove the row")
+        yield text.strip(), own, split in HELD_OUT if split else None
 
 
 def label_and_path(source: str) -> tuple[str | None, str]:
@@ -110,49 +121,3 @@ def label_and_path(source: str) -> tuple[str | None, str]:
     if not label.strip() or not path:
         raise ConfigError(f"{source}: a label or a file is missing; write LABEL=FILE")
     return label.strip(), path
-
-
-def _records(path: str, text: str, is_json: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    if is_json:
-        yield from records_of(Path(path), text, document_of(Path(path), text, FORMATS))
-        return
-    delimiter = "\t" if path.lower().endswith(".tsv") else None
-    try:
-        for place, fields in csv_records(text, delimiter, CAPTION_COLUMNS):
-            yield f"{path}: {place}", dict(fields)
-    except NoImageColumnError:
-        header = first_line(text.lstrip()).strip()
-        raise ConfigError(f"{path}: line 1: no column of texts in {header!r:.60}; {FORMATS}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _label(fields: dict[str, Any], place: str, given: str | None) -> str:
-    column = next((name for name in LABEL_COLUMNS if name in fields), None)
-    if given is not None:
-        if column is not None:
-            raise ConfigError(
-                f"{place}: has a column {column!r}, so it takes no label of its own; give the file without "
-                f"'{given}='"
-            )
-        return given
-    if column is None:
-        raise ConfigError(
-            f"{place}: no column of labels (found {', '.join(fields)}); call it 'label', or give the file "
-            "one label: LABEL=FILE"
-        )
-    label = as_text(fields[column], f"{place}, {column}")
-    if not label:
-        raise ConfigError(f"{place}: the label is empty; write one, or remove the row")
-    return label
-
-
-def _side(fields: dict[str, Any], place: str) -> bool | None:
-    """Whether a row is held out, by its split; None where it has none."""
-    column = next((name for name in SPLIT_COLUMNS if name in fields), None)
-    split = as_text(fields[column], f"{place}, {column}").lower() if column is not None else ""
-    if not split:
-        return None
-    if split not in (*TRAINING, *HELD_OUT):
-        raise ConfigError(f"{place}: the split {split!r} is not known; write train, val or test")
-    return split in HELD_OUT

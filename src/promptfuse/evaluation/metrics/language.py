@@ -23,7 +23,7 @@ class Perplexity(Metric):
     predicted, and the first token only by models with a begin-of-text token; without one the first word
     counts neither in the sum nor among the words. Of a caption that is longer than the model reads, both are
     of the words up to there; one whose first word is too long counts by its tokens alone. A text that ends
-    early or repeats itself has a low perplexity, so this is no measure of good captions.
+    early or repeats itself has a low perplexity, so this does not measure how good captions are.
 
     Args:
         model: a causal language model.
@@ -43,7 +43,7 @@ class Perplexity(Metric):
         self.batch_size = batch_size
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; a caption of which nothing is predicted, such as an empty one, has no value."""
+        """Both columns; a caption of which nothing is predicted, such as an empty one, has no value."""
         given = [index for index, text in enumerate(captions.texts) if text.strip()]
         if not given:
             return self.unavailable("all captions are empty")
@@ -63,7 +63,7 @@ class Perplexity(Metric):
             words[given] -= 1
         words[tokens == 0] = 0  # Nothing is predicted of a character that the tokenizer leaves out.
         for index in parted:
-            # Not even the first word is read to its end: there is no word that the sum is of.
+            # Not even the first word is read to its end: the sum is of no word.
             of_words[given[index]] = words[given[index]] = 0
         cut = [given[index] for index in long]
         note = cut_note(cut, self.model)
@@ -110,7 +110,7 @@ class LabelAccuracy(Metric):
         self.batch_size = batch_size
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``."""
+        """The share of captions with the label; empty captions count as wrong."""
         if self.index is None:
             known = ", ".join(self.model.labels)
             return self.unavailable(f"no label is asked for; name one of {self.model.name}'s: {known}")
@@ -118,7 +118,7 @@ class LabelAccuracy(Metric):
             self.model, captions.texts, self.model.log_probabilities, self.batch_size
         )
         right = (found.argmax(1) == self.index).double().numpy()
-        # A classifier has an opinion of nothing, too, but it is none of a caption.
+        # A classifier labels an empty text too, but that says nothing of a caption.
         right[[not text.strip() for text in captions.texts]] = 0.0
         title = f"{self.model.labels[self.index].lower()} accuracy"
         note = cut_note(cut, self.model)

@@ -13,7 +13,7 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets.folder import files_of, is_photo
 
 _NUMBERED = re.compile(r"(?:[^\W\d_][^\W_]*[_-])*0*(\d+)", re.ASCII)
-"""A name whose number is its last word, behind words that begin with a letter: ``000000000070``, ``IMG_0070``
+"""A name whose number is its last word, after words that begin with a letter: ``000000000070``, ``IMG_0070``
 or ``COCO_val2014_000000000070``. In ``1001773457_577c3a7d70`` and ``2024-05-70`` no number stands alone."""
 
 _Key = Callable[[str], str]
@@ -105,7 +105,7 @@ def _matches(name: str, tables: list[tuple[_Key, dict[str, list[str]], dict[str,
 
 
 def _number(digits: str) -> str:
-    """A number without leading zeros, marked so that it is no name."""
+    """A number without leading zeros, marked so that it equals no name."""
     return f"\0{digits.lstrip('0') or '0'}"
 
 

@@ -72,7 +72,7 @@ _BEFORE_NUMBERS = "no nos art ca pp op fig figs prop".split()
 
 _LETTER = r"[^\W\d_]"
 _ON = r"[\w\u02c2-\u02ff\u0300-\u036f]"
-"""What goes on with a word: accents, too, that are characters of their own."""
+"""What continues a word, accents that are characters of their own included."""
 _SHORT = r"(?:s|m|d|re|ve|ll)\b"
 _STARTS = "A|An|As|At|He|His|I|If|In|It|On|She|The|There|They|This|We|When|You"
 
@@ -135,10 +135,10 @@ def ptb_tokens(text: str) -> list[str]:
     return tokens
 
 
-def _quote(token: str, before: str, behind: str) -> str:
+def _quote(token: str, before: str, after: str) -> str:
     """A quote as opening or closing: it opens where a letter or digit follows."""
     if token == '"':
-        return "``" if behind.isalnum() else "''"
+        return "``" if after.isalnum() else "''"
     if token == "'":
-        return "`" if behind.isalnum() and not before.isalnum() else "'"
+        return "`" if after.isalnum() and not before.isalnum() else "'"
     return token

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -11,29 +11,16 @@ from typing import Any
 from promptfuse._utils.addresses import is_address, is_folder
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import read_dataset
-from promptfuse.evaluation.datasets.columns import (
-    CAPTION_COLUMNS,
-    ID_COLUMNS,
-    IMAGE_COLUMNS,
-    NoImageColumnError,
-    Unread,
-    captions_in,
-    several_captions,
-)
-from promptfuse.evaluation.datasets.fields import as_caption, as_fields, as_list, as_text
+from promptfuse.evaluation.datasets.columns import CAPTION_COLUMNS, NoImageColumnError
+from promptfuse.evaluation.datasets.documents import JSON_SUFFIXES, Record, csv_records, read_records
 from promptfuse.evaluation.datasets.folder import is_photo
-from promptfuse.evaluation.datasets.rejected import Rejected
-from promptfuse.evaluation.datasets.texts import decode, read_data
-from promptfuse.evaluation.metrics.documents import (
-    Record,
-    csv_of,
-    document_of,
-    id_of,
-    only_once,
-    records_of,
-)
+from promptfuse.evaluation.datasets.rows import ID_COLUMNS, IMAGE_COLUMNS, IdRow, as_fields, as_list, parse
+from promptfuse.evaluation.datasets.table import read_table
+from promptfuse.evaluation.datasets.texts import decode, naming, read_data
+from promptfuse.evaluation.metrics.files import only_once
 from promptfuse.evaluation.metrics.photo_files import find_photos
 
+_IDS = (*ID_COLUMNS, *IMAGE_COLUMNS)
 _FORMATS = "give COCO's captions as JSON, lines of {id, references}, or a data set"
 
 
@@ -64,20 +51,24 @@ def read_references(
             captions also without the names of its photos; or whatever ``read_dataset`` takes.
         images: the folder of the photos.
         split: of a data set, only photos of this split.
-        keep_rejected: whether captions count that the data set marks as rejected; see ``read_dataset``.
+        keep_rejected: whether captions count that the data set marks as rejected.
 
     Raises:
         ConfigError: if it cannot be read, a photo occurs twice, or two files match one id.
     """
     text = _json_text(source)
-    own = _own_references(Path(source), text, keep_rejected) if text is not None else None
+    own = None
+    if text is not None:
+        with naming(source):
+            own = _own_references(source, text, keep_rejected)
     if own is None:
         try:
             dataset = read_dataset(source, images=images, split=split, keep_rejected=keep_rejected)
         except NoImageColumnError:
             if text is not None:
                 raise
-            own = _of_csv(source, keep_rejected)
+            with naming(source):
+                own = _of_csv(source, keep_rejected)
         else:
             return Referenced(
                 {photo.id: list(photo.references) for photo in dataset.photos},
@@ -99,7 +90,7 @@ def _json_text(source: str) -> str | None:
     path = Path(source)
     if is_address(source):
         # What is large there is not fetched to look at it.
-        if path.suffix.lower() not in (".json", ".jsonl", ".ndjson") or is_folder(source, ConfigError):
+        if path.suffix.lower() not in JSON_SUFFIXES or is_folder(source, ConfigError):
             return None
     elif not path.is_file():  # A pipe can be read only once.
         return None
@@ -109,64 +100,32 @@ def _json_text(source: str) -> str | None:
     return text if text.lstrip()[:1] in ("{", "[") else None
 
 
-def _own_references(path: Path, text: str, keep_rejected: bool) -> Referenced | None:
+def _own_references(source: str, text: str, keep_rejected: bool) -> Referenced | None:
     """References by id of the formats that name no photos; None if it is a data set."""
-    document = document_of(path, text, _FORMATS)
+    document, found = read_records(text, source, _FORMATS, _IDS, "names the photos")
     if isinstance(document, dict):
         if "annotations" in document and not _names_photos(document.get("images")):
-            rows = enumerate(as_list(document["annotations"], f"{path}: annotations"))
-            places = ((f"{path}: annotations[{number}]", row) for number, row in rows)
-            return _grouped(((place, as_fields(row, place)) for place, row in places), keep_rejected)
+            return _grouped(_annotations(document["annotations"]), keep_rejected)
         if document.keys() & {"images", "annotations"}:
             return None
-        if (
-            document.keys().isdisjoint((*CAPTION_COLUMNS, *ID_COLUMNS))
-            and (by_id := _by_id(path, document, Rejected(keep_rejected))) is not None
-        ):
-            return by_id
-    elif isinstance(document, list) and not document:
+        if document.keys().isdisjoint((*CAPTION_COLUMNS, *ID_COLUMNS)) and _is_by_id(document):
+            return _grouped(_by_id(document), keep_rejected, "field")
+    records = list(found)
+    if not records or any(fields.keys() & set(IMAGE_COLUMNS) for _, fields in records):
+        return None  # With a column that names the photos it is a data set.
+    without = next((record for record in records if record[1].keys().isdisjoint(CAPTION_COLUMNS)), None)
+    if without is None:
+        return _grouped(records, keep_rejected)
+    place, fields = without
+    if fields.keys().isdisjoint(ID_COLUMNS):
         return None
-    records = list(records_of(path, text, document))
-    if records and not any(fields.keys() & {*IMAGE_COLUMNS, *CAPTION_COLUMNS} for _, fields in records):
-        place, fields = records[0]
-        if not fields.keys().isdisjoint(ID_COLUMNS):
-            raise ConfigError(f"{place}: no captions (found {', '.join(fields)}); call them 'captions'")
-    # With a column that names the photos it is a data set.
-    if not records or any(
-        fields.keys() & set(IMAGE_COLUMNS) or fields.keys().isdisjoint(CAPTION_COLUMNS)
-        for _, fields in records
-    ):
-        return None
-    return _grouped(records, keep_rejected)
+    raise ConfigError(f"{place}: no captions (found {', '.join(fields)}); call them 'captions'")
 
 
-def _by_id(path: Path, document: Mapping[str, Any], rejected: Rejected) -> Referenced | None:
-    """The captions of an object by id: a list, one, or fields; None if it is something else."""
-    if not document or not all(
-        isinstance(value, str | list) or _is_caption(value) for value in document.values()
-    ):
-        return None
-    groups: dict[str, list[str]] = {}
-    unread = Unread("field")
-    for key, value in document.items():
-        place = f"{path}: {key!r:.60}"
-        id_ = as_text(key, place)
-        only_once(id_, place, groups)
-        if isinstance(value, dict):
-            _, captions, read = captions_in(value, place, rejected)
-            unread.look(value, read)
-            groups[id_] = [] if captions and rejected.drops(value) else captions
-        else:
-            groups[id_] = (
-                several_captions(value, place, rejected)
-                if isinstance(value, list)
-                else [as_caption(value, place)]
-            )
-    return _without_empty(groups, (*rejected.problems(), *unread.problems()))
-
-
-def _is_caption(value: Any) -> bool:
-    return isinstance(value, dict) and not value.keys().isdisjoint(CAPTION_COLUMNS)
+def _annotations(rows: Any) -> Iterator[Record]:
+    for number, row in enumerate(as_list(rows, "annotations")):
+        place = f"annotations[{number}]"
+        yield place, as_fields(row, place)
 
 
 def _names_photos(images: Any) -> bool:
@@ -176,40 +135,41 @@ def _names_photos(images: Any) -> bool:
     )  # fmt: skip
 
 
+def _is_by_id(document: Mapping[str, Any]) -> bool:
+    """Whether all values of an object are captions: a list, one, or fields."""
+    return bool(document) and all(
+        not value.keys().isdisjoint(CAPTION_COLUMNS)
+        if isinstance(value, dict)
+        else isinstance(value, str | list)
+        for value in document.values()
+    )
+
+
+def _by_id(document: Mapping[str, Any]) -> Iterator[Record]:
+    for key, value in document.items():
+        column = "captions" if isinstance(value, list) else "caption"
+        yield f"{key!r:.60}", {**(value if isinstance(value, dict) else {column: value}), "image_id": key}
+
+
 def _of_csv(source: str, keep_rejected: bool) -> Referenced:
     """References of a CSV file that has ids and no photos."""
-    records = csv_of(source, decode(read_data(source), source, _FORMATS))
+    records = csv_records(decode(read_data(source), source, _FORMATS), source, _IDS)
     first = next(records, None)
     if first is None or first[1].keys().isdisjoint(CAPTION_COLUMNS):
         found = f" (found {', '.join(first[1])})" if first else ""
-        raise ConfigError(f"{source}: no column of captions{found}; call it 'caption'")
+        raise ConfigError(f"no column of captions{found}; call it 'caption'")
     return _grouped(chain([first], records), keep_rejected)
 
 
-def _grouped(records: Iterable[Record], keep_rejected: bool) -> Referenced:
+def _grouped(records: Iterable[Record], keep_rejected: bool, what: str = "column") -> Referenced:
     """References by id, from a list a photo, or from one or more rows with one caption each."""
-    groups: dict[str, list[str]] = {}
-    listed: dict[str, None] = {}
-    unread, rejected = Unread(), Rejected(keep_rejected)
-    for place, fields in records:
-        single, captions, read = captions_in(fields, place, rejected)
-        unread.look(fields, read)
-        id_ = id_of(fields, place, _FORMATS)
-        if single or not captions:
-            only_once(id_, place, listed)
-        else:
-            only_once(id_, place, groups)
-            listed[id_] = None
-        several = groups.setdefault(id_, [])
-        if not (captions and rejected.drops(fields)):
-            several.extend(captions)
-    return _without_empty(groups, (*rejected.problems(), *unread.problems()))
-
-
-def _without_empty(groups: Mapping[str, list[str]], notices: tuple[str, ...]) -> Referenced:
-    """Captions stripped, and empty ones left out, as data sets do."""
-    texts = {id_: [text.strip() for text in several if text.strip()] for id_, several in groups.items()}
-    empty = sum(map(len, groups.values())) - sum(map(len, texts.values()))
-    if empty:
-        notices = (*notices, f"{empty:,} empty caption{'s' * (empty > 1)} left out")
-    return Referenced(texts, notices=notices)
+    rows = (
+        (place, {**fields, "image": parse(IdRow.model_validate, fields, place, _FORMATS).id})
+        for place, fields in records
+    )
+    contents = read_table(rows, keep_rejected, what)
+    texts: dict[str, list[str]] = {}
+    for row in contents.rows:
+        only_once(row.id, row.place, texts)
+        texts[row.id] = row.references
+    return Referenced(texts, notices=(*contents.problems, *contents.empty_problems))

@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.metrics.base import Captions, Column, Metric, Unavailable, mean
+from promptfuse.evaluation.metrics.base import Captions, Column, JudgingModels, Metric, Unavailable, mean
+from promptfuse.evaluation.metrics.registry import JUDGED, METRICS
+from promptfuse.evaluation.metrics.registry import metrics as registered
 from promptfuse.evaluation.metrics.scores import Scores, with_intervals
-from promptfuse.evaluation.metrics.selection import JUDGED, METRICS, build, choose, is_chosen
+from promptfuse.evaluation.metrics.selection import choose, is_chosen
 from promptfuse.evaluation.metrics.tokens import Kind
 
 if TYPE_CHECKING:
@@ -74,11 +76,12 @@ def score(
         ModelError: if a model is of the wrong kind.
     """
     if resamples < 0:
-        raise ConfigError(f"{resamples} resamples are too few; give 0 for no intervals, or 1000")
+        raise ConfigError(f"resamples must be at least 0, got {resamples}; 0 gives no intervals")
     chosen = choose(metrics)
     if text_judge is not None and JUDGED in chosen:
         chosen[JUDGED] = {_judged_column(name, text_judge) for name in chosen[JUDGED]}
-    judges = {group: build(group, clip, lm, classifier, label, text_judge) for group in chosen}
+    judging = JudgingModels(clip, lm, classifier, label, text_judge)
+    judges = {group: registered[group].create(judging) for group in chosen}
     captions, notices, left_out = _collect(predictions, references, ids, images, seed, tokenizer)
     required = metrics is not None if required is None else required
     found: list[Column | Unavailable] = []
@@ -182,7 +185,7 @@ def _collect(
     """What is to be scored, what there is to say about it, and how many photos are left out, by reason.
 
     Raises:
-        ConfigError: if there is nothing to score, no prediction has references, or either is no text.
+        ConfigError: if there is nothing to score, no prediction has references, or either is not text.
     """
     if not predictions:
         raise ConfigError("no predictions: there is nothing to score; give at least one caption")
@@ -190,7 +193,7 @@ def _collect(
     for id_, text in predictions.items():
         if not isinstance(text, str):
             raise ConfigError(
-                f"the prediction for {id_!r} is no text: {text!r:.60}; give one caption a photo"
+                f"the prediction for {id_!r} is not a text: {text!r:.60}; give one caption a photo"
             )
         if isinstance(references.get(id_), str):
             raise ConfigError(f"the references for {id_!r} are one text; give a list of texts")

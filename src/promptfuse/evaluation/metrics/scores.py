@@ -178,7 +178,7 @@ class Scores:
 
 
 def _digits(score: Score) -> int:
-    """Digits behind the point: counts have none, and four figures are more than an interval leaves."""
+    """Digits after the point: counts have none, and four figures are more than an interval leaves."""
     if float(score.value).is_integer() and score.low is None and score.value > 1:
         return 0
     return 3 if abs(score.value) < 10 else 2 if abs(score.value) < 100 else 1

@@ -13,8 +13,9 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.metrics.base import Captions, Column, Floats, Metric, Unavailable, mean
 from promptfuse.evaluation.metrics.division import LIMIT, divide
 from promptfuse.evaluation.metrics.encoding import BATCH, cut_note, read_in_batches
+from promptfuse.evaluation.metrics.judged import LabelShares
 from promptfuse.evaluation.metrics.labelled_texts import read_labelled_texts
-from promptfuse.evaluation.metrics.selection import JUDGED, METRICS
+from promptfuse.evaluation.metrics.registry import JUDGED
 from promptfuse.models import ImageTextModel, Model, SentenceEncoder
 from promptfuse.objectives.checks import require_model_kind
 
@@ -85,8 +86,8 @@ class TextJudge:
             texts: (n,).
             labels: (n,), any number of different ones.
             encoder: a sentence encoder, or an image-text model, of which the text tower is used.
-            held_out: (n,), which texts to measure on, where that is known; see ``divide``.
-            limit: the most texts of a label; see ``divide``.
+            held_out: (n,), which texts to measure on (True) or train on (False), where that is known.
+            limit: the most texts of a label on a side; None for all.
             seed: of the division and of the folds.
             sources: where the texts are from, for the record.
             batch_size: texts that are encoded at a time.
@@ -246,14 +247,14 @@ class JudgedLabels(Metric):
         batch_size: texts at a time.
     """
 
-    titles: ClassVar[Mapping[str, str]] = METRICS[JUDGED]
+    titles: ClassVar[Mapping[str, str]] = LabelShares.titles
 
     def __init__(self, judge: TextJudge, *, batch_size: int = BATCH) -> None:
         self.judge = judge
         self.batch_size = batch_size
 
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
-        """See ``Metric``; an empty caption has no label."""
+        """A column for each label, in per cent; an empty caption has no label."""
         found, cut = self.judge._judged(captions.texts, self.batch_size, None)
         given = np.isfinite(found[:, 0])
         likeliest = np.where(given, np.where(given[:, None], found, 0.0).argmax(1), -1)
@@ -283,10 +284,10 @@ def train_judge(
     """Train a judge on files of labelled texts.
 
     Args:
-        sources: files, each with or without ``LABEL=`` before it; see ``read_labelled_texts``.
+        sources: files with columns of texts and labels, or ``LABEL=FILE`` for files with one label.
         encoder: what ``load_model`` loads.
         device: where the encoder runs.
-        limit: the most texts of a label; see ``divide``.
+        limit: the most texts of a label on a side; None for all.
         seed: of the division and of the folds.
         progress: is told how many texts are encoded, and of how many.
 

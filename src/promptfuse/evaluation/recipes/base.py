@@ -16,7 +16,7 @@ from promptfuse.models import CausalLM, Preset
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
-from promptfuse.search.methods.proposer import prefix_tokens
+from promptfuse.search.methods.context import prefix_tokens
 from promptfuse.tasks import Captioner
 from promptfuse.tasks.steering import spell_steers
 
@@ -143,7 +143,7 @@ class Describer(ABC):
 
     def forget(self) -> None:
         """Empty the models' caches, so that what comes next does not depend on what was before."""
-        self.captioner.forget()
+        self.captioner.clear_text_cache()
 
     def models(self) -> dict[str, dict[str, str]]:
         """Name, fingerprint and identity of each model in use, by role; after ``load``."""

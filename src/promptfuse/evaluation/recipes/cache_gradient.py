@@ -28,22 +28,24 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from promptfuse._utils.batched_calls import batched_call
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
 from promptfuse.evaluation.recipes.caches import Layers, config_keeps_cache, keeps_cache
 from promptfuse.evaluation.recipes.decoding import Language, Reading, forward, join, pick, read
 from promptfuse.evaluation.recipes.matching import Matcher
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models import CausalLM
 from promptfuse.models.images import ImageLike
-from promptfuse.models.together import together
 from promptfuse.objectives import Objective
 
 Factor = Annotated[float, Field(ge=0, le=1000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+@recipes.register("cache-gradient")
 class CacheGradientRecipe(Recipe):
-    """Beam search behind a cache that gradients have moved; see the module.
+    """Beam search after a cache that gradients have moved, in the manner of ZeroCap.
 
     Attributes:
         kind: ``cache-gradient``.
@@ -76,7 +78,7 @@ class CacheGradientRecipe(Recipe):
     steps: Count | None = None
 
     def build(self, device: str | torch.device = "cpu") -> CacheGradientDescriber:
-        """See ``Recipe.build``."""
+        """What describes photos by this recipe; its models are not loaded yet."""
         return CacheGradientDescriber(self, device)
 
 
@@ -92,7 +94,7 @@ class _Beam:
     """A text under way.
 
     Attributes:
-        row: its tokens behind the begin-of-text token.
+        row: its tokens after the begin-of-text token.
         text: the text.
         total: summed log-probability under the changed distributions.
         chosen: how many tokens were chosen, the end of text included.
@@ -119,20 +121,25 @@ class CacheGradientDescriber(Describer):
     recipe: CacheGradientRecipe
 
     def check(self) -> None:
-        """See ``Describer.check``."""
+        """Raise ``ConfigError`` if the language model keeps no keys and values."""
         name = self.captioner.preset.lm
         if not config_keeps_cache(name):
             raise _no_cache(name)
 
     def load(self) -> None:
-        """See ``Describer.load``."""
+        """Load the models.
+
+        Raises:
+            ConfigError: if the language model keeps no keys and values.
+            ModelError: if a model cannot be loaded.
+        """
         super().load()
         language = cast(CausalLM, self.captioner.model("lm"))
         if not keeps_cache(language):
             raise _no_cache(language.name)
 
     def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
-        """See ``Describer``; nothing is drawn, so the seed does not matter."""
+        """Describe a photo; nothing is drawn, so the seed does not matter."""
         del seed
         objective = self.objective(image)
         decoder = CacheGradientDecoder(objective, self.captioner.preset.prefix, self.recipe)
@@ -161,7 +168,7 @@ class CacheGradientDecoder:
         """The last beams, each with a text of at least one word.
 
         Raises:
-            ConfigError: if no token can stand behind the prefix.
+            ConfigError: if no token can stand after the prefix.
         """
         language, device = self.language, self.language.lm.device
         reading = read(language.lm, torch.tensor([language.start], device=device), cached=True)
@@ -186,11 +193,11 @@ class CacheGradientDecoder:
                 except TextError:  # No room for a further token.
                     break
         if not beams[0].chosen:
-            raise ConfigError("no token can be put behind the prefix; change the prefix")
+            raise ConfigError("no token can be put after the prefix; change the prefix")
         return beams
 
     def shifted(self, reading: Reading, last: Tensor, beams: Sequence[_Beam]) -> Tensor:
-        """Log-probabilities of the next token behind the moved cache, fused; (beams, vocabulary).
+        """Log-probabilities of the next token after the moved cache, fused; (beams, vocabulary).
 
         Args:
             reading: of the beams, with their last tokens.
@@ -223,7 +230,7 @@ class CacheGradientDecoder:
         return target
 
     def _likeliest(self, scores: Tensor, beam: _Beam, count: int) -> tuple[list[int], list[str]]:
-        """The likeliest tokens that may stand behind a beam, and the texts that they make."""
+        """The likeliest tokens that may stand after a beam, and the texts that they make."""
         begun = beam.text.strip() != self.language.setting.prefix
         allowed = self.language.usable if begun else self.language.first
         scores = scores.masked_fill(~allowed, -torch.inf)
@@ -269,7 +276,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class _Shift:
-    """What one photo asks for; see ``shift``."""
+    """What one photo asks of `shift`."""
 
     last: Tensor
     layers: Layers
@@ -285,7 +292,7 @@ def shift(lm: CausalLM, last: Tensor, layers: Layers, target: Tensor, before: Te
         last: (rows, 1), the last tokens.
         layers: keys and values of the tokens before.
         target: (rows, vocabulary), what the next token's distribution is to move to.
-        before: (rows, vocabulary), its log-probabilities behind the unchanged cache.
+        before: (rows, vocabulary), its log-probabilities after the unchanged cache.
         pace: how far.
     """
 
@@ -302,11 +309,11 @@ def shift(lm: CausalLM, last: Tensor, layers: Layers, target: Tensor, before: Te
         return [pick(moved, some) for some in rows]
 
     key = ("shift", id(lm), layers[0][0].shape[2], pace)
-    return together(key, _Shift(last, layers, target, before), joint)
+    return batched_call(key, _Shift(last, layers, target, before), joint)
 
 
 def _shifted(lm: CausalLM, asked: _Shift, pace: Pace) -> Layers:
-    """See ``shift``."""
+    """The shifted keys and values."""
     with torch.enable_grad():
         flat = [part.detach().requires_grad_(True) for pair in asked.layers for part in pair]
         moved = tuple(zip(flat[::2], flat[1::2], strict=True))

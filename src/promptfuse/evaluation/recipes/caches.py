@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import Cache, DynamicCache
 
 from promptfuse.models import CausalLM
-from promptfuse.models.base import at_least_float32
 from promptfuse.models.checkpoint import locate
 from promptfuse.models.loading import quiet
+from promptfuse.models.precision import at_least_float32
 from promptfuse.models.trial import UNREADABLE, trial_row
 
 Layers = tuple[tuple[Tensor, Tensor], ...]
@@ -46,8 +46,8 @@ def layers_of(cache: Any, length: int) -> Layers:
     return tuple(found)
 
 
-def read_behind(module: nn.Module, ids: Tensor, past: Layers) -> tuple[Layers, Any]:
-    """One forward pass behind keys and values: those of all tokens, and the module's output.
+def read_after(module: nn.Module, ids: Tensor, past: Layers) -> tuple[Layers, Any]:
+    """One forward pass after keys and values: those of all tokens, and the module's output.
 
     Args:
         module: the language model.
@@ -74,7 +74,7 @@ def read_behind(module: nn.Module, ids: Tensor, past: Layers) -> tuple[Layers, A
 
 
 def keeps_cache(lm: CausalLM) -> bool:
-    """Whether reading behind keys and values gives what reading whole rows does, found by a trial."""
+    """Whether reading after keys and values gives what reading whole rows does, found by a trial."""
     lm = lm.plain
     if lm not in _KEEPS or _KEEPS[lm][0] != lm.generation:
         _KEEPS[lm] = lm.generation, _agrees(lm)
@@ -88,16 +88,16 @@ def _agrees(lm: CausalLM) -> bool:
         return False
     ids = torch.tensor([row, [row[0], *reversed(row[1:])]], device=lm.device)
     try:
-        whole, found = read_behind(lm.module, ids, ())
+        whole, found = read_after(lm.module, ids, ())
         before = tuple((keys[:, :, :-2], values[:, :, :-2]) for keys, values in whole)
-        some, _ = read_behind(lm.module, ids[:, -2:-1], before)
-        _, behind = read_behind(lm.module, ids[:, -1:], some)
+        some, _ = read_after(lm.module, ids[:, -2:-1], before)
+        _, after = read_after(lm.module, ids[:, -1:], some)
         plain = lm.module(input_ids=ids).logits
     except UNREADABLE:
         return False
     expected = at_least_float32(plain[:, -1]).log_softmax(-1)
     tolerance = 0.1 if torch.finfo(plain.dtype).eps > 1e-4 else 1e-3
-    answers = [at_least_float32(one.logits[:, -1]).log_softmax(-1) for one in (found, behind)]
+    answers = [at_least_float32(one.logits[:, -1]).log_softmax(-1) for one in (found, after)]
     return all(torch.allclose(answer, expected, rtol=0, atol=tolerance) for answer in answers)
 
 
@@ -116,13 +116,13 @@ def config_keeps_cache(name: str) -> bool:
 
 @torch.no_grad()
 def module_keeps_cache(config: Any) -> bool:
-    """See ``config_keeps_cache``."""
+    """Whether modules of a configuration keep keys and values, found by a trial."""
     with torch.device("meta"):
         module = AutoModelForCausalLM.from_config(config).eval()
     ids = torch.zeros(1, 2, dtype=torch.long, device="meta")
     try:
         with torch.device("meta"):
-            read_behind(module, ids, ())
+            read_after(module, ids, ())
         return True
     except RuntimeError:  # It cannot be told without numbers; the trial at loading tells.
         stateful = getattr(module, "_is_stateful", False)

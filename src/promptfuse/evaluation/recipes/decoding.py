@@ -12,15 +12,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from promptfuse._utils.batched_calls import batched_call
 from promptfuse.errors import TextError
-from promptfuse.evaluation.recipes.caches import Layers, keeps_cache, read_behind
+from promptfuse.evaluation.recipes.caches import Layers, keeps_cache, read_after
 from promptfuse.models import Batch, CausalLM
-from promptfuse.models.base import at_least_float32
-from promptfuse.models.fast.products import fast_products
-from promptfuse.models.together import together
+from promptfuse.models.precision import at_least_float32
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
-from promptfuse.search.methods.proposer import SearchContext
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.sentences import SENTENCE_ENDS, sentence_ending
 
 LONG = 512
@@ -34,7 +33,7 @@ class Reading:
     Attributes:
         layers: keys and values of all tokens read so far; where a language model has none that could be
             taken hold of, one layer of the tokens themselves, which are then read again each time.
-        log_probabilities: of the token behind each row, (rows, vocabulary), at least float32.
+        log_probabilities: of the token after each row, (rows, vocabulary), at least float32.
         hidden: last hidden states of the new tokens, (rows, new, d).
     """
 
@@ -53,7 +52,7 @@ def pick(layers: Layers, rows: Tensor) -> Layers:
 
 
 def read(lm: CausalLM, ids: Tensor, past: Layers = (), cached: bool | None = None) -> Reading:
-    """Read tokens behind what was read before, with other photos' where these are as far.
+    """Read tokens after what was read before, with other photos' where these are as far.
 
     Args:
         lm: the language model.
@@ -65,7 +64,7 @@ def read(lm: CausalLM, ids: Tensor, past: Layers = (), cached: bool | None = Non
         TextError: if the model has no positions left.
     """
     before = past[0][0].shape[2] if past else 0
-    # Keys behind which a longer row would be turned by other angles are of no use there.
+    # Keys after which a longer row would be turned by other angles are of no use there.
     plain = _is_plain(past) if past else not cached and not (keeps_cache(lm) and lm.verdict.border >= LONG)
     most = lm.max_length if plain else min(lm.max_length, lm.verdict.border)
     if before + ids.shape[1] > most:
@@ -74,7 +73,7 @@ def read(lm: CausalLM, ids: Tensor, past: Layers = (), cached: bool | None = Non
         )
     past = past or (_as_layers(ids[:, :0]) if plain else ())
     asked = (lm, ids, past)
-    return together(("read", id(lm), before, ids.shape[1], plain), asked, _read_together)
+    return batched_call(("read", id(lm), before, ids.shape[1], plain), asked, _read_together)
 
 
 def _as_layers(ids: Tensor) -> Layers:
@@ -92,7 +91,7 @@ def _read_together(asked: Sequence[tuple[CausalLM, Tensor, Layers]]) -> list[Rea
     """Readings of several photos' rows, in one go."""
     lm = asked[0][0]
     ids = torch.cat([one for _, one, _ in asked])
-    with fast_products(lm.device):
+    with lm.fast_products():
         found = forward(lm, ids, join([past for _, _, past in asked]))
     if len(asked) == 1:
         return [found]
@@ -101,7 +100,7 @@ def _read_together(asked: Sequence[tuple[CausalLM, Tensor, Layers]]) -> list[Rea
 
 
 def join(parts: Sequence[Layers]) -> Layers:
-    """Keys and values of the rows of several, one behind the other."""
+    """Keys and values of the rows of several, one after the other."""
     return tuple(
         (torch.cat([keys for keys, _ in same]), torch.cat([values for _, values in same]))
         for same in zip(*parts, strict=True)
@@ -109,14 +108,14 @@ def join(parts: Sequence[Layers]) -> Layers:
 
 
 def forward(lm: CausalLM, ids: Tensor, past: Layers) -> Reading:
-    """One forward pass, differentiable with respect to ``past``; see ``read``."""
+    """One forward pass, differentiable with respect to ``past``: `read` for one group of rows."""
     if _is_plain(past):
         whole = torch.cat([past[0][0][:, 0, :, 0], ids], 1)
         rows = whole.tolist()
         logits, hidden = _read_plain(lm, lm.collate(rows, [(0, len(row)) for row in rows]))
         layers = _as_layers(whole)
     else:
-        layers, found = read_behind(lm.module, ids, past)
+        layers, found = read_after(lm.module, ids, past)
         logits, hidden = found.logits, found.hidden_states[-1]
     scores = lm.of_all_ids(at_least_float32(logits[:, -1]).log_softmax(-1))
     return Reading(layers, scores, at_least_float32(hidden[:, -ids.shape[1] :]))
@@ -144,7 +143,7 @@ def _read_plain(lm: CausalLM, batch: Batch) -> tuple[Tensor, Tensor]:
 class Language:
     """The language model of an objective, and which of its texts may be captions.
 
-    The rules are those of the search: printable ASCII, no pair of words twice, no word behind itself, and
+    The rules are those of the search: printable ASCII, no pair of words twice, no word after itself, and
     the tokenizer reads a text back to the tokens that made it.
 
     Args:
@@ -180,7 +179,7 @@ class Language:
 
     @property
     def first(self) -> Tensor:
-        """(vocabulary,), true at tokens that may stand right behind the prefix."""
+        """(vocabulary,), true at tokens that may stand right after the prefix."""
         return (self.setting.first & ~_marks(self.lm)[1]).to(self.lm.device)
 
     @property
@@ -202,7 +201,7 @@ class Language:
         ]
 
     def ends(self, row: Sequence[int]) -> bool:
-        """Whether the last token of a row behind the prefix ends its text, which "." does not behind "Mr"."""
+        """Whether the last token of a row after the prefix ends its text, which "." does not after "Mr"."""
         if row[-1] in self.lm.end_ids or not bool(_marks(self.lm)[0][row[-1]]):
             return row[-1] in self.lm.end_ids
         (text,) = self.lm.decode([[*self.setting.prefix_ids, *row]])

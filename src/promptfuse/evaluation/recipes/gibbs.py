@@ -11,14 +11,14 @@ and the best is put there.
 Where it differs:
 
 * ConZIC's prior is a masked language model's. There is only a causal one here, so the candidates are its k
-  likeliest tokens behind what stands to the left, with the token that is there already, and the prior is
+  likeliest tokens after what stands to the left, with the token that is there already, and the prior is
   the softmax over them of the likelihood of the *whole* sentence, at a temperature: the exact conditional
   distribution of the position, restricted to the candidates. A word that only what stands to its right asks
   for is not found.
 * Without masks, the first sweep goes from left to right and appends, or it changes a sentence that was drawn
   from the language model.
 * The sentence ends with a full stop at a place of its own; candidates keep the rules that hold for all
-  recipes. Of the sentences behind each sweep the one with the best objective is returned, where ConZIC shows
+  recipes. Of the sentences after each sweep the one with the best objective is returned, where ConZIC shows
   the last one or the most image-similar.
 """
 
@@ -35,6 +35,7 @@ from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
 from promptfuse.evaluation.recipes.decoding import Language
 from promptfuse.evaluation.recipes.matching import Matcher
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.evaluation.recipes.samples import sample
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import Fluency, Objective
@@ -42,8 +43,9 @@ from promptfuse.objectives import Fluency, Objective
 Factor = Annotated[float, Field(ge=0, le=1000)]
 
 
+@recipes.register("gibbs")
 class GibbsRecipe(Recipe):
-    """Gibbs sampling of sentences of a fixed length; see the module.
+    """Gibbs sampling of sentences of a fixed length, in the manner of ConZIC.
 
     Attributes:
         kind: ``gibbs``.
@@ -72,7 +74,7 @@ class GibbsRecipe(Recipe):
     scale: Factor | None = None
 
     def build(self, device: str | torch.device = "cpu") -> GibbsDescriber:
-        """See ``Recipe.build``."""
+        """What describes photos by this recipe; its models are not loaded yet."""
         return GibbsDescriber(self, device)
 
 
@@ -82,7 +84,7 @@ class GibbsDescriber(Describer):
     recipe: GibbsRecipe
 
     def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
-        """See ``Describer``."""
+        """Describe a photo."""
         recipe = self.recipe
         generator = torch.Generator().manual_seed(seed)
         objective = self.objective(image)
@@ -139,7 +141,7 @@ class GibbsSampler:
         return text
 
     def _whole(self, row: Sequence[int]) -> list[int]:
-        """The row behind the prefix; with its full stop once it is of full length."""
+        """The row after the prefix; with its full stop once it is of full length."""
         closing = [self.stop] if len(row) == self.recipe.length else []
         return [*self.prefix, *row, *closing]
 

@@ -6,7 +6,7 @@ ranked by
 
     (1 - alpha) p(v | x) - alpha max_j cos(h_v, h_j) + beta softmax_v(scale x cos(photo, text of x and v))
 
-with h the last hidden states of v behind x and of the tokens of x, and the best is appended.
+with h the last hidden states of v after x and of the tokens of x, and the best is appended.
 
 Where it differs: only tokens are candidates whose text keeps the rules that hold for all recipes (it reads
 back, no pair of words twice); a classifier's label may be a fourth part of the sum, as in ConZIC.
@@ -26,14 +26,16 @@ from promptfuse.errors import TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Recipe
 from promptfuse.evaluation.recipes.decoding import Language, Reading, read
 from promptfuse.evaluation.recipes.matching import Matcher
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models.images import ImageLike
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(ge=0, le=1000)]
 
 
+@recipes.register("guided-decoding")
 class GuidedDecodingRecipe(Recipe):
-    """Greedy decoding with photo and hidden states in the ranking; see the module.
+    """Greedy decoding with photo and hidden states in the ranking, in the manner of MAGIC.
 
     Attributes:
         kind: ``guided-decoding``.
@@ -56,7 +58,7 @@ class GuidedDecodingRecipe(Recipe):
     steps: Count | None = None
 
     def build(self, device: str | torch.device = "cpu") -> GuidedDecodingDescriber:
-        """See ``Recipe.build``."""
+        """What describes photos by this recipe; its models are not loaded yet."""
         return GuidedDecodingDescriber(self, device)
 
 
@@ -66,7 +68,7 @@ class GuidedDecodingDescriber(Describer):
     recipe: GuidedDecodingRecipe
 
     def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
-        """See ``Describer``; nothing is drawn, so the seed does not matter."""
+        """Describe a photo; nothing is drawn, so the seed does not matter."""
         del seed
         recipe, preset = self.recipe, self.captioner.preset
         objective = self.objective(image)
@@ -146,8 +148,8 @@ def magic_scores(
         candidates: (k, d), last hidden states of the candidates.
         context: (tokens, d), those of the tokens before.
         match: (k,), the candidates' shares of the match with the photo.
-        alpha: see ``GuidedDecodingRecipe``.
-        beta: see ``GuidedDecodingRecipe``.
+        alpha: weight of the penalty of degeneration.
+        beta: weight of the photo.
     """
     cosines = functional.normalize(candidates, dim=-1) @ functional.normalize(context, dim=-1).T
     penalty = cosines.max(-1).values

@@ -1,35 +1,59 @@
-"""Recipes by name, from YAML files and from plain values."""
+"""Recipes: their kinds, which are classes, and those with names, which are YAML files of settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from promptfuse._utils.registry import Registry
 from promptfuse._utils.yaml_files import explain, nearest, read_yaml
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.recipes.base import Recipe
-from promptfuse.evaluation.recipes.cache_gradient import CacheGradientRecipe
-from promptfuse.evaluation.recipes.gibbs import GibbsRecipe
-from promptfuse.evaluation.recipes.guided import GuidedDecodingRecipe
-from promptfuse.evaluation.recipes.samples import SamplesRecipe
-from promptfuse.evaluation.recipes.search import SearchRecipe
 
-KINDS: dict[str, type[Recipe]] = {
-    str(get_args(kind.model_fields["kind"].annotation)[0]): kind
-    for kind in (SearchRecipe, SamplesRecipe, GuidedDecodingRecipe, GibbsRecipe, CacheGradientRecipe)
-}
+if TYPE_CHECKING:
+    from promptfuse.evaluation.recipes.base import Recipe
+
+_PACKAGE = "promptfuse.evaluation.recipes"
+
+recipes: Registry[type[Recipe]] = Registry(
+    "kind of recipe",
+    "promptfuse.recipes",
+    {
+        "search": f"{_PACKAGE}.search",
+        "samples": f"{_PACKAGE}.samples",
+        "guided-decoding": f"{_PACKAGE}.guided",
+        "gibbs": f"{_PACKAGE}.gibbs",
+        "cache-gradient": f"{_PACKAGE}.cache_gradient",
+    },
+)
 """The classes of recipes by their ``kind``."""
 
 FOLDER = Path(__file__).parent
 """Where the recipes lie that the package brings along, a YAML file each."""
 
 
+def recipe_files() -> dict[str, Path]:
+    """The YAML files of recipes by name.
+
+    They lie beside this file, and in packages that an entry point of the group ``promptfuse.recipes`` names.
+    Of two with one name the first counts, which is ours.
+    """
+    folders = [
+        FOLDER,
+        *(Path(place) for module in recipes.modules for place in getattr(module, "__path__", ())),
+    ]
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
 def recipe_names() -> list[str]:
-    """The names of the recipes that the package brings along."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """The names of the recipes that this and other packages bring along."""
+    return list(recipe_files())
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], **changes: Any) -> Recipe:
@@ -53,13 +77,13 @@ def load_recipe(source: str | Path | Mapping[str, Any], **changes: Any) -> Recip
     values = {**values, **changes}
     kind = values.get("kind")
     if kind is None:
-        raise ConfigError(f"{shown}: the field 'kind' is missing; choose from: {', '.join(KINDS)}")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ConfigError(f"{shown}: no kind {kind!r}; {nearest(str(kind), KINDS)}")
+        raise ConfigError(f"{shown}: the field 'kind' is missing; choose from: {', '.join(recipes)}")
+    if not isinstance(kind, str) or kind not in recipes:
+        raise ConfigError(f"{shown}: no kind {kind!r}; {nearest(str(kind), recipes)}")
     try:
-        return KINDS[kind].model_validate(values)
+        return recipes[kind].model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{shown}: {explain(error, KINDS[kind])}") from None
+        raise ConfigError(f"{shown}: {explain(error, recipes[kind])}") from None
 
 
 def _read(name: str, folder: Path, below: tuple[Path, ...]) -> dict[str, Any]:
@@ -70,9 +94,10 @@ def _read(name: str, folder: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         folder: what the file's path is relative to.
         below: the files that are based on this one.
     """
-    path = FOLDER / f"{name}.yaml" if name in recipe_names() else folder / name
+    named = recipe_files()
+    path = named[name] if name in named else folder / name
     if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"no recipe {name!r}; {nearest(name, recipe_names())}, or give a .yaml file")
+        raise ConfigError(f"no recipe {name!r}; {nearest(name, named)}, or give a .yaml file")
     if path.resolve() in below:
         raise ConfigError(f"{path}: is based on itself; let 'base' name another recipe")
     values = read_yaml(path, "kind: search")

@@ -9,13 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from promptfuse._utils.batched_calls import batched_call
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Positive, Recipe
 from promptfuse.evaluation.recipes.decoding import Language, read
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models.images import ImageLike
-from promptfuse.models.together import together
 
 
+@recipes.register("samples")
 class SamplesRecipe(Recipe):
     """The best of N samples, drawn afresh for each photo or taken from a pool.
 
@@ -40,7 +42,7 @@ class SamplesRecipe(Recipe):
     steps: Count | None = None
 
     def build(self, device: str | torch.device = "cpu") -> SamplesDescriber:
-        """See ``Recipe.build``.
+        """What describes photos by this recipe; its models are not loaded yet.
 
         Raises:
             ConfigError: if samples that are picked by the photo alone are to have a sentiment or a steer.
@@ -62,12 +64,12 @@ class SamplesDescriber(Describer):
     _pool: list[list[int]] | None = None
 
     def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
-        """See ``Describer``."""
+        """Describe a photo."""
         recipe, preset = self.recipe, self.captioner.preset
         objective = self.objective(image)
         language = Language(objective, preset.prefix, bool(recipe.glue))
         # Drawing fills whole batches by itself; in line with other photos, so that one pass runs at a time.
-        rows = together(("samples", id(language.lm)), (self, language, seed), _draw_each)
+        rows = batched_call(("samples", id(language.lm)), (self, language, seed), _draw_each)
         found = self._readable(language, rows)
         texts = list(found)
         if recipe.by == "image":
@@ -78,7 +80,7 @@ class SamplesDescriber(Describer):
         return self.finish(objective, best, found[best], len(texts))
 
     def draw(self, language: Language, seed: int) -> list[list[int]]:
-        """A photo's samples: tokens behind the prefix, the end of text included where the model ended one."""
+        """A photo's samples: tokens after the prefix, the end of text included where the model ended one."""
         recipe = self.recipe
         if recipe.pool is None:
             return self._draw(language, recipe.count, seed)
@@ -136,12 +138,12 @@ def sample(
         count: how many.
         steps: the most tokens.
         generator: on the CPU, wherever the model is.
-        temperature: see ``SamplesRecipe``.
-        top_p: see ``SamplesRecipe``.
+        temperature: of the language model's distribution.
+        top_p: texts come from the most likely tokens that have this much probability together.
         whole: whether no text may end before all its tokens are drawn, nor with them.
 
     Returns:
-        Tokens behind the prefix.
+        Tokens after the prefix.
     """
     lm = language.lm
     reading = read(lm, torch.tensor([language.start], device=lm.device))

@@ -10,31 +10,35 @@ import torch
 from pydantic import Field
 
 from promptfuse.evaluation.recipes.base import Caption, Count, Describer, Recipe
+from promptfuse.evaluation.recipes.registry import recipes
 from promptfuse.models import CausalLM
 from promptfuse.models.images import ImageLike
 from promptfuse.search import AutoDAN, Chain, Method, Polish
-from promptfuse.search.methods.guidance import transport, word_token
+from promptfuse.search.methods.guidance import word_token
+from promptfuse.search.methods.transports import transport
 from promptfuse.tasks.effort import Effort, extent
 
 
+@recipes.register("search")
 class SearchRecipe(Recipe):
-    """Left-to-right search with the caption task's objective; see ``AutoDAN``.
+    """Left-to-right search (``AutoDAN``) with the objective of the caption task.
 
     Attributes:
         kind: ``search``.
-        effort: ``fast``, ``default`` or ``thorough``; see ``caption``.
+        effort: ``fast``, ``default`` or ``thorough``: how many texts are looked at.
         candidates: exact evaluations per beam and step; the effort's if not given.
         beams: texts kept at each step; the effort's if not given.
         steps: the most tokens; the preset's if not given.
         patience: steps without a better complete text before the search ends; the effort's if not given.
         transport: what carries gradients to the language model's tokens; ``none`` for its proposals alone.
-        gain: see ``AutoDAN``.
-        adapt_gain: see ``AutoDAN``.
-        subtokens: see ``AutoDAN``; the preset's if not given.
-        openings: see ``AutoDAN``; the preset's if not given.
-        probe_temperature: see ``AutoDAN``.
-        probe: see ``AutoDAN``.
-        polish_steps: steps of ``Polish`` behind the last token; 0 for none.
+        gain: the starting factor on estimated changes.
+        adapt_gain: refit the factor from the true changes seen so far.
+        subtokens: the longest word, in tokens of the other models, whose positions have gradients of their
+            own; the preset's if not given.
+        openings: the most noun phrases that a text may begin with; the preset's if not given.
+        probe_temperature: of the distribution whose expected next word is the placeholder.
+        probe: a word to be the placeholder instead.
+        polish_steps: steps of ``Polish`` after the last token; 0 for none.
         polish_candidates: exact evaluations per beam and step of ``Polish``.
     """
 
@@ -55,7 +59,7 @@ class SearchRecipe(Recipe):
     polish_candidates: Count = 64
 
     def build(self, device: str | torch.device = "cpu") -> SearchDescriber:
-        """See ``Recipe.build``."""
+        """What describes photos by this recipe; its models are not loaded yet."""
         return SearchDescriber(self, device)
 
 
@@ -85,11 +89,11 @@ class SearchDescriber(Describer):
 
     @property
     def subtokens(self) -> int:
-        """See ``AutoDAN``."""
+        """The longest word, in tokens of the other models, whose positions have gradients of their own."""
         return self.recipe.subtokens or self.captioner.preset.subtokens
 
     def load(self) -> None:
-        """See ``Describer.load``; adapters are fitted now too, where there are none yet."""
+        """Load the models; adapters are fitted now too, where there are none yet."""
         super().load()
         if self.recipe.transport == "none":
             return
@@ -101,7 +105,7 @@ class SearchDescriber(Describer):
                 transport(primary, model, self.recipe.transport, self.subtokens)
 
     def __call__(self, image: ImageLike, seed: int = 0) -> Caption:
-        """See ``Describer``."""
+        """Describe a photo."""
         recipe = self.recipe
         # Outside of the meeting, so that the photo's features do not depend on other photos in flight.
         search = Context().run(

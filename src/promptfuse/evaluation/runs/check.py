@@ -9,7 +9,7 @@ from typing import Any
 from promptfuse._utils.addresses import is_address
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.runs.config import DatasetRunConfig
-from promptfuse.models.info import ModelInfo, sketch_model
+from promptfuse.models.info import ModelInfo, read_model_info
 from promptfuse.tasks.steering import read_steers
 
 
@@ -54,10 +54,10 @@ def check_run(config: DatasetRunConfig) -> RunCheck:
     photos = dataset.photos
     local = [photo.image for photo in photos if not is_address(photo.image)]
     roles = ["lm", "image_text"] + (["sentiment"] if recipe.sentiment else [])
-    models = {role: sketch_model(getattr(preset, role), config.device) for role in roles}
+    models = {role: read_model_info(getattr(preset, role), config.device) for role in roles}
     for steer in read_steers(recipe.steer or ()).values():
         meant = steer.under(preset)
-        models[meant.model] = sketch = sketch_model(meant.model, config.device)
+        models[meant.model] = sketch = read_model_info(meant.model, config.device)
         if not sketch.has_label(meant.label):
             remedy = f"choose from: {', '.join(sketch.labels)}" if sketch.labels else "give a classifier"
             raise ConfigError(f"{meant.model} has no label {meant.label!r}; {remedy}")

@@ -12,10 +12,11 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from promptfuse._utils.addresses import is_address
 from promptfuse._utils.paths import expand_user
-from promptfuse._utils.yaml_files import change_value, dump_yaml, explain, read_yaml
+from promptfuse._utils.yaml_files import change_value, dump_yaml, explain, nearest, read_yaml
 from promptfuse.config.base import KIND_ALONE, Settings, as_problem
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.datasets import Dataset, read_dataset, registered
+from promptfuse.evaluation.datasets import Dataset, read_dataset, readers, registered
+from promptfuse.evaluation.datasets.hugging_face import is_hub_name
 from promptfuse.evaluation.recipes import Recipe, describe, load_recipe
 from promptfuse.models import EMBEDDED
 from promptfuse.models.context import read_context
@@ -66,7 +67,7 @@ class DatasetRunConfig(Settings):
 
     data: str
     images: str | None = None
-    format: Literal["auto", "karpathy", "coco", "table", "folder"] = "auto"
+    format: str = "auto"
     split: str | None = None
     keep_rejected: bool = False
     start: int = Field(default=0, ge=0)
@@ -82,11 +83,18 @@ class DatasetRunConfig(Settings):
     device: str = "cpu"
     engine: Annotated[EngineSettings, KIND_ALONE] = Field(default_factory=EngineSettings)
 
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        if value not in (known := ["auto", *readers]):
+            raise ValueError(f"{value!r} is unknown; {nearest(value, known)}")
+        return value
+
     @field_validator("data", "images")
     @classmethod
     def _in_its_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
         folder = (info.context or {}).get("folder")
-        if value is None or folder is None or is_address(value):
+        if value is None or folder is None or is_address(value) or is_hub_name(value):
             return value
         path = Path(folder, expand_user(value))
         if info.field_name == "data" and value in registered() and not path.exists():
@@ -164,7 +172,7 @@ def load_run_config(
     try:
         str(folder).encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{path}: its folder has a name that is no valid Unicode; rename it") from None
+        raise ConfigError(f"{path}: its folder has a name that is not valid Unicode; rename it") from None
     for given in (values, changes):
         if isinstance(engine := given.get("engine"), str):
             given["engine"] = {"kind": engine}

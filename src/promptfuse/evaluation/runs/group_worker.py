@@ -1,27 +1,32 @@
-"""What a worker does that computes groups for another process, and what the two tell each other: JSON."""
+"""What a worker does that computes groups for another process, whatever engine started it."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from collections.abc import Callable
 from typing import Any
 
-from promptfuse import errors
 from promptfuse._utils.memory import keep_memory_flat
-from promptfuse.errors import ModelError, PromptfuseError
-from promptfuse.evaluation.datasets import Photo
+from promptfuse.errors import ModelError
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.recipes import Describer, Recipe, load_recipe
-from promptfuse.evaluation.runs.engines import OnGroup, OnLine
-from promptfuse.evaluation.runs.groups import (
-    Group,
-    Work,
-    describe_group,
-    torch_threads,
-)
+from promptfuse.evaluation.runs.groups import Group, Work, describe_group, torch_threads
 
 Models = dict[str, dict[str, str]]
 """Name, fingerprint and identity of each model, by role."""
+
+Answer = tuple[list[Prediction], Work]
+"""The predictions of a group's photos, and what the group cost."""
+
+OnLine = Callable[[Prediction], None]
+OnGroup = Callable[[Work], None]
+
+
+def deliver_answer(answer: Answer, on_line: OnLine, on_group: OnGroup) -> None:
+    """Pass a worker's answer on."""
+    lines, work = answer
+    for line in lines:
+        on_line(line)
+    on_group(work)
 
 
 def models_of(recipe: Recipe) -> Models:
@@ -47,48 +52,26 @@ class GroupWorker:
         self.device, self.threads, self.models = device, threads, models
         self._describer: Describer | None = None
 
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        """Describe a group; what the user can mend is handed over as an answer too."""
-        try:
-            with torch_threads(self.threads):
-                return self._describe(group_from_json(row["group"]))
-        except PromptfuseError as error:
-            return {"lines": "[]", "work": "{}", "error": type(error).__name__, "message": str(error)}
+    def __call__(self, group: Group) -> Answer:
+        """Describe a group.
 
-    def _describe(self, group: Group) -> dict[str, str]:
-        if self._describer is None:
-            describer = self.recipe.build(self.device)
-            describer.load()
-            for role, model in describer.models().items():
-                if model != self.models.get(role):
-                    raise ModelError(
-                        f"{model['name']}: the worker's files are not those of the process that started the "
-                        "run; give all machines the same"
-                    )
-            self._describer = describer
-        lines: list[Prediction] = []
-        work = describe_group(self._describer, group, lines.append)
-        values = [asdict(line) for line in lines]
-        return {"lines": json.dumps(values), "work": json.dumps(asdict(work)), "error": "", "message": ""}
+        Raises:
+            ModelError: if a model cannot be loaded, or is not the one that the run began with.
+            ConfigError: if the models cannot do what the recipe asks of them.
+        """
+        with torch_threads(self.threads):
+            if self._describer is None:
+                self._describer = self._load()
+            lines: list[Prediction] = []
+            return lines, describe_group(self._describer, group, lines.append)
 
-
-def take(answer: dict[str, str], on_line: OnLine, on_group: OnGroup) -> None:
-    """Hand a worker's answer on."""
-    if answer["error"]:
-        kind: type[PromptfuseError] = getattr(errors, answer["error"])
-        raise kind(answer["message"])
-    for values in json.loads(answer["lines"]):
-        on_line(Prediction.from_dict(values))
-    on_group(Work(**json.loads(answer["work"])))
-
-
-def group_to_json(group: Group) -> str:
-    """What a worker is asked."""
-    photos = [[photo.id, photo.image] for photo in group.photos]
-    return json.dumps([group.number, photos, group.seeds])
-
-
-def group_from_json(text: str) -> Group:
-    """Undo ``group_to_json``."""
-    number, photos, seeds = json.loads(text)
-    return Group(number, tuple(Photo(id, image) for id, image in photos), tuple(seeds))
+    def _load(self) -> Describer:
+        describer = self.recipe.build(self.device)
+        describer.load()
+        for role, model in describer.models().items():
+            if model != self.models.get(role):
+                raise ModelError(
+                    f"{model['name']}: the worker's files are not those of the process that started the "
+                    "run; give all machines the same"
+                )
+        return describer

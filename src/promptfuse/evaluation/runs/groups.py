@@ -45,7 +45,7 @@ class Work:
 
     Attributes:
         seconds: from its begin to its end.
-        peak_memory_bytes: of the process so far; see `peak_memory`.
+        peak_memory_bytes: the largest resident size of the process so far.
         peak_device_bytes: the most memory that tensors took on the GPU so far.
     """
 
@@ -73,27 +73,6 @@ def make_groups(photos: Sequence[Photo], in_flight: int, seed: int = 0, start: i
     ]
 
 
-class _Shares:
-    """Parts the time of a group among the photos that are still in flight.
-
-    Args:
-        count: photos in flight at the begin.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._each = 0.0
-        self._since = time.perf_counter()
-
-    def end_of_one(self) -> float:
-        """The share of a photo that is done now."""
-        now = time.perf_counter()
-        self._each += (now - self._since) / self._count
-        self._since = now
-        self._count -= 1
-        return self._each
-
-
 def describe_group(describer: Describer, group: Group, on_line: Callable[[Prediction], None]) -> Work:
     """Describe the photos of a group.
 
@@ -108,11 +87,12 @@ def describe_group(describer: Describer, group: Group, on_line: Callable[[Predic
     """
     describer.forget()
     give_memory_back()
-    began = time.perf_counter()
-    shares = _Shares(len(group.photos))
+    began = since = time.perf_counter()
+    in_flight, share = len(group.photos), 0.0
     lock = Lock()
 
     def describe_photo(number: int) -> None:
+        nonlocal since, in_flight, share
         photo, seed = group.photos[number], group.seeds[number]
         caption, error = None, None
         try:
@@ -120,7 +100,11 @@ def describe_group(describer: Describer, group: Group, on_line: Callable[[Predic
         except (ImageError, TextError) as problem:
             error = " ".join(str(problem).split())
         with lock:
-            seconds = round(shares.end_of_one(), 4)
+            # The time since the last photo ended is shared by those that were still in flight.
+            now = time.perf_counter()
+            share += (now - since) / in_flight
+            since, in_flight = now, in_flight - 1
+            seconds = round(share, 4)
             if caption is None:
                 on_line(Prediction(photo.id, photo.image, error=error, seconds=seconds, seed=seed))
             else:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
+import mmap
 import os
 import re
 import socket
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
+
+from filelock import FileLock, Timeout
 
 from promptfuse._utils.atomic_files import atomic_write
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.predictions import Prediction, is_whole, iterate_predictions
 
-_OWNER = re.compile(rb"process \d+ on [^\n]*\n")
+_OWNER = re.compile(r"process \d+ on [^\n]*\n?")
 """What a run writes into its lock."""
 
 
@@ -43,7 +47,8 @@ class Journal:
         self.reason = ""
         self.failed = 0  # Counted along: of a million lines, each would go through all the others.
         self._size = 0
-        self._lines = self._lock = -1
+        self._lines: FileIO
+        self._lock: FileLock
 
     def __enter__(self) -> Journal:
         self._lock = lock_folder(self.folder)
@@ -68,14 +73,15 @@ class Journal:
                         f"{self.path}: line {number} is the second of photo {prediction.id!r}; remove one"
                     )
                 self._count(prediction)
-        self._lines = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._lines = self.path.open("a+b", buffering=0)
         self._size = _whole_lines(self._lines)
-        rest = os.pread(self._lines, os.fstat(self._lines).st_size - self._size, self._size)
+        self._lines.seek(self._size)
+        rest = self._lines.read()
         if is_whole(rest):  # Somebody's editor writes no last line feed.
-            os.write(self._lines, b"\n")
+            self._lines.write(b"\n")
             self._size += len(rest) + 1
         else:
-            os.ftruncate(self._lines, self._size)
+            self._lines.truncate(self._size)
 
     def append(self, prediction: Prediction) -> None:
         """Add a line; one of a photo that has its line already is left out.
@@ -89,9 +95,9 @@ class Journal:
         written = 0
         try:
             while written < len(line):
-                written += os.write(self._lines, line[written:])
+                written += self._lines.write(line[written:])
         except OSError:
-            os.ftruncate(self._lines, self._size)
+            self._lines.truncate(self._size)
             raise
         self._size += written
         self._count(prediction)
@@ -105,57 +111,54 @@ class Journal:
 
     def forget_failed(self) -> None:
         """Remove the lines of photos that failed, so that they count as not done."""
+        self._lines.close()  # Windows does not replace a file that is open.
         # The lines themselves are kept, whatever somebody may have added to them.
         lines = self.path.read_bytes().splitlines(keepends=True)
         found = zip(lines, iterate_predictions(self.path), strict=True)
         kept = [line for line, prediction in found if prediction.text is not None]
         atomic_write(self.path, b"".join(kept).decode("utf-8"))
-        os.close(self._lines)
         self.done, self.failed, self.reason = {}, 0, ""
         self._open()
 
     def sync(self) -> None:
         """Have the system put all lines on the disk, so that a power cut takes none of them."""
-        os.fsync(self._lines)
+        os.fsync(self._lines.fileno())
 
     def close(self) -> None:
-        """Close the file and let go of the folder."""
-        for descriptor in (self._lines, self._lock):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._lines = self._lock = -1
+        """Close the file and release the folder."""
+        if hasattr(self, "_lines"):
+            self._lines.close()
+        self._lock.release()
 
 
-def lock_folder(folder: Path) -> int:
+def lock_folder(folder: Path) -> FileLock:
     """Lock a folder, which is made if it is not there.
 
     Returns:
-        A descriptor, to be closed in the end; the system does so when the process ends, however that comes.
+        A lock, to be released in the end; the system does so when the process ends, however that comes.
 
     Raises:
         ConfigError: if another process has it, or it cannot be written to.
     """
+    path = folder / "run.lock"
+    lock = FileLock(path, timeout=0, thread_local=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        owner = _read_owner(path)
+        if owner and not _OWNER.fullmatch(owner):
+            raise ConfigError(
+                f"run folder {folder}: its run.lock is not a run's and would be replaced; give another folder"
+            )
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.read(lock, 200).decode("utf-8", "replace").strip()
-            os.close(lock)
-            if not isinstance(error, BlockingIOError):
-                raise
+            lock.acquire()
+        except Timeout:
+            owner = (_read_owner(path) or owner).strip()
             raise ConfigError(
                 f"run folder {folder}: in use by {owner or 'another process'}; "
                 "wait for its end or give another folder"
             ) from None
-        if os.fstat(lock).st_size and not _OWNER.fullmatch(os.pread(lock, 200, 0)):
-            os.close(lock)
-            raise ConfigError(
-                f"run folder {folder}: its run.lock is not a run's and would be replaced; give another folder"
-            )
-        os.ftruncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with suppress(PermissionError):  # Windows keeps everybody off the bytes of a lock.
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(
             f"run folder {folder}: {error.strerror}; give a folder that can be written to"
@@ -163,14 +166,18 @@ def lock_folder(folder: Path) -> int:
     return lock
 
 
-def _whole_lines(descriptor: int) -> int:
+def _read_owner(path: Path) -> str:
+    """The beginning of a lock's text; empty if there is none, or none that can be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(200).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _whole_lines(stream: FileIO) -> int:
     """The size of a file without a last line that has no end."""
-    end = os.lseek(descriptor, 0, os.SEEK_END)
-    block = 1 << 16
-    while end > 0:
-        start = max(0, end - block)
-        place = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if place >= 0:
-            return start + place + 1
-        end = start
-    return 0
+    if not stream.seek(0, os.SEEK_END):
+        return 0
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.rfind(b"\n") + 1

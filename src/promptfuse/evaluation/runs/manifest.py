@@ -19,6 +19,18 @@ FIXED = ("data", "recipe", "preset", "seed", "in_flight", "threads", "models")
 """What a run cannot go on with another value of, since its lines would not be those of one run."""
 
 
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    # Imported late, so that a manifest can be read without torch.
+    from promptfuse.search.result import versions
+
+    return versions()
+
+
 @dataclass
 class Session:
     """One stretch of work on a run, from its start or a resume to its end or an interrupt.
@@ -37,9 +49,9 @@ class Session:
         peak_device_bytes: the most memory that tensors took on a GPU; 0 without one.
     """
 
-    started: str = field(default_factory=lambda: now())
-    updated: str = field(default_factory=lambda: now())
-    versions: dict[str, str] = field(default_factory=lambda: _versions())
+    started: str = field(default_factory=now)
+    updated: str = field(default_factory=now)
+    versions: dict[str, str] = field(default_factory=_versions)
     engine: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     photos: int = 0
@@ -62,7 +74,7 @@ class Manifest:
         seed: of the data set's first photo.
         in_flight: photos that share their forward passes.
         threads: of each process.
-        preset: the numbers behind the recipe's preset, which may be others in another version.
+        preset: the numbers of the recipe's preset, which may differ in another version.
         models: name, fingerprint and identity of each, by role.
         photos: how many there are.
         done: how many have their line.
@@ -133,7 +145,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def require_same(folder: Path | str, before: Manifest, current: Manifest) -> None:
-    """Make sure that a run goes on as it began.
+    """Make sure that a run is resumed with what it began with.
 
     Args:
         folder: the run folder, for the message.
@@ -172,6 +184,10 @@ def describe_data(dataset: Dataset, split: str | None, start: int) -> dict[str, 
     for photo in dataset.photos:
         ids.update(f"{json.dumps([photo.id, photo.image])}\n".encode())
     source = Path(dataset.source)
+    checksum = None
+    if source.is_file():
+        with source.open("rb") as stream:
+            checksum = hashlib.file_digest(stream, "sha256").hexdigest()
     return {
         "name": dataset.name,
         "source": dataset.source,
@@ -179,23 +195,6 @@ def describe_data(dataset: Dataset, split: str | None, start: int) -> dict[str, 
         "split": split,
         "start": start,
         "photos": len(dataset.photos),
-        "source_sha256": _sha256(source) if source.is_file() else None,
+        "source_sha256": checksum,
         "photos_sha256": ids.hexdigest(),
     }
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    # Imported late, so that a manifest can be read without torch.
-    from promptfuse.search.result import versions
-
-    return versions()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

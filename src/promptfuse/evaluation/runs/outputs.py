@@ -38,11 +38,11 @@ class LocalOutput:
 
 
 class RemoteOutput(LocalOutput):
-    """A run folder behind an address that fsspec knows, such as ``s3://bucket/runs/first``.
+    """A run folder at an address that fsspec knows, such as ``s3://bucket/runs/first``.
 
-    Files behind such addresses cannot be appended to. So the run is written to a folder of the user's
-    cache, and whole copies are put to the address at the begin, every now and then and at the end. When a run
-    goes on, whichever of the two was written last counts, by its manifest.
+    Files at such addresses cannot be appended to. So the run is written to a folder of the user's cache, and
+    whole copies are put to the address at the start, now and then, and at the end. A resumed run takes
+    whichever of the two was written last, by its manifest.
 
     Args:
         address: the folder's.
@@ -56,27 +56,30 @@ class RemoteOutput(LocalOutput):
         self._pushed = time.monotonic()
 
     def fetch(self) -> None:
-        """See ``LocalOutput``.
+        """Get what is at the address, if that is newer.
 
         Raises:
             ConfigError: if the address cannot be read, or another process works on the run.
         """
         lock = lock_folder(self.folder)  # Nobody writes to the copies that are replaced.
         try:
-            with self._file_system() as (system, root), TemporaryDirectory(dir=self.folder) as copies:
-                names = [name for name in (LINES, MANIFEST) if system.exists(f"{root}/{name}")]
-                for name in names:
-                    system.get_file(f"{root}/{name}", str(Path(copies, name)))
-                self._check(Path(copies), names)
-                if names and _written(Path(copies)) > _written(self.folder):
-                    # The manifest last: until then the old one says that there is something newer to get.
-                    for name in names:
-                        Path(copies, name).replace(self.folder / name)
+            self._fetch()
         finally:
-            os.close(lock)
+            lock.release()
+
+    def _fetch(self) -> None:
+        with self._file_system() as (system, root), TemporaryDirectory(dir=self.folder) as copies:
+            names = [name for name in (LINES, MANIFEST) if system.exists(f"{root}/{name}")]
+            for name in names:
+                system.get_file(f"{root}/{name}", str(Path(copies, name)))
+            self._check(Path(copies), names)
+            if names and _written(Path(copies)) > _written(self.folder):
+                # The manifest last: until then the old one says that there is something newer to get.
+                for name in names:
+                    Path(copies, name).replace(self.folder / name)
 
     def push(self, *, at_once: bool = False) -> None:
-        """See ``LocalOutput``.
+        """Put whole copies to the address, if the last ones are old enough or it is to be at once.
 
         Raises:
             ConfigError: if the address cannot be written to.
@@ -117,7 +120,7 @@ class RemoteOutput(LocalOutput):
             said = " ".join((str(error) or type(error).__name__).split())[:200]
             raise ConfigError(
                 f"{self.address}: {said}; check the address and the credentials; "
-                f"what is done so far is in {self.folder}, and the same command goes on"
+                f"what is done so far is in {self.folder}; run the same command to resume"
             ) from None
 
 

@@ -1,7 +1,7 @@
 """Groups of photos on a Ray cluster: Ray Data hands them to a pool of workers with a set of models each.
 
-Only the process that started the run writes its files, so there is one writer, as in a local run. Groups and
-lines travel as JSON; photos do not travel: each worker opens those of its groups by their paths or addresses.
+Only the process that started the run writes its files, so there is one writer, as in a local run. Photos do
+not travel: each worker opens those of its groups by their paths or addresses.
 """
 
 from __future__ import annotations
@@ -9,30 +9,49 @@ from __future__ import annotations
 import logging
 import math
 import os
+import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from promptfuse.errors import ConfigError
+from promptfuse.errors import ConfigError, PromptfuseError
 from promptfuse.evaluation.recipes import Recipe, describe
 from promptfuse.evaluation.runs.config import EngineSettings
-from promptfuse.evaluation.runs.engines import OnGroup, OnLine
-from promptfuse.evaluation.runs.group_worker import GroupWorker, Models, group_to_json, models_of, take
+from promptfuse.evaluation.runs.group_worker import (
+    Answer,
+    GroupWorker,
+    Models,
+    OnGroup,
+    OnLine,
+    deliver_answer,
+    models_of,
+)
 from promptfuse.evaluation.runs.groups import Group
 
 MOST_BLOCKS = 10_000
 """Ray Data takes this many blocks of work without effort; with more groups, a block has several."""
 
 STORE_BYTES = 256 * 2**20
-"""For Ray's object store, where there is no cluster yet: it holds only JSON."""
-
+"""For Ray's object store, where there is no cluster yet: it holds only groups and lines."""
 
 LONGEST_FOLDER = 34
 """Bytes of the path of the folder below which Ray has its sockets: theirs, some 70 longer, may have 107."""
 
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """Where there may be room for Ray's files instead."""
+
+
+class RayGroupWorker(GroupWorker):
+    """A `GroupWorker` for rows of Ray Data, to which the package's own errors are answers too."""
+
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:  # type: ignore[override]
+        """Describe the group of a row."""
+        try:
+            answer: Answer | PromptfuseError = super().__call__(pickle.loads(row["group"]))
+        except PromptfuseError as error:
+            answer = error
+        return {"answer": pickle.dumps(answer)}
 
 
 class RayEngine:
@@ -63,12 +82,12 @@ class RayEngine:
         self.models: Models = {}
 
     def load(self) -> Models:
-        """See ``Engine``; here only to know the models, so on the CPU."""
+        """Load the models on the CPU, only to know them; name, fingerprint and identity, by role."""
         self.models = models_of(self.recipe)
         return self.models
 
     def run(self, groups: Sequence[Group], on_line: OnLine, on_group: OnGroup) -> None:
-        """See ``Engine``.
+        """Describe groups; predictions are known group by group.
 
         Raises:
             PromptfuseError: what a worker ended with.
@@ -78,50 +97,44 @@ class RayEngine:
         from ray.data import ActorPoolStrategy
 
         settings = self.settings
-        blocks = min(len(groups), MOST_BLOCKS)
         with _cluster(settings):
             # Ray Data starts workers again that were lost, and gives their blocks out again.
             rows = ray.data.from_items(
-                [{"group": group_to_json(group)} for group in groups], override_num_blocks=blocks
+                [{"group": pickle.dumps(group)} for group in groups],
+                override_num_blocks=min(len(groups), MOST_BLOCKS),
             )
             answers = rows.map(
-                GroupWorker,
+                RayGroupWorker,
                 fn_constructor_args=(describe(self.recipe), self.device, self.threads, self.models),
                 compute=ActorPoolStrategy(size=settings.workers),
                 num_cpus=settings.cpus_per_worker,
                 num_gpus=settings.gpus_per_worker or None,
             )
             try:
-                for answer in answers.iter_rows():
-                    take(answer, on_line, on_group)
+                for row in answers.iter_rows():
+                    answer = pickle.loads(row["answer"])
+                    if isinstance(answer, PromptfuseError):
+                        raise answer
+                    deliver_answer(answer, on_line, on_group)
             except ray.exceptions.RayTaskError:
                 raise  # A fault of the program, with its traceback.
             except ray.exceptions.RayError as error:
                 said = " ".join(str(error).split())[:300]
-                raise ConfigError(f"engine ray: {said}; see Ray's logs, the same command goes on") from None
+                raise ConfigError(
+                    f"engine ray: {said}; see Ray's logs; run the same command to resume"
+                ) from None
 
 
 @contextmanager
 def _short_folder() -> Iterator[str | None]:
-    """A folder for Ray's files where the usual one's path is too long for its sockets; None where it is not.
-
-    The folder is Ray's alone, and gone afterwards.
-
-    Raises:
-        ConfigError: if ``RAY_TMPDIR`` is too long itself, or there is no short folder to write to.
-    """
+    """A folder for Ray's files alone where the usual one's path is too long for its sockets, else None."""
     usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     length = len(os.fsencode(usual))
     if length <= LONGEST_FOLDER:
         yield None
         return
-    told = (
-        f"engine ray: its sockets cannot be in {usual}, whose path has {length} bytes and may have "
-        f"{LONGEST_FOLDER}; set RAY_TMPDIR to a folder with a shorter path"
-    )
-    if os.environ.get("RAY_TMPDIR"):
-        raise ConfigError(told)
-    for place in SHORT_FOLDERS:
+    # A folder that was asked for is not replaced by another one.
+    for place in () if os.environ.get("RAY_TMPDIR") else SHORT_FOLDERS:
         try:
             folder = TemporaryDirectory(prefix="ray-", dir=place, ignore_cleanup_errors=True)
         except OSError:
@@ -129,79 +142,76 @@ def _short_folder() -> Iterator[str | None]:
         with folder as path:
             yield path
         return
-    raise ConfigError(told)
+    raise ConfigError(
+        f"engine ray: its sockets cannot be in {usual}, whose path has {length} bytes and may have "
+        f"{LONGEST_FOLDER}; set RAY_TMPDIR to a folder with a shorter path"
+    )
 
 
-def _can_be_placed(settings: EngineSettings) -> None:
+@contextmanager
+def _cluster(settings: EngineSettings) -> Iterator[None]:
+    """A quiet connection to Ray: the caller's, that to ``RAY_ADDRESS``, or to processes started for it."""
+    import ray
+
+    with nullcontext() if ray.is_initialized() else _connected(settings):
+        logger = logging.getLogger("ray.data")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        shown = context.enable_progress_bars, context.print_on_execution_start
+        context.enable_progress_bars = context.print_on_execution_start = False
+        try:
+            yield
+        finally:
+            context.enable_progress_bars, context.print_on_execution_start = shown
+            logger.setLevel(level)
+
+
+@contextmanager
+def _connected(settings: EngineSettings) -> Iterator[None]:
+    """A connection to Ray that ends with the context."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Its processes warn on standard error of what Ray Data takes care of.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    with nullcontext() if address else _short_folder() as folder:
+        if not address:
+            # Ray Data needs CPUs beside those that the workers reserve, or it starves.
+            options["num_cpus"] = math.ceil(settings.workers * settings.cpus_per_worker) + 2
+            options |= {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+        if folder is not None:
+            options["_temp_dir"] = folder
+        try:
+            ray.init(**options)
+        except (OSError, RuntimeError, ValueError) as error:
+            if address:
+                raise ConfigError(
+                    f"engine ray: RAY_ADDRESS {address}: {str(error).split('.')[0][:200]}; start the "
+                    "cluster, or unset RAY_ADDRESS for workers on this machine"
+                ) from None
+            said = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"engine ray: it cannot be started here: {said}; check RAY_TMPDIR and the machine's "
+                "limits, or take --engine local"
+            ) from None
+        try:
+            if not address:
+                _check_gpus(settings)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _check_gpus(settings: EngineSettings) -> None:
     """Raise ``ConfigError`` if this machine lacks what a worker reserves: Ray would wait without a word."""
     import ray
 
     there = ray.cluster_resources().get("GPU", 0)
     if settings.gpus_per_worker > there:
-        ray.shutdown()
         raise ConfigError(
             f"engine ray: a worker reserves {settings.gpus_per_worker:g} GPUs, this machine has {there:g}; "
             "lower engine.gpus_per_worker, or set RAY_ADDRESS"
         )
-
-
-@contextmanager
-def _cluster(settings: EngineSettings) -> Iterator[None]:
-    """See `_connected`; with a folder for Ray's files where one is needed."""
-    import ray
-
-    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
-        with _connected(settings, None):
-            yield
-        return
-    with _short_folder() as folder, _connected(settings, folder):
-        yield
-
-
-@contextmanager
-def _connected(settings: EngineSettings, folder: str | None) -> Iterator[None]:
-    """A connection to Ray: that of the caller's, to ``RAY_ADDRESS``, or to processes started for it."""
-    import ray
-
-    owned = not ray.is_initialized()
-    if owned:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Its processes warn on standard error of what Ray Data takes care of.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if address := os.environ.get("RAY_ADDRESS"):
-            try:
-                ray.init(**quiet)
-            except (OSError, RuntimeError, ValueError) as error:
-                said = str(error).split(".")[0][:200]
-                raise ConfigError(
-                    f"engine ray: RAY_ADDRESS {address}: {said}; start the cluster, or unset RAY_ADDRESS for "
-                    "workers on this machine"
-                ) from None
-        else:
-            # Ray Data needs CPUs beside those that the workers reserve, or it starves.
-            needed = math.ceil(settings.workers * settings.cpus_per_worker) + 2
-            if folder is not None:
-                quiet["_temp_dir"] = folder
-            try:
-                ray.init(num_cpus=needed, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
-            except (OSError, RuntimeError, ValueError) as error:
-                said = " ".join(str(error).split())[:200]
-                raise ConfigError(
-                    f"engine ray: it cannot be started here: {said}; check RAY_TMPDIR and the machine's "
-                    "limits, or take --engine local"
-                ) from None
-            _can_be_placed(settings)
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    shown = context.enable_progress_bars, context.print_on_execution_start
-    context.enable_progress_bars = context.print_on_execution_start = False
-    try:
-        yield
-    finally:
-        context.enable_progress_bars, context.print_on_execution_start = shown
-        logger.setLevel(level)
-        if owned:
-            ray.shutdown()

@@ -77,13 +77,13 @@ def run_dataset(
     retry_failed: bool = False,
     every: float = 10.0,
 ) -> Progress:
-    """Describe the photos of a data set; a run that is in the folder already goes on.
+    """Describe the photos of a data set, or resume the run that the folder holds.
 
     Args:
         config: what to do.
         out: a folder, or its address such as ``s3://bucket/runs/first``; gets ``predictions.jsonl``, a line
             for each photo, and ``manifest.json``.
-        on_progress: called whenever there is a new line, and at the begin.
+        on_progress: called at the start and whenever there is a new line.
         retry_failed: first remove the lines of photos that failed, so that they are tried again.
         every: seconds between two writes of the manifest, at least.
 
@@ -133,8 +133,11 @@ def run_dataset(
             require_same(folder, before, current)
         if retry_failed:  # Now that nothing stands in the way of trying them again.
             journal.forget_failed()
-        work = _Run(journal, output, current, config, on_progress, every, dataset.problems)
-        return work.carry_out(engine, missing)
+        session = Session(engine=config.engine.model_dump(), device=config.device)
+        report = on_progress or (lambda progress: None)
+        return _Run(journal, output, current, session, report, every, dataset.problems).carry_out(
+            engine, missing
+        )
 
 
 def _threads(config: DatasetRunConfig) -> int:
@@ -158,26 +161,22 @@ def _take_over(folder: Path, before: Manifest | None, current: Manifest) -> None
         raise ConfigError(f"run folder {folder}: has predictions but no {FILE}; give another folder")
 
 
+@dataclass
 class _Run:
     """The work on a run between its start or resume and its end."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        output: LocalOutput,
-        manifest: Manifest,
-        config: DatasetRunConfig,
-        on_progress: OnProgress | None,
-        every: float,
-        warnings: tuple[str, ...],
-    ) -> None:
-        self.journal, self.output, self.manifest, self.every = journal, output, manifest, every
-        self.on_progress = on_progress or (lambda progress: None)
-        self.session = Session(engine=config.engine.model_dump(), device=config.device)
+    journal: Journal
+    output: LocalOutput
+    manifest: Manifest
+    session: Session
+    on_progress: OnProgress
+    every: float
+    warnings: tuple[str, ...]
+    last: Prediction | None = None
+    notice: str = ""
+
+    def __post_init__(self) -> None:
         self.began = self.written = time.monotonic()
-        self.last: Prediction | None = None
-        self.notice = ""
-        self.warnings = warnings
 
     def carry_out(self, engine: Engine, missing: list[Group]) -> Progress:
         """Compute groups and write their lines; how it ended."""
@@ -203,18 +202,16 @@ class _Run:
 
     def progress(self) -> Progress:
         """How far the run has come."""
-        journal = self.journal
-        seconds = time.monotonic() - self.began
         return Progress(
-            self.manifest.photos,
-            len(journal.done),
-            journal.failed,
-            self.session.photos,
-            seconds,
-            self.last,
-            journal.reason,
-            self.notice,
-            self.warnings,
+            photos=self.manifest.photos,
+            done=len(self.journal.done),
+            failed=self.journal.failed,
+            fresh=self.session.photos,
+            seconds=time.monotonic() - self.began,
+            last=self.last,
+            reason=self.journal.reason,
+            notice=self.notice,
+            warnings=self.warnings,
         )
 
     def _line(self, prediction: Prediction) -> None:

@@ -9,8 +9,10 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 
+from promptfuse.models.branches import KVPrefix
 from promptfuse.models.fast.dense_attention import behind, dense_chances, dense_mask
-from promptfuse.models.fast.prefix import Prefix, at_least_float32, ragged_positions
+from promptfuse.models.fast.prefix import ragged_positions
+from promptfuse.models.precision import at_least_float32
 
 NEAR = 8
 """Tokens of a branch up to which, in float32 on a CPU, a product of numbers for each distance is faster than
@@ -22,17 +24,17 @@ RUN = 64
 together; otherwise all are filled up to the same number, which takes copies but one product."""
 
 
-def reading_order(lengths: Sequence[int], origin: Sequence[int], like: Tensor) -> list[int]:
+def reading_order(lengths: Sequence[int], prefix_index: Sequence[int], like: Tensor) -> list[int]:
     """The order in which branches are read fastest, and that ``Layout.of`` asks for.
 
     Args:
         lengths: how many new tokens each has.
-        origin: the number of each one's prefix.
+        prefix_index: the number of each one's prefix.
         like: a tensor of the type and on the device of the keys.
     """
     if _near(lengths, like):
-        return sorted(range(len(lengths)), key=lambda index: (origin[index], lengths[index]))
-    return sorted(range(len(lengths)), key=lambda index: (lengths[index], origin[index]))
+        return sorted(range(len(lengths)), key=lambda index: (prefix_index[index], lengths[index]))
+    return sorted(range(len(lengths)), key=lambda index: (lengths[index], prefix_index[index]))
 
 
 def _near(lengths: Sequence[int], like: Tensor) -> bool:
@@ -60,10 +62,10 @@ class _PrefixMask:
 
     @classmethod
     def of(
-        cls, owner: Tensor, shared: Tensor, prefixes: Sequence[Prefix], device: torch.device
+        cls, owner: Tensor, prefix_length: Tensor, prefixes: Sequence[KVPrefix], device: torch.device
     ) -> _PrefixMask:
         """The sight of queries that each have a prefix, and the number of its tokens that they share."""
-        beyond = torch.arange(max(map(len, prefixes))) >= shared[:, None]
+        beyond = torch.arange(max(map(len, prefixes))) >= prefix_length[:, None]
         hidden = beyond.to(device) if bool(beyond.any()) else None
         many = owner.bincount(minlength=len(prefixes))
         if len(prefixes) == 1 or (len(owner) >= RUN * len(prefixes) and bool((owner.diff() >= 0).all())):
@@ -141,20 +143,20 @@ class Layout:
     @classmethod
     def of(
         cls,
-        prefixes: Sequence[Prefix],
-        origin: Sequence[int],
-        shared: Sequence[int],
+        prefixes: Sequence[KVPrefix],
+        prefix_index: Sequence[int],
+        prefix_length: Sequence[int],
         lengths: Sequence[int],
         like: Tensor,
     ) -> Layout:
         """The layout of branches in their ``reading_order``, which takes the same ``like``."""
         device = like.device
-        count, seen, owner = torch.tensor(lengths), torch.tensor(shared), torch.tensor(origin)
+        count, seen, owner = torch.tensor(lengths), torch.tensor(prefix_length), torch.tensor(prefix_index)
         branch, positions = ragged_positions(seen, count)
         mask = dense_mask(prefixes, owner[branch], seen[branch], branch, device)
         every = _PrefixMask.of(owner[branch], seen[branch], prefixes, device) if mask is None else None
         # The branches of a prefix are in order of their lengths, so those that are longer stand together.
-        stretches = [len(list(same)) for _, same in groupby(origin)]
+        stretches = [len(list(same)) for _, same in groupby(prefix_index)]
         return cls(
             positions.to(device),
             () if _near(lengths, like) else tuple((len(list(all_)), each) for each, all_ in groupby(lengths)),
@@ -169,11 +171,11 @@ class Layout:
 
 
 def _longer(lengths: Sequence[int], stretches: Sequence[int]) -> tuple[tuple[tuple[slice, slice], ...], ...]:
-    """See ``Layout.longer``.
+    """For each distance, the tokens and branches that have a token so far before them.
 
     Args:
         lengths: tokens of each branch.
-        stretches: numbers of branches, one behind the other, that are looked at by themselves.
+        stretches: numbers of branches, one after the other, that are looked at by themselves.
     """
     starts = [0, *accumulate(lengths)]
     ends = list(accumulate(stretches))
@@ -192,12 +194,12 @@ Before = tuple[Tensor | None, Tensor | None]
 """Keys and values of the prefixes in one layer, as ``before`` gives them."""
 
 
-def before(prefixes: Sequence[Prefix], layout: Layout) -> Sequence[Before]:
+def before(prefixes: Sequence[KVPrefix], layout: Layout) -> Sequence[Before]:
     """Keys and values of prefixes, layer by layer; nothing at all if all prefixes are empty.
 
     Returns:
         For each layer (heads, all prefixes' tokens, width) twice, where the layout has a mask; elsewhere
-        (prefixes, heads, longest, width), zero behind the short ones.
+        (prefixes, heads, longest, width), zero after the short ones.
     """
     if not any(map(len, prefixes)):
         return []

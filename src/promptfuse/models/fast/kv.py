@@ -1,13 +1,13 @@
-"""Causal language models behind keys and values of what they have read already.
+"""Causal language models that go on from keys and values of what they have read already.
 
-Many branches are packed into one row behind one prefix, with a mask that parts them from each other and
-positions of their own (tree attention), so that no branch has a copy of the prefix. Where a model does not
-take such masks, each branch is a row of its own; where it has no such cache, texts are read whole. Which of
-these holds is found out by a trial.
+Many branches are packed into one row after one prefix, with a mask that separates them and positions of
+their own (tree attention), so that no branch has a copy of the prefix. Where a model does not take such
+masks, each branch is a row of its own. A trial finds out which of these holds; see ``choice``.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,29 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from promptfuse.models.batch import Batch
 from promptfuse.models.batching import cut, run_halving
-from promptfuse.models.fast.packing import cache_behind, pack, row_mask, tree_mask
-from promptfuse.models.fast.prefix import (
-    EMPTY,
-    Branches,
-    Prefix,
-    PrefixCache,
-    at_least_float32,
-    chosen_only,
-)
-from promptfuse.models.fast.products import fast_layers
+from promptfuse.models.branches import Branches, KVPrefix
+from promptfuse.models.fast.branch_packing import cache_behind, pack, row_mask, tree_mask
+from promptfuse.models.fast.chosen_logits import chosen_only
+from promptfuse.models.fast.prefix import PrefixCache
 from promptfuse.models.lookups import Lookup, embeddings_replaced
+from promptfuse.models.precision import at_least_float32
 
 Mode = Literal["tree", "rows"]
-
-_TRIED = (20, 48)
-"""Lengths of rows in a trial whether something is out of sight that a shared prefix does not know."""
-
-_REFUSALS = (
-    AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, TypeError, UnboundLocalError,
-    ValueError,
-)  # fmt: skip
-"""What a model says that does not take a mask, a cache or bare token ids."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +44,8 @@ class _Run:
     layers: list[tuple[Tensor, Tensor]]
 
 
-class CausalReader:
-    """Reads rows behind prefixes with a causal language model of ``transformers``.
+class KVReader:
+    """Reads rows that go on from prefixes with a causal language model of ``transformers``.
 
     Args:
         module: the model.
@@ -66,21 +53,29 @@ class CausalReader:
         limit: bytes of keys and values to remember.
         mode: whether branches are packed into rows, or have a row each.
         keeps_logits: whether the model can be asked for the logits of some columns only.
-
-    Attributes:
         lookups: what turns ids into input embeddings.
-        longest: tokens of the longest row that it reads.
+        longest: tokens of the longest row that it may read.
     """
 
+    name = "kv-cache"
+
     def __init__(
-        self, module: nn.Module, budget: int, limit: int, mode: Mode, keeps_logits: bool = False
+        self,
+        module: nn.Module,
+        budget: int,
+        limit: int,
+        mode: Mode,
+        *,
+        keeps_logits: bool,
+        lookups: tuple[Lookup, ...],
+        longest: int,
     ) -> None:
         self.module = module
         self.budget = budget
-        self.mode = mode
+        self.mode: Mode = mode
         self.keeps_logits = keeps_logits
-        self.cache = PrefixCache(module, limit)
-        self.lookups: tuple[Lookup, ...] = ()
+        self.cache = PrefixCache(limit)
+        self.lookups = lookups
         config: Any = module.config
         config = config.get_text_config()
         self.depth = int(config.num_hidden_layers)
@@ -89,100 +84,32 @@ class CausalReader:
             getattr(config, name, None)
             for name in ("sliding_window", "attention_chunk_size", "window_size", "attention_window")
         )
-        self.longest = min((size for size in windows if isinstance(size, int) and size > 0), default=2**31)
+        self.longest = min(longest, *(size for size in windows if isinstance(size, int) and size > 0), 2**31)
 
-    @classmethod
-    @torch.no_grad()
-    def of(
-        cls,
-        module: nn.Module,
-        ids: Sequence[int],
-        budget: int,
-        limit: int,
-        lookups: tuple[Lookup, ...] = (),
-        most: int = 0,
-    ) -> CausalReader | None:
-        """A reader whose NLL agrees with the model's own in a trial; None if there is none.
-
-        Args:
-            module: the model.
-            ids: four ordinary token ids at least.
-            budget: see ``CausalReader``.
-            limit: see ``CausalReader``.
-            lookups: what turns ids into input embeddings.
-            most: tokens of the longest row that the model takes.
-        """
-        one, two, three, four = ids[:4]
-        rows = [
-            [one, two, three, four, one, three],
-            [one, two, three, four, two, two, three, one],
-            [one, two, four, three],
-            [one, two, three, one],
-            [two],
-        ]
-        known = ((one, two, three, four), (one, two, three), ())
-        try:
-            expected = [
-                functional.cross_entropy(
-                    at_least_float32(module(input_ids=torch.tensor([row], device=_device(module))).logits[0]),
-                    torch.tensor([*row[1:], one], device=_device(module)),
-                    reduction="none",
-                )[:-1]
-                for row in rows
-            ]
-        except _REFUSALS:
-            return None
-        tolerance = 0.05 if torch.finfo(next(module.parameters()).dtype).eps > 1e-4 else 1e-4
-        for mode in ("tree", "rows"):
-            try:
-                reader = cls(module, budget, limit, mode)
-                reader.lookups = lookups
-                prefixes = [*reader.prefixes(known[:2], nll=True), EMPTY]
-                found = reader.nll(rows, Branches(tuple(prefixes), (0, 0, 0, 1, 2), (4, 4, 2, 3, 0)))
-            except (RuntimeError, *_REFUSALS):
-                continue  # The model takes no such mask or cache.
-            if all(
-                torch.allclose(own[: len(true)], true, rtol=tolerance, atol=tolerance)
-                for own, true in zip(found, expected, strict=True)
-            ):
-                reader.longest = min(reader.longest, reader._reach(ids, tolerance, most))
-                return reader
-        return None
-
-    def _reach(self, ids: Sequence[int], tolerance: float, most: int) -> int:
-        """Up to which length rows agree with the model's own, which may have a window of another name.
-
-        Args:
-            ids: ordinary token ids.
-            tolerance: of the NLL.
-            most: tokens of the longest row that the model takes.
-        """
-        reached, device = 8, _device(self.module)
-        for size in (size for size in _TRIED if size <= min(most, self.longest)):
-            row = [ids[(index * index + index) % len(ids)] for index in range(size)]
-            try:
-                logits = self.module(input_ids=torch.tensor([row], device=device)).logits[0]
-                (prefix,) = self.prefixes([tuple(row[: size - 3])], nll=True)
-                (found,) = self.nll([row], Branches((prefix,), (0,), (size - 3,)))
-            except (RuntimeError, *_REFUSALS):
-                return reached
-            expected = functional.cross_entropy(
-                at_least_float32(logits[:-1]), torch.tensor(row[1:], device=device), reduction="none"
-            )
-            if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance):
-                return reached
-            reached = size
-        self.cache.clear()
-        return 2**31
-
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forget what was read."""
         self.cache.clear()
 
+    @staticmethod
+    def takes(module: nn.Module) -> bool:
+        """Whether a model says that it takes keys and values of earlier tokens."""
+        stateful = getattr(module, "_is_stateful", False)
+        return not stateful and "past_key_values" in inspect.signature(module.forward).parameters
+
     # -------------------------------------------------------------------------------- what is asked
 
+    def most_shared(self, row: Sequence[int]) -> int:
+        """All tokens but the last, whose prediction is asked for."""
+        return len(row) - 1
+
+    def outputs(self, batch: Batch, branches: Branches | None) -> Tensor:
+        """NLL of every token but the first of each row, (rows, length - 1); zero if it is not predicted."""
+        if branches is None:
+            raise ValueError("rows behind no prefix are for the plain reader")
+        return self.nll(batch.rows, branches, batch.first_scored) * batch.predicted
+
     @torch.no_grad()
-    def prefixes(self, rows: Sequence[tuple[int, ...]], nll: bool) -> list[Prefix]:
+    def prefixes(self, rows: Sequence[tuple[int, ...]], nll: bool = True) -> list[KVPrefix]:
         """Keys, values and next-token distributions of rows, through what is remembered of them.
 
         Args:
@@ -190,17 +117,17 @@ class CausalReader:
             nll: whether the NLL of the rows' own tokens is wanted too.
         """
 
-        def usable(prefix: Prefix) -> bool:
+        def usable(prefix: KVPrefix) -> bool:
             return not nll or prefix.nll is not None
 
-        made = dict(zip(rows, self.cache.beginnings(rows, usable), strict=True))
+        made = {row: self.cache.longest(row, usable) for row in rows}
         missing = sorted(
             (row for row, prefix in made.items() if len(prefix) < len(row)),
             key=lambda row: len(row) - len(made[row]),
         )
         start = 0
         for stop in cut([len(row) - len(made[row]) for row in missing], self.budget):
-            run = self._growing(missing, [made[row] for row in missing], nll)
+            run = self._extending(missing, [made[row] for row in missing], nll)
             for part in run_halving(run, start, stop):
                 made.update((prefix.ids, prefix) for prefix in part)
             start = stop
@@ -213,7 +140,7 @@ class CausalReader:
     ) -> Tensor:
         """NLL of every token but the first of each row, (rows, longest row - 1); differentiable.
 
-        The prefixes have their NLL. Zero behind a row's end.
+        The prefixes have their NLL. Zero after a row's end.
 
         Args:
             rows: token ids.
@@ -222,17 +149,17 @@ class CausalReader:
                 for all.
         """
         device = _device(self.module)
-        origin, shared, fresh, owners, wanted = [], [], [], [], []
+        prefix_index, prefix_length, fresh, owners, wanted = [], [], [], [], []
         for index, row in enumerate(rows):
-            known = branches.shared[index]
+            known = branches.prefix_length[index]
             asked = 0 if first is None else first[index]
             # The token that predicts the first new one is read again, unless its prediction is known, or
             # not asked for.
             told = self._predicts(branches, index) or asked >= known
             begin = known if told else max(known - 1, 0)
             if max(begin, asked) < len(row) - 1:
-                origin.append(branches.origin[index])
-                shared.append(begin)
+                prefix_index.append(branches.prefix_index[index])
+                prefix_length.append(begin)
                 fresh.append(row[begin:-1])
                 owners.append(index)
                 wanted.append(range(max(asked - begin, 0), len(row) - 1 - begin))
@@ -240,9 +167,9 @@ class CausalReader:
         if not owners:
             return found
         replaced = None if branches.embeddings is None else branches.embeddings[owners]
-        run = self._run(branches.prefixes, origin, shared, fresh, replaced, wanted=wanted)
+        run = self._run(branches.prefixes, prefix_index, prefix_length, fresh, replaced, wanted=wanted)
         into = [index for index, steps in zip(owners, wanted, strict=True) for _ in steps]
-        column = [begin + step for begin, steps in zip(shared, wanted, strict=True) for step in steps]
+        column = [begin + step for begin, steps in zip(prefix_length, wanted, strict=True) for step in steps]
         targets = torch.tensor(
             [rows[index][place + 1] for index, place in zip(into, column, strict=True)], device=device
         )
@@ -257,8 +184,8 @@ class CausalReader:
     @staticmethod
     def _predicts(branches: Branches, index: int) -> bool:
         """Whether a row shares a whole prefix, whose prediction of the next token is known."""
-        prefix = branches.prefixes[branches.origin[index]]
-        return branches.shared[index] == len(prefix) and prefix.following is not None
+        prefix = branches.prefixes[branches.prefix_index[index]]
+        return branches.prefix_length[index] == len(prefix) and prefix.following is not None
 
     def _known(self, rows: Sequence[Sequence[int]], branches: Branches) -> Tensor:
         """The NLL that is known from the prefixes, (rows, longest row - 1), zero elsewhere."""
@@ -266,9 +193,13 @@ class CausalReader:
         kind = torch.promote_types(parameter.dtype, torch.float32)
         found = torch.zeros(len(rows), max(map(len, rows)) - 1, dtype=kind, device=parameter.device)
         for number, prefix in enumerate(branches.prefixes):
-            mine = [index for index, origin in enumerate(branches.origin) if origin == number]
+            mine = [
+                index for index, prefix_index in enumerate(branches.prefix_index) if prefix_index == number
+            ]
             if prefix.nll is not None and mine:
-                reach = torch.tensor([branches.shared[index] - 1 for index in mine], device=found.device)
+                reach = torch.tensor(
+                    [branches.prefix_length[index] - 1 for index in mine], device=found.device
+                )
                 width = min(len(prefix.nll), found.shape[1])
                 inside = torch.arange(width, device=found.device) < reach[:, None]
                 found[mine, :width] = prefix.nll[:width] * inside
@@ -278,17 +209,17 @@ class CausalReader:
                 found[whole, len(prefix) - 1] = -prefix.following[next_ids]
         return found
 
-    def _growing(
-        self, rows: Sequence[tuple[int, ...]], known: Sequence[Prefix], nll: bool
-    ) -> Callable[[int, int], list[Prefix]]:
+    def _extending(
+        self, rows: Sequence[tuple[int, ...]], known: Sequence[KVPrefix], nll: bool
+    ) -> Callable[[int, int], list[KVPrefix]]:
         """What reads the rest of some of the rows."""
 
-        def run(start: int, stop: int) -> list[Prefix]:
+        def run(start: int, stop: int) -> list[KVPrefix]:
             before = known[start:stop]
             fresh = [row[len(prefix) :] for row, prefix in zip(rows[start:stop], before, strict=True)]
-            shared = [len(prefix) for prefix in before]
+            prefix_length = [len(prefix) for prefix in before]
             last = None if nll else sorted({len(ids) - 1 for ids in fresh})
-            got = self._run(before, range(len(before)), shared, fresh, None, last)
+            got = self._run(before, range(len(before)), prefix_length, fresh, None, last)
             found = []
             for place, row, prefix, ids in zip(got.places, rows[start:stop], before, fresh, strict=True):
                 size = len(ids)
@@ -313,16 +244,16 @@ class CausalReader:
                     target = torch.tensor(row[len(prefix) or 1 :], device=chances.device)
                     fresh_nll = -steps[:-1].gather(1, target[:, None])[:, 0]
                     own = fresh_nll if prefix.nll is None else torch.cat([prefix.nll, fresh_nll])
-                found.append(Prefix(row, keys, values, chances[-1].clone(), own))
+                found.append(KVPrefix(row, keys, values, chances[-1].clone(), own))
             return found
 
         return run
 
     def _run(
         self,
-        prefixes: Sequence[Prefix],
-        origin: Sequence[int],
-        shared: Sequence[int],
+        prefixes: Sequence[KVPrefix],
+        prefix_index: Sequence[int],
+        prefix_length: Sequence[int],
         fresh: Sequence[Sequence[int]],
         embeddings: Tensor | None,
         columns: Sequence[int] | None = None,
@@ -332,8 +263,8 @@ class CausalReader:
 
         Args:
             prefixes: what the branches go on from.
-            origin: for each branch the number of its prefix.
-            shared: for each branch how many tokens of the prefix it sees.
+            prefix_index: for each branch the number of its prefix.
+            prefix_length: for each branch how many tokens of the prefix it sees.
             fresh: for each branch its new tokens, at least one.
             embeddings: (branches, length, d) of the whole rows, or None to look the new tokens up.
             columns: the columns whose logits are wanted, if each branch is alone in its row; None for all.
@@ -342,7 +273,7 @@ class CausalReader:
         device = _device(self.module)
         tree = self.mode == "tree"
         most = (64 if device.type == "cpu" else 256) if tree else 1
-        packed = pack(origin, [len(ids) for ids in fresh], most)
+        packed = pack(prefix_index, [len(ids) for ids in fresh], most)
         width = max(sum(len(fresh[index]) for index in row) for row in packed)
         places = [(0, 0)] * len(fresh)
         ids = [[0] * width for _ in packed]
@@ -354,15 +285,17 @@ class CausalReader:
                 places[index] = number, column
                 size = len(fresh[index])
                 ids[number][column : column + size] = fresh[index]
-                positions[number][column : column + size] = range(shared[index], shared[index] + size)
+                positions[number][column : column + size] = range(
+                    prefix_length[index], prefix_length[index] + size
+                )
                 branch[number][column : column + size] = [index] * size
                 column += size
         owner = torch.tensor(branch)
         longest = max(map(len, prefixes))
-        seen = torch.tensor([*shared, 0])
+        seen = torch.tensor([*prefix_length, 0])
         kind = next(self.module.parameters()).dtype
         mask = (tree_mask(owner, seen, longest, kind) if tree else row_mask(owner, seen, longest)).to(device)
-        cache = cache_behind(prefixes, [origin[row[0]] for row in packed], longest, self.depth)
+        cache = cache_behind(prefixes, [prefix_index[row[0]] for row in packed], longest, self.depth)
         where = torch.tensor(positions, device=device)
         keep = (
             {}
@@ -379,8 +312,7 @@ class CausalReader:
             at = [(row, column + step) for (row, column), steps in pairs for step in steps]
             chosen = torch.tensor(at, device=device).unbind(1)
         head = self.module.get_output_embeddings()  # type: ignore[operator]
-        # The vocabulary is the larger half of a small model's work.
-        with looked_up, fast_layers(self.module), chosen_only(head, chosen, len(packed), width) as taken:
+        with looked_up, chosen_only(head, chosen, len(packed), width) as taken:
             output = self.module(
                 input_ids=torch.tensor(ids, device=device),
                 attention_mask=mask,

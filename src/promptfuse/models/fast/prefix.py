@@ -1,168 +1,30 @@
-"""What texts that grow at the end have in common: keys and values of their first tokens.
-
-In a causal model a token depends only on those before it, so the candidates of a beam need the beam's
-keys and values once, and then only their own new tokens. A *prefix* holds the former, a *branch* says
-which row goes on from where.
-"""
+"""The prefixes that a reader holds, and how those of several rows are put side by side."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import cached_property
-from threading import get_ident
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from promptfuse.models.fast.probe import ModuleProbe
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half-precision outputs in float32; anything wider as it is."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-_WHOLE: ContextVar[bool] = ContextVar("whole", default=False)
-
-
-@contextmanager
-def reading_whole() -> Iterator[None]:
-    """Have every model read every text whole within the block: the reference for what is faster."""
-    token = _WHOLE.set(True)
-    try:
-        yield
-    finally:
-        _WHOLE.reset(token)
-
-
-def prefix_cache_disabled() -> bool:
-    """Whether the code runs within ``reading_whole``."""
-    return _WHOLE.get()
-
-
-@contextmanager
-def chosen_only(
-    head: nn.Module | None, chosen: tuple[Tensor, ...] | None, rows: int, columns: int
-) -> Iterator[list[bool]]:
-    """Have a model project only some of its tokens to the vocabulary, into one row of logits.
-
-    Args:
-        head: what projects; None if it is not known.
-        chosen: rows and columns of the tokens; None for all.
-        rows: of the whole batch.
-        columns: of the whole batch.
-
-    Yields:
-        A list that is not empty once it has been done: not every model calls its head with all tokens.
-    """
-    taken: list[bool] = []
-    if head is None or chosen is None:
-        yield taken
-        return
-
-    asker = get_ident()
-
-    def choose(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        del module
-        if get_ident() != asker or not args or args[0].shape[:2] != (rows, columns):
-            return None
-        taken.append(True)
-        return (args[0][chosen][None], *args[1:])
-
-    handle = head.register_forward_pre_hook(choose)
-    try:
-        yield taken
-    finally:
-        handle.remove()
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """Keys and values of a row of tokens.
-
-    Attributes:
-        ids: the tokens.
-        keys: for each layer (heads, len(ids), head width); one tensor where all layers are asked for at once.
-        values: the same.
-        following: (vocabulary,) log-probabilities of the next token, from a language model.
-        nll: (len(ids) - 1,) NLL of the tokens behind the first, where somebody has asked for it.
-    """
-
-    ids: tuple[int, ...]
-    keys: tuple[Tensor, ...] | Tensor = ()
-    values: tuple[Tensor, ...] | Tensor = ()
-    following: Tensor | None = None
-    nll: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def nbytes(self) -> int:
-        """Memory that it holds."""
-        sides = [[side] if isinstance(side, Tensor) else side for side in (self.keys, self.values)]
-        extra = [tensor for tensor in (self.following, self.nll) if tensor is not None]
-        return sum(tensor.nbytes for tensor in (*sides[0], *sides[1], *extra))
-
-
-EMPTY = Prefix(())
-"""Nothing has been read yet."""
-
-
-@dataclass(frozen=True)
-class Branches:
-    """Where the rows of a batch go on from.
-
-    Attributes:
-        prefixes: the rows' beginnings, each once.
-        origin: for each row the number of its prefix.
-        shared: for each row how many of the prefix's tokens it shares; less than its own length.
-        embeddings: (rows, length, d) in place of the look-up, or None; those of shared tokens are not read.
-    """
-
-    prefixes: tuple[Prefix, ...]
-    origin: tuple[int, ...]
-    shared: tuple[int, ...]
-    embeddings: Tensor | None = None
-
-    def part(self, rows: Sequence[int]) -> Branches:
-        """The branches of some of the rows, with the prefixes that those need."""
-        used = {number: index for index, number in enumerate(dict.fromkeys(self.origin[row] for row in rows))}
-        return Branches(
-            tuple(self.prefixes[number] for number in used),
-            tuple(used[self.origin[row]] for row in rows),
-            tuple(self.shared[row] for row in rows),
-            None if self.embeddings is None else self.embeddings[list(rows)],
-        )
+from promptfuse.models.branches import EMPTY, KVPrefix
 
 
 class PrefixCache:
     """The prefixes used last, by their tokens.
 
-    It forgets everything when the module's parameters change, so that what it holds is what the module would
-    compute; see `ModuleProbe` for how that is noticed.
-
     Args:
-        module: whose keys and values they are.
         limit: bytes to hold.
 
     Attributes:
         nbytes: memory that the held prefixes take.
-        changes: how often the parameters were seen to have changed.
     """
 
-    def __init__(self, module: nn.Module, limit: int) -> None:
-        self.module = module
+    def __init__(self, limit: int) -> None:
         self.limit = limit
         self.nbytes = 0
-        self.changes = 0
-        self._held: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
-        self._probe = ModuleProbe(module)
-        self._seen = self._probe.state()
+        self._held: OrderedDict[tuple[int, ...], KVPrefix] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -172,26 +34,10 @@ class PrefixCache:
         self._held.clear()
         self.nbytes = 0
 
-    def longest(self, ids: tuple[int, ...], usable: Callable[[Prefix], bool] = lambda prefix: True) -> Prefix:
+    def longest(
+        self, ids: tuple[int, ...], usable: Callable[[KVPrefix], bool] = lambda prefix: True
+    ) -> KVPrefix:
         """The longest held beginning of a row, at most the whole row; ``EMPTY`` if there is none."""
-        return self.beginnings([ids], usable)[0]
-
-    def beginnings(
-        self, rows: Sequence[tuple[int, ...]], usable: Callable[[Prefix], bool] = lambda prefix: True
-    ) -> list[Prefix]:
-        """``longest`` of several rows; the module's parameters are looked at once."""
-        self._look()
-        return [self._longest(row, usable) for row in rows]
-
-    def _look(self) -> None:
-        """Forget everything if the module's parameters have changed."""
-        state = self._probe.state()
-        if state != self._seen:
-            self._seen = state
-            self.changes += 1
-            self.clear()
-
-    def _longest(self, ids: tuple[int, ...], usable: Callable[[Prefix], bool]) -> Prefix:
         for length in range(len(ids), 0, -1):
             found = self._held.get(ids[:length])
             if found is not None and usable(found):
@@ -199,10 +45,8 @@ class PrefixCache:
                 return found
         return EMPTY
 
-    def hold(self, prefixes: Sequence[Prefix]) -> None:
+    def hold(self, prefixes: Sequence[KVPrefix]) -> None:
         """Remember prefixes, and forget the oldest where there is no room."""
-        if not self._held:
-            self._look()
         for prefix in prefixes:
             old = self._held.pop(prefix.ids, None)
             self.nbytes += prefix.nbytes - (0 if old is None else old.nbytes)
@@ -212,18 +56,8 @@ class PrefixCache:
             self.nbytes -= oldest.nbytes
 
 
-def common_length(row: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two rows have in common at the front."""
-    if row[: len(other)] == other:  # Most rows go on where the other ends.
-        return len(other)
-    for index, (own, its) in enumerate(zip(row, other, strict=False)):
-        if own != its:
-            return index
-    return min(len(row), len(other))
-
-
 def stack_keys(tensors: Iterable[Tensor], longest: int) -> Tensor:
-    """Keys or values of several prefixes, (prefixes, heads, longest, width), zero behind the short ones."""
+    """Keys or values of several prefixes, (prefixes, heads, longest, width), zero after the short ones."""
     listed = list(tensors)
     if len(listed) == 1:
         return listed[0][None]

@@ -2,24 +2,23 @@
 
 ``transformers`` gives these towers no cache of keys and values, so this is a forward pass of our own over
 their modules: pre-norm blocks, causal attention, features at the end mark. It is used where a tower has
-exactly these parts and a trial shows that both passes agree; see ``TextTower.of``.
+exactly these parts and a trial shows that both passes agree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from promptfuse.models.batch import Batch
+from promptfuse.models.branches import Branches, KVPrefix
 from promptfuse.models.fast.attention import Layout, attend, before, reading_order
-from promptfuse.models.fast.packed_blocks import PackedBlock, PackedBlocks
-from promptfuse.models.fast.prefix import Branches, Prefix, PrefixCache
-from promptfuse.models.fast.products import linear
-from promptfuse.models.fast.tower_blocks import Block, ModuleBlock
-from promptfuse.models.fast.tower_gradient import read_and_differentiate
+from promptfuse.models.fast.prefix import PrefixCache
+from promptfuse.models.precision import at_least_float32
 
 _PARTS = {"embeddings", "encoder", "final_layer_norm"}
 _LAYER = {"self_attn", "layer_norm1", "mlp", "layer_norm2"}
@@ -27,11 +26,7 @@ _ATTENTION = {"q_proj", "k_proj", "v_proj", "out_proj"}
 _MLP = {"activation_fn", "fc1", "fc2"}
 
 
-_PREPARING = Lock()
-"""One for all towers, so that they can be copied and pickled."""
-
-
-class TextTower:
+class TowerReader:
     """A forward pass over the modules of a text tower such as ``CLIPTextModel``.
 
     Args:
@@ -40,13 +35,13 @@ class TextTower:
         limit: bytes of keys and values to remember.
     """
 
+    name = "clip-tower"
+
     def __init__(self, module: Any, projection: nn.Module, limit: int) -> None:
         self.module = module
         self.projection = projection
-        self.cache = PrefixCache(module, limit)
-        self._blocks: list[ModuleBlock] = []
-        self._packed: PackedBlocks | None = None
-        self._seen = -1
+        self.cache = PrefixCache(limit)
+        self.longest = 2**31
 
     @staticmethod
     def matches(module: Any) -> bool:
@@ -66,13 +61,21 @@ class TextTower:
             )
         )
 
-    def forget(self) -> None:
-        """Forget what was read, and what was made of the weights."""
+    def clear(self) -> None:
+        """Forget what was read."""
         self.cache.clear()
-        self._packed = None
-        self._seen = -1
 
     # -------------------------------------------------------------------------------- what is asked
+
+    def most_shared(self, row: Sequence[int]) -> int:
+        """The tokens before the one whose features are the text's."""
+        return self.pooling_column(row)
+
+    def outputs(self, batch: Batch, branches: Branches | None) -> Tensor:
+        """Unit features of the rows, (rows, features)."""
+        if branches is None:
+            raise ValueError("rows behind no prefix are for the plain reader")
+        return functional.normalize(at_least_float32(self.features(batch.rows, branches)), dim=-1)
 
     def pooling_column(self, row: Sequence[int]) -> int:
         """The place whose features are the text's: the first end mark."""
@@ -83,12 +86,12 @@ class TextTower:
         return row.index(end) if end in row else 0
 
     @torch.no_grad()
-    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[Prefix]:
+    def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[KVPrefix]:
         """Keys and values of rows, through what is remembered of their beginnings."""
-        held = self.cache.beginnings(rows)
+        held = [self.cache.longest(row) for row in rows]
         missing = {row: prefix for row, prefix in zip(rows, held, strict=True) if len(prefix) < len(row)}
         made = dict(zip(rows, held, strict=True))
-        made.update(self._grow(missing))
+        made.update(self._extend_rows(missing))
         found = [made[row] for row in rows]
         self.cache.hold(found)
         return found
@@ -96,46 +99,48 @@ class TextTower:
     def features(self, rows: Sequence[Sequence[int]], branches: Branches) -> Tensor:
         """Features of rows, (rows, features), of any length; differentiable."""
         lengths = [
-            self.pooling_column(row) + 1 - shared for row, shared in zip(rows, branches.shared, strict=True)
+            self.pooling_column(row) + 1 - prefix_length
+            for row, prefix_length in zip(rows, branches.prefix_length, strict=True)
         ]
-        order = reading_order(lengths, branches.origin, self.module.final_layer_norm.weight)
+        order = reading_order(lengths, branches.prefix_index, self.module.final_layer_norm.weight)
         hidden, _ = self._read(
             branches.prefixes,
-            [branches.origin[index] for index in order],
-            [branches.shared[index] for index in order],
-            [rows[index][branches.shared[index] :][: lengths[index]] for index in order],
+            [branches.prefix_index[index] for index in order],
+            [branches.prefix_length[index] for index in order],
+            [rows[index][branches.prefix_length[index] :][: lengths[index]] for index in order],
             None if branches.embeddings is None else (branches.embeddings, order),
             pool=True,
         )
         place = torch.tensor(order, device=hidden.device).argsort()
-        return linear(self.projection, self.module.final_layer_norm(hidden))[place]
+        features: Tensor = self.projection(self.module.final_layer_norm(hidden))
+        return features[place]
 
     # -------------------------------------------------------------------------------- how it is done
 
-    def _grow(self, missing: dict[tuple[int, ...], Prefix]) -> dict[tuple[int, ...], Prefix]:
-        """Read the rest of each row behind the prefix that is known."""
+    def _extend_rows(self, missing: dict[tuple[int, ...], KVPrefix]) -> dict[tuple[int, ...], KVPrefix]:
+        """Read the rest of each row after the prefix that is known."""
         if not missing:
             return {}
         order = sorted(missing, key=lambda row: len(row) - len(missing[row]))
         prefixes = tuple(missing[row] for row in order)
         fresh = [row[len(prefix) :] for row, prefix in zip(order, prefixes, strict=True)]
-        shared = [len(prefix) for prefix in prefixes]
-        _, new = self._read(prefixes, range(len(order)), shared, fresh, None, pool=False)
+        prefix_length = [len(prefix) for prefix in prefixes]
+        _, new = self._read(prefixes, range(len(order)), prefix_length, fresh, None, pool=False)
         # (layers, heads, all rows' new tokens, width)
         keys, values = (torch.stack(side).transpose(1, 2) for side in zip(*new, strict=True))
         found, first = {}, 0
         for row, prefix, tail in zip(order, prefixes, fresh, strict=True):
             part = slice(first, first := first + len(tail))
-            found[row] = Prefix(
+            found[row] = KVPrefix(
                 row, _extend(prefix.keys, keys[:, :, part]), _extend(prefix.values, values[:, :, part])
             )
         return found
 
     def _read(
         self,
-        prefixes: Sequence[Prefix],
-        origin: Sequence[int],
-        shared: Sequence[int],
+        prefixes: Sequence[KVPrefix],
+        prefix_index: Sequence[int],
+        prefix_length: Sequence[int],
         fresh: Sequence[Sequence[int]],
         embeddings: tuple[Tensor, Sequence[int]] | None,
         pool: bool,
@@ -144,8 +149,8 @@ class TextTower:
 
         Args:
             prefixes: what the branches go on from.
-            origin: for each branch the number of its prefix.
-            shared: for each branch how many tokens of the prefix it sees.
+            prefix_index: for each branch the number of its prefix.
+            prefix_length: for each branch how many tokens of the prefix it sees.
             fresh: for each branch its new tokens, at least one.
             embeddings: (rows, length, d) of whole rows, and each branch's row; None to look tokens up.
             pool: whether the branches' last tokens are wanted rather than keys and values.
@@ -155,7 +160,10 @@ class TextTower:
             each layer (tokens, heads, width); one of both is empty.
         """
         like = self.module.final_layer_norm.weight
-        layout, device = Layout.of(prefixes, origin, shared, [len(tail) for tail in fresh], like), like.device
+        layout, device = (
+            Layout.of(prefixes, prefix_index, prefix_length, [len(tail) for tail in fresh], like),
+            like.device,
+        )
         if embeddings is None:
             ids = torch.tensor([token for tail in fresh for token in tail], device=device)
             hidden = self.module.embeddings.token_embedding(ids)
@@ -168,41 +176,37 @@ class TextTower:
             )
         hidden = hidden + self.module.embeddings.position_embedding(layout.positions)
         known = before(prefixes, layout) or [(None, None)] * len(self.module.encoder.layers)
-        gradient = torch.is_grad_enabled() and hidden.requires_grad
-        packed = self._packed_blocks(gradient)
-        if packed is not None and gradient:
-            return read_and_differentiate(packed, hidden, known, layout), []
-        blocks: Sequence[Block] = self._blocks if packed is None else packed
         collected = []
-        for number, block in enumerate(blocks):
-            final = number == len(blocks) - 1
+        for number, layer in enumerate(self.module.encoder.layers):
+            final = number == len(known) - 1
             # Nobody attends to what the other tokens become.
             asking = layout.last if final and pool else None
-            queries, keys, values = block.project(hidden, asking)
+            queries, keys, values = _project(layer, hidden, asking)
             if not pool:
                 collected.append((keys, values))
                 if final:
                     return hidden[:0], collected
             mixed = attend(queries, keys, values, known[number], layout, asking is not None)
-            hidden = block.finish(hidden if asking is None else hidden[asking], mixed)
+            hidden = _finish(layer, hidden if asking is None else hidden[asking], mixed)
         return hidden, collected
 
-    def _packed_blocks(self, gradient: bool) -> list[PackedBlock] | None:
-        """The layers with weights prepared for oneDNN, where there are any.
 
-        What was made of the weights holds as long as the prefixes do, which every branch goes on from: the
-        cache looks at the weights when it is asked for those.
-        """
-        if self._seen != self.cache.changes:
-            with _PREPARING:
-                if self._seen != (changes := self.cache.changes):
-                    self._blocks = [ModuleBlock(layer) for layer in self.module.encoder.layers]
-                    self._packed = None  # First, to make room.
-                    self._packed = PackedBlocks(self.module.encoder.layers)
-                    self._seen = changes  # Last: until now other threads wait.
-        return None if self._packed is None else self._packed.usable(gradient)
+def _project(layer: Any, hidden: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Scaled queries of the tokens ``asking`` (None for all), keys and values, (tokens, heads, width)."""
+    attention, normed = layer.self_attn, layer.layer_norm1(hidden)
+    queries = attention.q_proj(normed if asking is None else normed[asking]) * attention.scale
+    parts = (queries, attention.k_proj(normed), attention.v_proj(normed))
+    queries, keys, values = (part.view(len(part), int(attention.num_heads), -1) for part in parts)
+    return queries, keys, values
+
+
+def _finish(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
+    """A layer's output, (tokens, d), of its input and of what attention made, (tokens, heads, width)."""
+    hidden = hidden + layer.self_attn.out_proj(mixed.flatten(1))
+    found: Tensor = hidden + layer.mlp(layer.layer_norm2(hidden))
+    return found
 
 
 def _extend(old: Tensor | tuple[Tensor, ...], new: Tensor) -> Tensor:
-    """Keys or values of all layers with those of further tokens behind them."""
+    """Keys or values of all layers with those of further tokens after them."""
     return torch.cat([old, new], 2) if isinstance(old, Tensor) else new.contiguous()

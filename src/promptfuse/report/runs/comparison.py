@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from promptfuse.errors import ConfigError
+from promptfuse.report.document import counted
 from promptfuse.report.runs.folders import Run
 
 
@@ -18,9 +19,9 @@ class Comparison:
         runs: in the order in which they were given.
         dataset: its name; empty if no run tells.
         ids: photos that every run captioned, in the order of the data set: the tables are about them.
-        shown: photos that are done in every run, if only because they failed there.
+        shown: photos that are done in every run, even if they failed there.
         references: captions that people wrote, by id; empty if there are none.
-        notes: what a reader has to know, a line each.
+        notes: what a reader should know, a line each.
     """
 
     runs: Sequence[Run]
@@ -41,29 +42,27 @@ def compare(runs: Sequence[Run], references: str | None = None, keep_rejected: b
     Args:
         runs: one or more.
         references: whatever ``promptfuse score`` takes; None for the data set that the runs name.
-        keep_rejected: whether captions count that the data set marks as rejected; they do anyway if the runs
+        keep_rejected: whether captions count that the data set marks as rejected; they also count if the runs
             kept them.
 
     Raises:
         ConfigError: if the runs have no photo in common, or the references cannot be read.
     """
-    notes = []
     common = _common(runs)
     if not common:
         sets = "; ".join(f"{run.name} is on {_origin(run)}" for run in runs)
         raise ConfigError(f"the runs have no photo in common: {sets}; compare runs on the same data set")
-    for run in runs:
-        others = len(run.predictions) - len(common)
-        if others:
-            notes.append(
-                f"{run.name} has {others} more photos that other runs do not have; they are left out."
-            )
+    notes = [
+        f"{run.name} has {counted(others, 'photo')} that other runs lack; left out."
+        for run in runs
+        if (others := len(run.predictions) - len(common))
+    ]
     if notes:
-        notes.insert(0, f"The runs are not on the same photos; the {len(common)} common ones are compared.")
+        notes.insert(0, f"The runs are on different photos; the {len(common)} common ones are compared.")
     for run in runs:
         planned = run.manifest.get("photos")
         if isinstance(planned, int) and planned > len(run.predictions):
-            notes.append(f"{run.name} is not at its end: {len(run.predictions):,} of {planned:,} photos.")
+            notes.append(f"{run.name} is not finished: {len(run.predictions):,} of {planned:,} photos.")
     written, about = _references(runs, references, keep_rejected)
     notes += about
     # In the order of the data set: photos in flight end in any order.
@@ -72,20 +71,17 @@ def compare(runs: Sequence[Run], references: str | None = None, keep_rejected: b
     found = {id_: written[id_] for id_ in common if written.get(id_)}
     captioned = [id_ for id_ in common if all(run.predictions[id_].text is not None for run in runs)]
     if len(captioned) < len(common) and len(runs) > 1:
-        notes.append(
-            f"{len(common) - len(captioned)} photos failed in a run; "
-            f"the numbers are about the {len(captioned)} that every run captioned."
-        )
+        failed = counted(len(common) - len(captioned), "photo")
+        notes.append(f"{failed} failed in a run; the numbers cover the {len(captioned)} that all captioned.")
     if captioned and found.keys().isdisjoint(captioned):
         found = {}  # Of photos that failed.
     if found and (bare := [id_ for id_ in captioned if id_ not in found]):
         notes.append(f"{len(bare)} photos have no references; the numbers are about the others.")
         captioned = [id_ for id_ in captioned if id_ in found]
     if not found and references is not None:
-        first = (captioned or common)[0]
         raise ConfigError(
-            f"{references} has no references for {first!r} or any other photo of the runs, its ids are "
-            f"like {next(iter(written))!r}; add them, or use the data set that was captioned"
+            f"{references} has no references for {(captioned or common)[0]!r} or any other photo of the "
+            f"runs, its ids are like {next(iter(written))!r}; add them, or use the captioned data set"
         )
     if not found and written:
         notes.append("The references are about other photos than the runs; none is used.")
@@ -94,15 +90,13 @@ def compare(runs: Sequence[Run], references: str | None = None, keep_rejected: b
 
 
 def _common(runs: Sequence[Run]) -> list[str]:
-    """Ids that all runs have a line for, with the same photo behind it."""
-    first, *others = runs
-    return [
-        id_
-        for id_, one in first.predictions.items()
-        if all(
-            id_ in run.predictions and _file(run.predictions[id_].image) == _file(one.image) for run in others
-        )
-    ]
+    """Ids that all runs have a line for, about the same photo."""
+
+    def photos(run: Run) -> dict[str, str]:
+        return {id_: _file(one.image) for id_, one in run.predictions.items()}
+
+    first, *others = map(photos, runs)
+    return [id_ for id_, name in first.items() if all(other.get(id_) == name for other in others)]
 
 
 def _file(image: str) -> str:
@@ -124,35 +118,29 @@ def _references(
     from promptfuse.evaluation.metrics.references import read_references
 
     keep_rejected = keep_rejected or any(run.manifest.get("keep_rejected") for run in runs)
-    if given is not None:
-        found = read_references(given, keep_rejected=keep_rejected)
-        if not any(found.texts.values()):
-            about = "".join(f"; {notice}" for notice in found.notices)
-            raise ConfigError(f"{given}: no captions in it; give a data set with references{about}")
-        return found.texts, _sentences(found.notices)
-    # First the split alone, since a data set may be a hundred times as large.
-    sources = dict.fromkeys(
-        (str(run.data["source"]), split)
-        for run in runs
-        if run.data.get("source")
-        for split in (run.data.get("split"), None)
-    )
-    if not sources:
-        return {}, ["The runs do not say which data set they are on; give its captions by --references."]
+    sources: list[tuple[str, str | None]] = [(given, None)] if given is not None else []
+    if given is None:
+        # First the split alone, since a data set may be a hundred times as large.
+        sources = [
+            (str(run.data["source"]), split if isinstance(split, str) else None)
+            for run in runs
+            if run.data.get("source")
+            for split in (run.data.get("split"), None)
+        ]
     reason = "the data set has no captions"
-    for source, split in sources:
+    for source, split in dict.fromkeys(sources):
         try:
-            found = read_references(
-                source, split=split if isinstance(split, str) else None, keep_rejected=keep_rejected
-            )
+            found = read_references(source, split=split, keep_rejected=keep_rejected)
         except ConfigError as error:
+            if given is not None:
+                raise
             reason = str(error)
             continue
         if any(found.texts.values()):
-            return found.texts, _sentences(found.notices)
+            return found.texts, [f"References: {notice}." for notice in found.notices]
+        if given is not None:
+            about = "".join(f"; {notice}" for notice in found.notices)
+            raise ConfigError(f"{given}: no captions in it; give a data set with references{about}")
+    if not sources:
+        return {}, ["The runs do not say which data set they are on; give its captions by --references."]
     return {}, [f"No references: {reason}. Another file can be given by --references."]
-
-
-def _sentences(notices: Sequence[str]) -> list[str]:
-    """Lines about the references as sentences of a page."""
-    return [f"References: {notice}." for notice in notices]

@@ -22,7 +22,7 @@ class Run:
     Attributes:
         name: of the folder, with those above it where two have the same.
         folder: its path or address.
-        manifest: what its ``manifest.json`` says; empty if there is none.
+        manifest: the content of its ``manifest.json``; empty if there is none.
         predictions: by the photos' ids, in the order of the file.
     """
 
@@ -38,27 +38,30 @@ class Run:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the captions were made by."""
+        """The recipe that made the captions."""
         return mapping(self.manifest.get("recipe"))
 
     @property
+    def data(self) -> Mapping[str, Any]:
+        """The data set that the photos are from."""
+        return mapping(self.manifest.get("data"))
+
+    @property
     def models(self) -> dict[str, dict[str, str]]:
-        """Name, fingerprint and identity of each model that was searched with, by role, or empty texts."""
+        """Name, fingerprint and identity of each model of the search, by role, or empty texts."""
         found = {role: mapping(model) for role, model in mapping(self.manifest.get("models")).items()}
-        return {
-            role: {key: str(model.get(key, "")) for key in ("name", "fingerprint", "identity")}
-            for role, model in found.items()
-        }
+        keys = ("name", "fingerprint", "identity")
+        return {role: {key: str(model.get(key, "")) for key in keys} for role, model in found.items()}
 
     @property
     def sessions(self) -> list[Mapping[str, Any]]:
-        """What the manifest tells of each stretch of work on the run."""
+        """What the manifest records of each session of the run."""
         found = self.manifest.get("sessions")
         return [mapping(session) for session in found] if isinstance(found, list) else []
 
     @property
     def labels(self) -> list[str]:
-        """The labels that its captions were drawn to; not those that they were kept away from."""
+        """The labels that its captions were steered to; not those that they were steered away from."""
         steers = self.settings.get("steer")
         parts = [steer_parts(str(steer)) for steer in steers] if isinstance(steers, list) else []
         labels = [name.rpartition(":")[2] for name, weight in parts if weight is None or weight > 0]
@@ -67,11 +70,6 @@ class Run:
             spelled = mapping(mapping(self.manifest.get("preset")).get("labels"))
             labels.insert(0, str(spelled.get(str(sentiment), sentiment)))
         return labels
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """The data set that the photos are from."""
-        return mapping(self.manifest.get("data"))
 
 
 def steer_parts(steer: str) -> tuple[str, float | None]:
@@ -93,45 +91,36 @@ def load_runs(folders: Sequence[str | PathLike[str]]) -> list[Run]:
         ConfigError: if a folder has no predictions, or is given twice, or a file cannot be read.
     """
     given = [str(folder) for folder in folders]
-    places = [_place(folder) for folder in given]
+    places = [
+        PurePosixPath(folder if is_address(folder) else Path(folder).resolve().as_posix()) for folder in given
+    ]
     for index, place in enumerate(places):
         if place in places[:index]:
             raise ConfigError(f"{given[index]}: given twice; give each run once")
     return [_read(name, folder) for name, folder in zip(_names(places), given, strict=True)]
 
 
-def _place(folder: str) -> PurePosixPath:
-    """Where a folder is, in one spelling."""
-    return PurePosixPath(folder) if is_address(folder) else PurePosixPath(Path(folder).resolve().as_posix())
+def mapping(values: Any) -> Mapping[str, Any]:
+    """A JSON object; an empty one for anything else."""
+    return values if isinstance(values, dict) else {}
 
 
 def _read(name: str, folder: str) -> Run:
     with local_copy(folder) as local:
-        predictions = _predictions(local)
-        return Run(name, folder, _manifest(local), predictions)
-
-
-def _manifest(folder: Path) -> Mapping[str, Any]:
-    path = folder / MANIFEST
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        raise ConfigError(f"{path}: damaged; remove it, and the report says less about the run") from None
-    return mapping(values)
-
-
-def _predictions(folder: Path) -> dict[str, Prediction]:
-    path = folder / LINES
-    if not folder.exists():
-        raise ConfigError(f"{folder}: no such folder; give the folder of a run")
-    if not path.is_file():
-        raise ConfigError(f"{folder}: no {LINES} in it; give the folder of a run")
-    found = {one.id: one for one in read_predictions(path)}
-    if not found:
-        raise ConfigError(f"{path}: no prediction in it; let the run finish a photo first")
-    return found
+        lines, manifest = local / LINES, local / MANIFEST
+        if not lines.is_file():
+            missing = f"no {LINES} in it" if local.exists() else "no such folder"
+            raise ConfigError(f"{local}: {missing}; give the folder of a run")
+        predictions = {one.id: one for one in read_predictions(lines)}
+        if not predictions:
+            raise ConfigError(f"{lines}: no prediction in it; let the run finish a photo first")
+        try:
+            values = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+        except (OSError, ValueError):
+            raise ConfigError(
+                f"{manifest}: damaged; remove it, and the report says less about the run"
+            ) from None
+        return Run(name, folder, mapping(values), predictions)
 
 
 def _names(places: Sequence[PurePosixPath]) -> list[str]:
@@ -141,8 +130,3 @@ def _names(places: Sequence[PurePosixPath]) -> list[str]:
         if len(set(names)) == len(names):
             break
     return names
-
-
-def mapping(values: Any) -> Mapping[str, Any]:
-    """A JSON object; an empty one for anything else."""
-    return values if isinstance(values, dict) else {}

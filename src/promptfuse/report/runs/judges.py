@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judges:
-    """Models that judge captions, beside those that were searched with.
+    """Models that judge captions, beside those of the searches.
 
     Attributes:
         clip: image-text model.
@@ -34,9 +34,12 @@ class Judges:
 
     def given(self) -> list[tuple[str, Model]]:
         """Those that there are, with what they are called in warnings."""
-        named: list[tuple[str, Model | None]] = [("CLIPScore's model", self.clip)]
-        named += [("Perplexity's model", self.lm), ("The classifier", self.classifier)]
-        named += [("The trained judge's encoder", self.text.encoder if self.text is not None else None)]
+        named = (
+            ("CLIPScore's model", self.clip),
+            ("Perplexity's model", self.lm),
+            ("The classifier", self.classifier),
+            ("The trained judge's encoder", self.text.encoder if self.text is not None else None),
+        )
         return [(title, model) for title, model in named if model is not None]
 
 
@@ -49,6 +52,13 @@ def load_judges(
 ) -> Judges:
     """Load models that judge.
 
+    Args:
+        clip: name or path of an image-text model.
+        lm: of a causal language model.
+        classifier: of a classifier of texts.
+        labels: of the classifier, to look for.
+        device: for all of them.
+
     Raises:
         ConfigError: if the classifier has no such label, or there is a label without a classifier.
         ModelError: if a model cannot be loaded, or is of the wrong kind.
@@ -60,16 +70,11 @@ def load_judges(
     from promptfuse.models import SequenceClassifier, load_model
     from promptfuse.objectives.checks import require_model_kind
 
-    def load(name: str | None) -> Model | None:
-        return None if name is None else load_model(name, device=device)
-
-    judges = Judges(load(clip), load(lm))
-    if classifier is None:
+    models = [name and load_model(name, device=device) for name in (clip, lm, classifier)]
+    judges = Judges(models[0] or None, models[1] or None)
+    if not models[2]:
         return judges
-    model = cast(
-        SequenceClassifier,
-        require_model_kind(load_model(classifier, device=device), "--classifier", SequenceClassifier),
-    )
+    model = cast(SequenceClassifier, require_model_kind(models[2], "--classifier", SequenceClassifier))
     known = [model.labels[model.label_index(label)] for label in labels]
     return replace(judges, classifier=model, labels=tuple(dict.fromkeys(known)))
 
@@ -88,7 +93,7 @@ def labels_of(runs: Sequence[Run], judges: Judges) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(spelled[label] for label in wanted if label in spelled))
     if not found:
         raise ConfigError(
-            f"--classifier {model.name}: no run was steered to a label of it; give one by --label: "
+            f"--classifier {model.name}: no run was steered to one of its labels; give one by --label: "
             f"{', '.join(model.labels)}"
         )
     return found
@@ -96,7 +101,28 @@ def labels_of(runs: Sequence[Run], judges: Judges) -> tuple[str, ...]:
 
 def warnings(runs: Sequence[Run], judges: Judges) -> list[str]:
     """What may mislead a reader about the models of runs, a line each."""
-    return [*_different_models(runs), *_mixed_models(runs), *_searched_judges(runs, judges)]
+    searched = [
+        f"{title} ({model.name}) is one that the captions of {', '.join(names)} were searched with, "
+        "which favours them; judge by another model."
+        for title, model in judges.given()
+        if (names := searched_by(runs, model))
+    ]
+    return [*_different_models(runs), *_mixed_models(runs), *searched]
+
+
+def searched_by(runs: Sequence[Run], model: Model) -> list[str]:
+    """The names of the runs whose captions were searched with a model."""
+    own = {model.identity, model.fingerprint}
+    return [
+        run.name
+        for run in runs
+        if own & {found["identity"] or found["fingerprint"] for found in run.models.values()}
+    ]
+
+
+def is_independent(runs: Sequence[Run], judges: Judges) -> bool:
+    """Whether there is a trained judge whose encoder no run was searched with."""
+    return judges.text is not None and not searched_by(runs, judges.text.encoder)
 
 
 def _different_models(runs: Sequence[Run]) -> Iterator[str]:
@@ -106,23 +132,18 @@ def _different_models(runs: Sequence[Run]) -> Iterator[str]:
         whole = all(model["identity"] for model in given)
         found = {model["identity" if whole else "fingerprint"]: model for model in given}
         if len(found) > 1:
+            names = [model["name"] for model in found.values()]
+            if len(set(names)) < len(names):
+                names = [f"{one['name']} {one['identity'] or one['fingerprint']}" for one in found.values()]
             yield (
-                f"The runs have different models as {role} ({_told_apart(list(found.values()))}): "
-                "their losses by it do not compare."
+                f"The runs have different models as {role} ({', '.join(names)}): their losses by it do not "
+                "compare."
             )
         elif not whole and any(model["identity"] for model in given):
             yield (
                 f"Whether the runs have the same model as {role} ({given[0]['name']}) cannot be told: an "
-                "earlier version recorded no more than its embeddings and tokenizer."
+                "earlier version recorded only its embeddings and tokenizer."
             )
-
-
-def _told_apart(models: Sequence[Mapping[str, str]]) -> str:
-    """The models' names, with their checksums where names are the same."""
-    names = [model["name"] for model in models]
-    if len(set(names)) == len(names):
-        return ", ".join(names)
-    return ", ".join(f"{model['name']} {model['identity'] or model['fingerprint']}" for model in models)
 
 
 def _mixed_models(runs: Sequence[Run]) -> Iterator[str]:
@@ -135,35 +156,10 @@ def _mixed_models(runs: Sequence[Run]) -> Iterator[str]:
         if mixed:
             yield (
                 f"The captions of {run.name} were found with different models as {', '.join(mixed)}, one "
-                "behind the other: its numbers are of no single system."
+                "after the other: its numbers describe no single system."
             )
         elif len(sessions) > 1 and len(known) < len(sessions) and run.models:
             yield (
-                f"{run.name} was resumed by an earlier version, which compared no more than its models' "
-                "embeddings and tokenizers: whether all its captions are by the same models cannot be told."
-            )
-
-
-def searched_by(runs: Sequence[Run], model: Model) -> list[str]:
-    """The names of the runs whose captions were searched with a model."""
-    return [
-        run.name
-        for run in runs
-        if {model.identity, model.fingerprint}
-        & {found["identity"] or found["fingerprint"] for found in run.models.values()}
-    ]
-
-
-def is_independent(runs: Sequence[Run], judges: Judges) -> bool:
-    """Whether there is a trained judge whose encoder no run was searched with."""
-    return judges.text is not None and not searched_by(runs, judges.text.encoder)
-
-
-def _searched_judges(runs: Sequence[Run], judges: Judges) -> Iterator[str]:
-    """A line for each judge that captions were searched with."""
-    for title, model in judges.given():
-        if names := searched_by(runs, model):
-            yield (
-                f"{title} ({model.name}) is one that the captions of {', '.join(names)} were searched with, "
-                "which favours them; judge by another model."
+                f"{run.name} was resumed by an earlier version, which compared only its models' embeddings "
+                "and tokenizers: whether all its captions are by the same models cannot be told."
             )

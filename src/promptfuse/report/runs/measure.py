@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from promptfuse.evaluation.metrics import METRICS, Column, Score, Unavailable, score
 from promptfuse.evaluation.metrics.base import Better, Floats, mean
-from promptfuse.evaluation.metrics.bootstrap import Interval, draw_counts
+from promptfuse.evaluation.metrics.bootstrap import (
+    Difference,
+    paired_difference,
+    percentile_interval,
+    resample,
+)
+from promptfuse.evaluation.metrics.registry import JUDGED
 from promptfuse.evaluation.metrics.score import SEARCHED
-from promptfuse.evaluation.metrics.selection import JUDGED
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.report.runs.comparison import Comparison
 from promptfuse.report.runs.folders import Run
@@ -27,13 +30,10 @@ SIMILARITY = "image_similarity"
 """One minus the loss of the term ``image``: the cosine."""
 
 LIKELY = "likely."
-"""Before a term of a label: how many captions the model that was searched with gives it more than half."""
+"""Before a term of a label: the share of captions that the search's model gives the label more than half."""
 
 JAVA = ("meteor", "spice")
 """Groups of metrics that are Java programs, which take many times as long as all others."""
-
-RESAMPLES = 1000
-LEVEL = 0.95
 
 ACCURACY = "sentiment_accuracy"
 """Before a point and a label: how many captions a classifier that judges gives the label."""
@@ -80,21 +80,27 @@ class Measured:
         found = self.scores[run].get(name)
         return found if isinstance(found, Score) and math.isfinite(found.value) else None
 
+    def column(self, name: str) -> list[Score | None]:
+        """A number of all runs; None for a run that lacks it."""
+        return [self.score(run, name) for run in range(len(self.scores))]
+
+    def title(self, name: str) -> str:
+        """What a column is called."""
+        return next((found[name].title for found in self.scores if name in found), name)
+
     def better(self, name: str) -> Better:
-        """Which way a column is better; neither if the runs were searched for opposite things."""
-        found = [self.score(run, name) for run in range(len(self.scores))]
-        ways = {score.better for score in found if score is not None}
+        """Which direction of a column is better; neither if the runs were searched for opposite things."""
+        ways = {score.better for score in self.column(name) if score is not None}
         return ways.pop() if len(ways) == 1 else "neither"
 
-    def difference(self, run: int, other: int, name: str) -> Interval | None:
+    def difference(self, run: int, other: int, name: str) -> Difference | None:
         """A run's number less another's with its paired interval; None where there is none of it."""
         own, theirs = (self.drawn[number].get(name) for number in (run, other))
-        if own is None or theirs is None or len(own) != len(theirs):
+        if own is None or theirs is None:
             return None
-        low, high = _ends(own - theirs)
-        if not math.isfinite(low):
-            return None
-        return Interval(self.columns[run][name].value - self.columns[other][name].value, low, high)
+        value = self.columns[run][name].value - self.columns[other][name].value
+        found = paired_difference(value, own, theirs)
+        return found if math.isfinite(found.low) else None
 
     def to_dict(self) -> dict[str, Any]:
         """As in JSON; differences are from the first run."""
@@ -133,7 +139,7 @@ def measure_runs(
     *,
     metrics: Sequence[str] | None = None,
     java: bool = False,
-    resamples: int = RESAMPLES,
+    resamples: int = 1000,
 ) -> Measured:
     """Score each run on the photos that all of them captioned.
 
@@ -154,19 +160,20 @@ def measure_runs(
     weights, notes = _weights(runs, ids)
     found: list[dict[str, Column | Unavailable]] = [{} for _ in runs]
     if ids:
-        chosen, left_out = _choose(judges, metrics, java)
+        chosen, left_out = (metrics, {}) if metrics is not None else _all_metrics(judges, java)
         photos = _photos(comparison, judges)
         for number, run in enumerate(runs):
             measured, about = _metrics(run, comparison, judges, chosen, photos, metrics is not None)
             notes += about
             if set(chosen) & {ACCURACY, "sentiment"}:
                 measured |= _accuracies(run, comparison, judges, labels)
+            ordered = sorted((measured | left_out).items(), key=lambda item: _place(item[0]))
             own = [*_terms(run, comparison, weights, judges), *_costs(run, ids)]
-            found[number] = {**_in_order({**measured, **left_out}), **{one.name: one for one in own}}
+            found[number] = {**dict(ordered), **{one.name: one for one in own}}
     else:
         notes.append("No photo has a caption by every run, so there are no numbers.")
     columns = [{name: one for name, one in own.items() if isinstance(one, Column)} for own in found]
-    drawn = _draw(columns, len(ids), resamples)
+    drawn = _draw(columns, resamples)
     scores = [
         {name: _score(one, draws.get(name)) if isinstance(one, Column) else one for name, one in own.items()}
         for own, draws in zip(found, drawn, strict=True)
@@ -175,11 +182,11 @@ def measure_runs(
     if weights:
         listed = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
         notes.append(
-            f"The objective is one weighted sum for all, with the weights of {runs[0].name}: {listed}."
+            f"The objective is a weighted sum, for all runs with the weights of {runs[0].name}: {listed}."
         )
         warned.append(
-            "The objective and its terms are by the models that were searched with: they tell how well "
-            "a search did, not how good its captions are."
+            "The objective and its terms are by the models that were searched with: they show how well a "
+            "search did, not how good its captions are."
         )
     judge = judges.text.to_dict() if judges.text is not None else None
     return Measured(comparison, scores, columns, drawn, weights, warned, list(dict.fromkeys(notes)), judge)
@@ -190,27 +197,28 @@ def objective(prediction: Prediction, weights: Mapping[str, float]) -> float:
     return sum(weight * prediction.terms.get(name, math.nan) for name, weight in weights.items())
 
 
-def _choose(
-    judges: Judges, metrics: Sequence[str] | None, java: bool
-) -> tuple[Sequence[str], dict[str, Unavailable]]:
-    """The metrics to compute, and those that all metrics are without, by the names of their columns."""
-    if metrics is not None:
-        return metrics, {}
-    without = {
+def _all_metrics(judges: Judges, java: bool) -> tuple[list[str], dict[str, Unavailable]]:
+    """The groups that can be computed, and the columns of the others with the reason."""
+    models = (judges.clip, judges.lm, judges.classifier, judges.text)
+    reasons = {
         group: _NO_MODEL.format(option)
-        for (group, option), model in zip(
-            _JUDGED.items(), (judges.clip, judges.lm, judges.classifier, judges.text), strict=True
-        )
+        for (group, option), model in zip(_JUDGED.items(), models, strict=True)
         if model is None
     }
     if not java:
-        without |= dict.fromkeys(JAVA, "a Java program, which takes its time; --java adds it")
+        reasons |= dict.fromkeys(JAVA, "a Java program, which is slow; --java adds it")
     left_out = {
         name: Unavailable(name, title, reason)
-        for group, reason in without.items()
+        for group, reason in reasons.items()
         for name, title in METRICS[group].items()
     }
-    return [group for group in METRICS if group not in without], left_out
+    return [group for group in METRICS if group not in reasons], left_out
+
+
+def _place(name: str) -> int:
+    """Where a column stands in `METRICS`."""
+    names = [name for group in METRICS.values() for name in group]
+    return names.index(JUDGED if name.startswith(JUDGED) else name.partition(".")[0])
 
 
 def _photos(comparison: Comparison, judges: Judges) -> dict[str, Any] | None:
@@ -230,11 +238,11 @@ def _metrics(
     chosen: Sequence[str],
     photos: dict[str, Any] | None,
     required: bool,
-) -> tuple[dict[str, Column | Unavailable], Sequence[str]]:
+) -> tuple[dict[str, Column | Unavailable], list[str]]:
     """The run's metrics on the common photos by name, and what there is to say about them."""
     metrics = [name for name in chosen if name not in (ACCURACY, "sentiment")]
     if not metrics:
-        return {}, ()
+        return {}, []
     found = score(
         _texts(run, comparison.ids),
         {id_: comparison.references[id_] for id_ in comparison.ids if id_ in comparison.references},
@@ -247,20 +255,20 @@ def _metrics(
         text_judge=judges.text,
         resamples=0,
     )
-    missing = {name: one for name, one in found.metrics.items() if isinstance(one, Unavailable)}
-    # A page has no room for them in its tables. What holds for the judge is the same of all runs.
+    # Notes have no room in the page's tables. What holds for the judge is the same for all runs.
     judge = judges.text.about if judges.text is not None else ""
-    notes = {
-        column.note: f"{run.name}, {column.title}: {column.note}."
+    notes = dict.fromkeys(
+        f"{run.name}, {column.title}: {column.note}."
         for column in found.columns.values()
         if column.note and column.note != judge
-    }
+    )
     if any(name.startswith(JUDGED) for name in found.columns):
-        notes[judge] = f"Judged labels: {judge}."
-    return {name: missing.get(name) or found.columns[name] for name in found.metrics}, [
-        *found.notices,
-        *notes.values(),
-    ]
+        notes[f"Judged labels: {judge}."] = None
+    columns = {
+        name: one if isinstance(one, Unavailable) else found.columns[name]
+        for name, one in found.metrics.items()
+    }
+    return columns, [*found.notices, *notes]
 
 
 def _texts(run: Run, ids: Sequence[str]) -> dict[str, str]:
@@ -271,46 +279,23 @@ def _accuracies(
     run: Run, comparison: Comparison, judges: Judges, labels: Sequence[str]
 ) -> dict[str, Column | Unavailable]:
     """How many captions a classifier gives each label; every run is asked for all of them."""
-    ids, model = comparison.ids, judges.classifier
-    searched = model is not None and bool(searched_by(comparison.runs, model))
-    mark = _mark(comparison, judges) if searched else ""
-    found: dict[str, Column | Unavailable] = {}
     if not labels:
         reason = _NO_MODEL.format(_JUDGED["sentiment"])
-        found = {name: Unavailable(name, title, reason) for name, title in METRICS["sentiment"].items()}
+        return {name: Unavailable(name, title, reason) for name, title in METRICS["sentiment"].items()}
+    ids, model = comparison.ids, judges.classifier
+    searched = model is not None and searched_by(comparison.runs, model)
+    mark = _mark(comparison, judges) if searched else ""
+    found: dict[str, Column | Unavailable] = {}
     for label in labels:
-        one = score(
-            _texts(run, ids), {}, metrics=[ACCURACY], ids=ids, classifier=judges.classifier, label=label,
-            resamples=0,
-        )  # fmt: skip
-        name = f"{ACCURACY}.{label}"
-        column = one.columns[ACCURACY]
+        texts = _texts(run, ids)
+        one = score(texts, {}, metrics=[ACCURACY], ids=ids, classifier=model, label=label, resamples=0)
+        column, name = one.columns[ACCURACY], f"{ACCURACY}.{label}"
         found[name] = replace(column, name=name, title=column.title + mark)
     return found
 
 
-def _costs(run: Run, ids: Sequence[str]) -> Iterator[Column]:
-    """What the photos took."""
-    chosen = [run.predictions[id_] for id_ in ids]
-    yield mean("seconds", "seconds a photo", "lower", [one.seconds for one in chosen])
-    yield mean("exact_evaluations", "exact evaluations", "lower", [one.exact_evaluations for one in chosen])
-
-
-def _in_order(columns: Mapping[str, Column | Unavailable]) -> dict[str, Column | Unavailable]:
-    """Columns in the order of `METRICS`."""
-    names = [name for group in METRICS.values() for name in group]
-
-    def place(name: str) -> int:
-        return names.index(JUDGED if name.startswith(JUDGED) else name.partition(".")[0])
-
-    return dict(sorted(columns.items(), key=lambda item: place(item[0])))
-
-
 def _mark(comparison: Comparison, judges: Judges) -> str:
-    """What stands behind the title of a verdict of a model that was searched with.
-
-    Nothing where an independent judge's verdict stands beside it.
-    """
+    """What follows the title of a verdict by a model of the search, unless an independent judge is there."""
     return "" if is_independent(comparison.runs, judges) else f" ({SEARCHED})"
 
 
@@ -320,63 +305,53 @@ def _terms(
     """The objective and each term as columns."""
     chosen = [run.predictions[id_] for id_ in comparison.ids]
     names = list(dict.fromkeys(name for one in chosen for name in one.terms))
-    if weights and (missing := [name for name in weights if name not in names]):
-        reason = f"{run.name} has no term {', '.join(missing)}, which the objective is made of"
+    if missing := [name for name in weights if name not in names]:
+        reason = f"{run.name} has no term {', '.join(missing)}, which is part of the objective"
         yield Unavailable(OBJECTIVE, "objective", reason)
     elif weights:
         yield mean(OBJECTIVE, "objective", "lower", [objective(one, weights) for one in chosen])
     if "image" in names:
         similar = [1 - one.terms.get("image", math.nan) for one in chosen]
         yield mean(SIMILARITY, "image similarity", "higher", similar)
-    own = chosen[0].weights
     for name in names:
         values = [one.terms.get(name, math.nan) for one in chosen]
-        wanted = own.get(name, 1.0) >= 0
+        wanted = chosen[0].weights.get(name, 1.0) >= 0
         if name == "sentiment" or name.startswith("steer:"):
             # Its loss is the negative log-probability of the label.
             likely = [math.nan if math.isnan(value) else float(value < math.log(2)) for value in values]
             title = f"{name.removeprefix('steer:')} likely{_mark(comparison, judges)}"
-            note = "share of captions that the model searched with gives the label more than half"
+            note = "share of captions to which the model of the search gives the label with more than half"
             yield mean(LIKELY + name, title, "higher" if wanted else "lower", likely, note=note)
-        better: Better = "lower" if wanted else "higher"
-        yield mean(TERM + name, f"{name} loss", better, values)
+        yield mean(TERM + name, f"{name} loss", "lower" if wanted else "higher", values)
+
+
+def _costs(run: Run, ids: Sequence[str]) -> Iterator[Column]:
+    chosen = [run.predictions[id_] for id_ in ids]
+    yield mean("seconds", "seconds a photo", "lower", [one.seconds for one in chosen])
+    yield mean("exact_evaluations", "exact evaluations", "lower", [one.exact_evaluations for one in chosen])
 
 
 def _weights(runs: Sequence[Run], ids: Sequence[str]) -> tuple[dict[str, float], list[str]]:
     """The first run's weights, and a note where its captions do not have the same."""
     given = [runs[0].predictions[id_].weights for id_ in ids]
     if not given or not given[0]:
-        return {}, [f"{runs[0].name} does not tell its weights, so there is no objective."] if given else []
+        return {}, [f"{runs[0].name} does not record its weights, so there is no objective."] if given else []
     others = sum(one != given[0] for one in given)
     notes = [f"{others} captions of {runs[0].name} were found with other weights."] if others else []
     return dict(given[0]), notes
 
 
-def _draw(columns: Sequence[Mapping[str, Column]], photos: int, resamples: int) -> list[dict[str, Floats]]:
+def _draw(columns: Sequence[Mapping[str, Column]], resamples: int) -> list[dict[str, Floats]]:
     """What each column of each run gives on the same resampled photos."""
-    found: list[dict[str, list[Floats]]] = [
-        {name: [] for name, column in own.items() if column.resamples} for own in columns
-    ]
-    for counts in draw_counts(photos, resamples, seed=0) if photos else ():
-        for own, parts in zip(columns, found, strict=True):
-            for name, values in parts.items():
-                values.append(own[name].estimate(counts))
-    return [{name: np.concatenate(part) for name, part in parts.items() if part} for parts in found]
+    drawn = iter(resample([one for own in columns for one in own.values()], resamples=resamples))
+    # Columns that cannot be resampled give nothing.
+    return [{name: values for name in own if len(values := next(drawn))} for own in columns]
 
 
 def _score(column: Column, drawn: Floats | None) -> Score:
-    ends = (math.nan, math.nan) if drawn is None else _ends(drawn)
+    ends = percentile_interval(drawn) if drawn is not None else (math.nan, math.nan)
     low, high = (end if math.isfinite(end) else None for end in ends)
     return Score(column.title, column.better, column.value, low, high, column.n, column.note, len(column.cut))
-
-
-def _ends(drawn: Floats) -> tuple[float, float]:
-    """The middle share of what was drawn; resamples without a value do not count."""
-    finite = drawn[np.isfinite(drawn)]
-    if not len(finite):
-        return math.nan, math.nan
-    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
 
 
 def _plain(score: Score) -> dict[str, Any]:

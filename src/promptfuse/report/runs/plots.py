@@ -1,23 +1,29 @@
-"""Runs as points with intervals: what their captions are worth, what they cost, what they trade."""
+"""Runs as points with intervals: the quality of their captions, their cost, and their trade-offs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from markupsafe import Markup
 
 from promptfuse.evaluation.metrics import Score
-from promptfuse.report.document import GREY, keys
+from promptfuse.report import plots
+from promptfuse.report.document import GREY, Key
 from promptfuse.report.lettering import shorten, text_width
-from promptfuse.report.plots import LETTERS, Frame, LogFrame, Point, figure, title
+from promptfuse.report.plots import LETTERS, Frame, Label, LogFrame, Point, figure
 
 COLOURS = tuple(
     "#3b6fb6 #d9822b #3f8f5b #a65aa0 #c2504d #2f9c9c #9a8a1f #8a6f5c #6a8fd8 #e0a35f #7fb069 #c98bc4".split()
 )
-"""Of the runs, in their order."""
+"""Colours of the runs, in their order."""
+
+FRONT = Key("Pareto front of the two", GREY, "line")
+"""The legend of the dashed line."""
 
 _LINE = 19
-"""Pixels that a line of a label takes."""
+"""Height of a label's line, in pixels."""
 _LONGEST = 170
 """Pixels that a label takes at most; longer names are shortened."""
 _SPREAD = 8.0
@@ -25,34 +31,32 @@ _SPREAD = 8.0
 
 
 def colour(run: int) -> str:
-    """Of a run, by its place."""
+    """The colour of a run, by its place."""
     return COLOURS[run % len(COLOURS)]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A run in a plot.
-
-    Attributes:
-        name: beside the point.
-        colour: of the point.
-        x: with its interval.
-        y: with its interval.
-    """
+    """A run in a plot: its name and colour, and two numbers with their intervals."""
 
     name: str
     colour: str
     x: Score
     y: Score
 
-    def corners(self) -> list[Point]:
-        """What has to be inside the frame."""
-        return [Point(x, y) for x in ends(self.x) for y in ends(self.y)]
+    @property
+    def point(self) -> Point:
+        """Where it is."""
+        return Point(self.x.value, self.y.value)
+
+    def whiskers(self) -> tuple[list[Point], list[Point]]:
+        """The ends of its intervals, across and up."""
+        across = [Point(x, self.y.value) for x in ends(self.x)]
+        return across, [Point(self.x.value, y) for y in ends(self.y)]
 
 
-@dataclass(frozen=True)
-class Box:
-    """Part of a plot that something is drawn on."""
+class Box(NamedTuple):
+    """A rectangle of a plot that something is drawn on, in pixels."""
 
     left: float
     top: float
@@ -63,16 +67,7 @@ class Box:
         """The area that two share."""
         wide = min(self.right, other.right) - max(self.left, other.left)
         high = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return wide * high if wide > 0 and high > 0 else 0.0
-
-    def holds(self, other: Box) -> bool:
-        """Whether another is wholly inside."""
-        return (
-            self.left <= other.left
-            and other.right <= self.right
-            and self.top <= other.top
-            and other.bottom <= self.bottom
-        )
+        return max(wide, 0.0) * max(high, 0.0)
 
 
 def ends(score: Score) -> tuple[float, float]:
@@ -89,31 +84,34 @@ def scatter(
     y_label: str,
     *,
     lines: Sequence[tuple[str, Sequence[Mark]]] = (),
-    legend: str = "",
+    legend: Sequence[Key] = (),
+    note: str = "",
     log_x: bool | None = None,
-) -> str:
-    """Points with intervals and names, and lines through some of them; nothing where there are none.
+) -> Markup:
+    """Points with intervals and names; nothing where there are none.
 
     Args:
         heading: above the plot.
         marks: the points.
-        x_label: of the horizontal axis.
-        y_label: of the vertical axis.
-        lines: colour and points of each.
-        legend: HTML below the plot.
+        x_label: name of the horizontal axis.
+        y_label: name of the vertical axis.
+        lines: colour and points of dashed lines.
+        legend: entries below the plot, before the ``note``.
+        note: a text.
         log_x: whether the horizontal axis is logarithmic; None for where that shows more.
     """
     if not marks:
-        return ""
+        return Markup()
     frame = make_frame(marks, x_label, y_label, log_x)
-    paths = "".join(
-        f'<polyline points="{" ".join(f"{frame.x(m.x.value):.1f},{frame.y(m.y.value):.1f}" for m in line)}" '
-        f'fill="none" stroke="{stroke}" stroke-dasharray="4 3"/>'
+    named, nameless = place_names(frame, marks)
+    drawn = [
+        plots.Mark("line", [mark.point for mark in line], {"stroke": stroke, "stroke-dasharray": "4 3"})
         for stroke, line in lines
-    )
-    drawn, nameless = draw_marks(frame, marks)
-    inside = paths + "".join(_bars(frame, mark) for mark in marks) + drawn
-    return figure(heading, frame.svg(inside, heading), names_of(nameless) + legend)
+    ]
+    for mark in marks:
+        style = {"stroke": mark.colour, "stroke-width": 1.6, "opacity": 0.55}
+        drawn += [plots.Mark("line", whisker, style) for whisker in mark.whiskers()]
+    return figure(heading, frame, [*drawn, *named], [*nameless, *legend], note)
 
 
 def make_frame(
@@ -124,7 +122,7 @@ def make_frame(
     more: Sequence[Point] = (),
 ) -> Frame:
     """Axes that hold the marks with their intervals, and further points."""
-    points = [point for mark in marks for point in mark.corners()] + list(more)
+    points = [Point(x, y) for mark in marks for x in ends(mark.x) for y in ends(mark.y)] + list(more)
     least, most = min(point.x for point in points), max(point.x for point in points)
     if log_x is None:
         log_x = least > 0 and most > _SPREAD * least
@@ -132,96 +130,63 @@ def make_frame(
     return kind(points, x_label, y_label, height=330, whole_x=False)
 
 
-def draw_marks(frame: Frame, marks: Sequence[Mark]) -> tuple[str, list[Mark]]:
-    """Points and their names, each where it covers least; and the marks whose names found no free place."""
-    taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in (_place(frame, mark) for mark in marks)]
-    # An interval may be crossed by a name, a point and another name not.
-    bars = []
-    for mark in marks:
-        x, y = _place(frame, mark)
-        low, high = ends(mark.y)
-        bars.append(Box(x - 1, frame.y(high), x + 1, frame.y(low)))
-        low, high = ends(mark.x)
-        bars.append(Box(frame.x(low), y - 1, frame.x(high), y + 1))
-    inside = Box(frame.left, frame.top - 8, frame.width, frame.height - frame.bottom)
+def place_names(frame: Frame, marks: Sequence[Mark]) -> tuple[list[plots.Mark], list[Key]]:
+    """Points with names, each where it covers least; and a legend of those without a free place."""
+    taken = [_box(frame, [mark.point], 6) for mark in marks]
+    # A name may cross an interval, but no point and no other name.
+    whiskers = [_box(frame, whisker, 1) for mark in marks for whisker in mark.whiskers()]
     found, nameless = [], []
     for mark in marks:
-        x, y = _place(frame, mark)
         name = shorten(mark.name, _LONGEST, LETTERS)
         free = [
-            (box, anchor)
-            for box, anchor in _candidates(x, y, text_width(name, LETTERS))
-            if inside.holds(box) and not any(box.overlap(other) for other in taken)
+            (sum(box.overlap(other) for other in whiskers), place, box, anchor)
+            for place, (box, anchor) in enumerate(_places(frame, mark, text_width(name, LETTERS)))
+            if not any(box.overlap(other) for other in taken)
         ]
-        text = ""
+        label = None
         if free:
-            box, anchor = min(free, key=lambda one: sum(one[0].overlap(other) for other in bars))
+            *_, box, anchor = min(free)
             taken.append(box)
             at = {"start": box.left, "end": box.right, "middle": (box.left + box.right) / 2}[anchor]
-            text = f'<text x="{at:.1f}" y="{box.bottom - 5:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
+            label = Label(at, box.bottom - 5, name, anchor)
         else:
-            nameless.append(mark)
-        x_text, y_text = format_interval(mark.x), format_interval(mark.y)
-        hover = f"{mark.name}\n{frame.x_label}: {x_text}\n{frame.y_label}: {y_text}"
-        found.append(
-            f'<g class="mark"><circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{mark.colour}">{title(hover)}'
-            f"</circle>{text}</g>"
-        )
-    return "".join(found), nameless
+            nameless.append(Key(mark.name, mark.colour))
+        numbers = f"{frame.x_label}: {_interval(mark.x)}\n{frame.y_label}: {_interval(mark.y)}"
+        point = replace(mark.point, hover=f"{mark.name}\n{numbers}")
+        found.append(plots.Mark("named", [point], {"fill": mark.colour}, 5, label))
+    return found, nameless
 
 
-def names_of(marks: Sequence[Mark]) -> str:
-    """A legend of points whose names found no place beside them."""
-    return keys((mark.name, mark.colour) for mark in marks)
+def pareto_front(marks: Sequence[Mark]) -> list[Mark]:
+    """Those that no other is at least as good as in both numbers and better in one, from left to right."""
+    gains = [
+        tuple(one.value if one.better == "higher" else -one.value for one in (mark.x, mark.y))
+        for mark in marks
+    ]
+    front = [
+        mark
+        for mark, own in zip(marks, gains, strict=True)
+        if not any(a >= own[0] and b >= own[1] and (a, b) != own for a, b in gains)
+    ]
+    return sorted(front, key=lambda mark: mark.x.value)
 
 
-def format_interval(score: Score) -> str:
+def _interval(score: Score) -> str:
     """A number and its interval, for a person."""
     low, high = ends(score)
     return f"{score.value:.4g}" + (f" ({low:.4g} to {high:.4g})" if high > low else "")
 
 
-def pareto_front(marks: Sequence[Mark]) -> list[Mark]:
-    """Those that no other is at least as good as in both numbers and better in one, from left to right."""
-
-    def signs(mark: Mark) -> tuple[float, float]:
-        return (
-            mark.x.value * (1 if mark.x.better == "higher" else -1),
-            mark.y.value * (1 if mark.y.better == "higher" else -1),
-        )
-
-    def dominated(mark: Mark) -> bool:
-        own = signs(mark)
-        return any(
-            other[0] >= own[0] and other[1] >= own[1] and other != own
-            for other in (signs(one) for one in marks)
-        )
-
-    return sorted((mark for mark in marks if not dominated(mark)), key=lambda mark: mark.x.value)
+def _box(frame: Frame, points: Sequence[Point], margin: float) -> Box:
+    """The rectangle around points, lower left first."""
+    first, last = points[0], points[-1]
+    left, top, right, bottom = frame.x(first.x), frame.y(last.y), frame.x(last.x), frame.y(first.y)
+    return Box(left - margin, top - margin, right + margin, bottom + margin)
 
 
-def front_legend() -> str:
-    """What the dashed line is."""
-    return keys([("dominated by no other run in both", f"{GREY};height:2px;vertical-align:middle")])
-
-
-def _place(frame: Frame, mark: Mark) -> tuple[float, float]:
-    return frame.x(mark.x.value), frame.y(mark.y.value)
-
-
-def _bars(frame: Frame, mark: Mark) -> str:
-    x, y = _place(frame, mark)
-    (left, right), (low, high) = ends(mark.x), ends(mark.y)
-    return (
-        f'<path d="M{frame.x(left):.1f} {y:.1f}H{frame.x(right):.1f}'
-        f'M{x:.1f} {frame.y(low):.1f}V{frame.y(high):.1f}" '
-        f'stroke="{mark.colour}" stroke-width="1.6" opacity="0.55" fill="none"/>'
-    )
-
-
-def _candidates(x: float, y: float, wide: float) -> list[tuple[Box, str]]:
-    """Places for a name around a point, the better ones first."""
-    half = _LINE / 2
+def _places(frame: Frame, mark: Mark, wide: float) -> list[tuple[Box, str]]:
+    """Places for a name around a point and inside the plot, the better ones first."""
+    x, y, half = frame.x(mark.x.value), frame.y(mark.y.value), _LINE / 2
     beside = [
         (Box(left, y - half + off, left + wide, y + half + off), anchor)
         for off in (-9, 10, -28, 29)
@@ -229,4 +194,9 @@ def _candidates(x: float, y: float, wide: float) -> list[tuple[Box, str]]:
     ]
     over = (Box(x - wide / 2, y - 8 - _LINE, x + wide / 2, y - 8), "middle")
     under = (Box(x - wide / 2, y + 8, x + wide / 2, y + 8 + _LINE), "middle")
-    return [*beside[:4], over, under, *beside[4:]]
+    return [
+        (box, anchor)
+        for box, anchor in (*beside[:4], over, under, *beside[4:])
+        if frame.left <= box.left and box.right <= frame.width
+        and frame.top - 8 <= box.top and box.bottom <= frame.floor
+    ]  # fmt: skip

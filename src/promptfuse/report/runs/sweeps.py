@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
 
 from promptfuse.evaluation.metrics import Score
-from promptfuse.evaluation.metrics.selection import JUDGED
-from promptfuse.report.document import keys
+from promptfuse.evaluation.metrics.registry import JUDGED
+from promptfuse.report.document import Key
 from promptfuse.report.runs.folders import Run, steer_parts
 from promptfuse.report.runs.measure import ACCURACY, LIKELY, OBJECTIVE, SIMILARITY, Measured
 from promptfuse.report.runs.plots import Mark, colour, scatter
 
 STEERING = ("sentiment", "steer")
-"""What the settings that colour captions begin with."""
+"""How the settings that steer captions begin."""
 
 FEWEST = 3
-"""Runs that make a curve; with fewer the tables say it all."""
+"""Runs that make a curve; of fewer the tables say enough."""
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(NamedTuple):
     """Runs that differ in one number.
 
     Attributes:
         setting: which, by dotted keys.
         name: what tells this sweep from others over the same setting.
-        label: that captions are drawn to; empty if the number is no weight of a label.
-        steps: the number and the run's place, by growing number.
+        label: that captions are steered to; empty if the number is no weight of a label.
+        steps: the number and the run's place, in ascending order.
     """
 
     setting: str
     name: str
     label: str
     steps: Sequence[tuple[float, int]]
-
-    @property
-    def steers(self) -> bool:
-        """Whether the number is the weight of what colours captions."""
-        return self.setting.startswith(STEERING)
 
 
 def find_sweeps(runs: Sequence[Run]) -> list[Sweep]:
@@ -96,66 +90,48 @@ def leaves(values: Any, key: str = "") -> Iterator[tuple[str, Hashable]]:
         yield key, values
 
 
-def sweep_plots(measured: Measured) -> str:
+def sweep_plots(measured: Measured) -> Markup:
     """Curves of all sweeps; empty if there is none."""
     sweeps = find_sweeps(measured.comparison.runs)
-    parts: list[str] = []
+    parts: list[Markup] = []
     for setting in dict.fromkeys(sweep.setting for sweep in sweeps):
         chosen = [sweep for sweep in sweeps if sweep.setting == setting]
-        parts += _steering(measured, chosen) if chosen[0].steers else _plain(measured, chosen)
-    return "".join(parts)
+        if setting.startswith(STEERING):
+            # What the captions lose as more of them have the label.
+            verdicts = _verdicts(measured, chosen)
+            parts += [_curves(measured, chosen, verdicts, across) for across in (SIMILARITY, "cider_d")]
+        elif chosen := [sweep for sweep in chosen if len(sweep.steps) >= FEWEST]:
+            parts += [_curves(measured, chosen, [up] * len(chosen)) for up in ("cider_d", OBJECTIVE)]
+    return Markup().join(parts)
 
 
-def _steering(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
-    """What the captions lose as more of them have the label."""
-    names = measured.names()
-    trained = [_column(measured, f"{JUDGED}_{sweep.label}") for sweep in sweeps]
-    # Either of all, so that the curves have one unit.
-    judges = [name for name in trained if name is not None]
-    if len(judges) < len(sweeps):
-        judges = [_judge(measured, sweep) for sweep in sweeps]
-    for against in (SIMILARITY, "cider_d"):
-        if against in names:
-            yield _curve(measured, sweeps, against, judges)
+def _verdicts(measured: Measured, sweeps: Sequence[Sweep]) -> list[str]:
+    """The columns that tell how many captions have each sweep's label, by the same judge for all."""
+    names = {name.casefold(): name for name in measured.names()}
+    trained = [names.get(f"{JUDGED}_{sweep.label}".casefold()) for sweep in sweeps]
+    found = [name for name in trained if name is not None]
+    if len(found) == len(sweeps):
+        return found
+    return [
+        names.get(f"{ACCURACY}.{sweep.label}".casefold())
+        or LIKELY + (f"steer:{sweep.label}" if sweep.setting.startswith("steer.") else "sentiment")
+        for sweep in sweeps
+    ]
 
 
-def _label(setting: str, rest: Mapping[str, Hashable]) -> str:
-    """The label that a setting is the weight of."""
-    return setting.rpartition(":")[2] if setting.startswith("steer.") else str(rest.get("sentiment", ""))
-
-
-def _judge(measured: Measured, sweep: Sweep) -> str:
-    """The column that tells how many captions have the sweep's label."""
-    found = _column(measured, f"{ACCURACY}.{sweep.label}")
-    return found or LIKELY + (f"steer:{sweep.label}" if sweep.setting.startswith("steer.") else "sentiment")
-
-
-def _column(measured: Measured, name: str) -> str | None:
-    """A column by its name in any case, if there is one."""
-    return next((found for found in measured.names() if found.casefold() == name.casefold()), None)
-
-
-def _plain(measured: Measured, sweeps: Sequence[Sweep]) -> Iterator[str]:
-    """What a setting does to the captions."""
-    names = measured.names()
-    curves = [sweep for sweep in sweeps if len(sweep.steps) >= FEWEST]
-    for name in ("cider_d", OBJECTIVE):
-        if name in names and curves:
-            yield _curve(measured, curves, None, [name] * len(curves))
-
-
-def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups: Sequence[str]) -> str:
-    """A curve for each sweep.
+def _curves(
+    measured: Measured, sweeps: Sequence[Sweep], ups: Sequence[str], across: str | None = None
+) -> Markup:
+    """A curve for each sweep over the same setting; nothing where there are too few numbers.
 
     Args:
         measured: the runs.
         sweeps: over the same setting.
-        across: the column to the right; None for the setting itself.
-        ups: the column upwards, of each.
+        ups: the vertical column of each.
+        across: the horizontal column; None for the setting itself.
     """
-    marks: list[Mark] = []
-    lines = []
-    right, upwards = sweeps[0].setting, ""
+    right, titles = sweeps[0].setting, dict[str, None]()
+    lines: list[tuple[str, list[Mark]]] = []
     for place, (sweep, up) in enumerate(zip(sweeps, ups, strict=True)):
         line = []
         for value, run in sweep.steps:
@@ -164,20 +140,30 @@ def _curve(measured: Measured, sweeps: Sequence[Sweep], across: str | None, ups:
             y = measured.score(run, up)
             if x is not None and y is not None:
                 right = x.title
-                # Curves of two labels share an axis that is named after none of them.
-                upwards = y.title if upwards in ("", y.title) else "share with the label"
+                titles[y.title] = None
                 line.append(Mark(f"{value:g}", colour(place), x, y))
-        marks += line
         lines.append((colour(place), line))
+    marks = [mark for _, line in lines for mark in line]
     if len(marks) < 2:
-        return ""
+        return Markup()
+    # Curves of two labels share an axis that is named after neither of them.
+    upwards = "share with the label" if len(titles) > 1 else "".join(titles)
     against = "" if across is None else f" against {right}"
-    heading = f"{upwards}{against} as {sweeps[0].setting} grows"
-    legend = keys((sweep.name, colour(place)) for place, sweep in enumerate(sweeps))
-    if across is not None:
-        legend += f" The numbers at the points are {escape(sweeps[0].setting)}."
-    log_x = None if across is None else False  # A metric beside another is told by its differences.
-    return scatter(heading, marks, right, upwards, lines=lines, legend=legend, log_x=log_x)
+    return scatter(
+        f"{upwards}{against} as {sweeps[0].setting} grows",
+        marks,
+        right,
+        upwards,
+        lines=lines,
+        legend=[Key(sweep.name, colour(place)) for place, sweep in enumerate(sweeps)],
+        note="" if across is None else f"The numbers at the points are {sweeps[0].setting}.",
+        log_x=None if across is None else False,  # Two metrics are compared by differences, not ratios.
+    )
+
+
+def _label(setting: str, rest: Mapping[str, Hashable]) -> str:
+    """The label that a setting is the weight of."""
+    return setting.rpartition(":")[2] if setting.startswith("steer.") else str(rest.get("sentiment", ""))
 
 
 def _name(rest: Mapping[str, Hashable], others: Sequence[Mapping[str, Hashable]]) -> str:

@@ -14,7 +14,7 @@ from types import TracebackType
 from PIL import Image, ImageOps
 
 from promptfuse.errors import ImageError
-from promptfuse.evaluation.datasets.images import open_photo
+from promptfuse.evaluation.datasets import open_photo
 from promptfuse.models.images import MAX_PIXELS
 
 QUALITY = 70

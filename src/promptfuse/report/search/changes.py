@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import NamedTuple
 
 from promptfuse.report.lettering import text_width
 
@@ -13,23 +13,17 @@ _LONG_WORD = 10
 """A text without blanks that has more letters is compared letter by letter."""
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A part of a text.
-
-    Attributes:
-        text: with the blank in front of it.
-        new: whether it is what was changed; a piece that is gone begins with a minus.
-    """
+class Piece(NamedTuple):
+    """A part of a text with the blank before it; ``new`` if it was changed, a removed part with a minus."""
 
     text: str
     new: bool = False
 
 
 def changed(parent: str, text: str) -> str:
-    """What a text has that its parent has not, in few words.
+    """What a text has that its parent lacks, in few words.
 
-    A piece that is added within the last word begins with a hyphen; words that are gone with a minus.
+    A piece that is added within the last word begins with a hyphen; removed words begin with a minus.
     """
     if text == parent:
         return "="
@@ -37,22 +31,21 @@ def changed(parent: str, text: str) -> str:
         added = text[len(parent) :]
         return added.strip() if added[0].isspace() or not added[0].isalnum() else f"-{added}"
     old, new = parent.split(), text.split()
-    parts = []
-    for operation, first, last, start, end in _compare(old, new):
-        if operation == "delete":
-            parts.append("−" + " ".join(old[first:last]))
-        elif operation != "equal":
-            parts.append(" ".join(new[start:end]))
+    parts = [
+        "−" + " ".join(old[first:last]) if operation == "delete" else " ".join(new[start:end])
+        for operation, first, last, start, end in _compare(old, new)
+        if operation != "equal"
+    ]
     return " … ".join(parts) or text.strip()
 
 
 def compared(parent: str, text: str, gone: bool = True) -> list[Piece]:
-    """A text in pieces, those that its parent has not marked as new.
+    """A text in pieces, those that its parent lacks marked as new.
 
     Args:
         parent: what the text was made from.
         text: the text.
-        gone: whether what the parent has and the text has not is shown, with a minus.
+        gone: whether what was removed from the parent is shown, with a minus.
     """
     if parent and text.startswith(parent) and text != parent:
         return [*(Piece(word) for word in _words(parent)), Piece(text[len(parent) :], True)]
@@ -72,35 +65,33 @@ def around(pieces: Sequence[Piece], room: float, size: float) -> list[Piece]:
     """As many pieces as fit around the first change, with an ellipsis for what is left out.
 
     Args:
-        pieces: of a text, see `compared`; without a new one its beginning is shown.
+        pieces: of a text, from `compared`; without a new one its beginning is shown.
         room: in pixels.
         size: of the letters, in pixels.
     """
-    if _width(pieces, size) <= room:
-        return list(pieces)
+
+    def fits(start: int, end: int) -> bool:
+        return start >= 0 and end <= len(pieces) and _width(_window(pieces, start, end), size) <= room
+
     start = next((place for place, piece in enumerate(pieces) if piece.new), 0)
     end = start + 1
-    while end < len(pieces) and pieces[end].new and _fits(pieces, start, end + 1, room, size):
-        end += 1
-    if not _fits(pieces, start, end, room, size):
+    if fits(0, len(pieces)):
+        return list(pieces)
+    if not fits(start, end):
         return _cut(pieces, start, room, size)
-    growing = True
-    while growing:
-        growing = False
+    while end < len(pieces) and pieces[end].new and fits(start, end + 1):
+        end += 1
+    while (before := fits(start - 1, end)) or fits(start, end + 1):
         # What comes before tells more of where a change is, so it goes first.
-        if start > 0 and _fits(pieces, start - 1, end, room, size):
-            start, growing = start - 1, True
-        if end < len(pieces) and _fits(pieces, start, end + 1, room, size):
-            end, growing = end + 1, True
+        start -= before
+        end += fits(start, end + 1)
     return _window(pieces, start, end)
 
 
 def _words(text: str) -> list[str]:
     """The words with the blanks before them; the letters of a long text without blanks."""
     found = re.findall(r"\s*\S+", text)
-    if len(found) == 1 and len(text) > _LONG_WORD:
-        return list(text)
-    return found
+    return list(text) if len(found) == 1 and len(text) > _LONG_WORD else found
 
 
 def _compare(old: Sequence[str], new: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
@@ -110,18 +101,12 @@ def _compare(old: Sequence[str], new: Sequence[str]) -> list[tuple[str, int, int
 def _window(pieces: Sequence[Piece], start: int, end: int) -> list[Piece]:
     found = list(pieces[start:end])
     if start > 0:
-        found = [Piece("…" + found[0].text.lstrip(), found[0].new), *found[1:]]
-    if end < len(pieces):
-        found.append(Piece("…"))
-    return found
+        found[0] = Piece("…" + found[0].text.lstrip(), found[0].new)
+    return [*found, Piece("…")] if end < len(pieces) else found
 
 
 def _width(pieces: Sequence[Piece], size: float) -> float:
     return sum(text_width(piece.text, size, piece.new) for piece in pieces)
-
-
-def _fits(pieces: Sequence[Piece], start: int, end: int, room: float, size: float) -> bool:
-    return _width(_window(pieces, start, end), size) <= room
 
 
 def _cut(pieces: Sequence[Piece], start: int, room: float, size: float) -> list[Piece]:

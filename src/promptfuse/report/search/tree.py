@@ -1,14 +1,16 @@
-"""The beams of a search as a tree: which text grew from which, and the way to the one that won."""
+"""The beams of a search as a tree: which text came from which, and the path to the returned one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
+from typing import NamedTuple
 
+from markupsafe import Markup
+
+from promptfuse.report.document import render
 from promptfuse.report.lettering import shorten, text_width
-from promptfuse.report.plots import title
 from promptfuse.report.search.changes import Piece, around, changed, compared
 from promptfuse.search import Hypothesis, Result
 
@@ -19,7 +21,7 @@ GUTTER, ROW, CHIP, ROOM = 64, 46, 24, 985
 NARROWEST, WIDEST = 150, 300
 """Pixels from one column to the next."""
 LETTERS, DIGITS = 12, 11
-"""Sizes of the letters of texts and of values, as page.css has them."""
+"""Sizes of the letters of texts and of values, as in page.css."""
 
 
 @dataclass(eq=False)
@@ -28,12 +30,12 @@ class Node:
 
     Attributes:
         item: the text.
-        row: number of the step; 0 is where the search began.
-        column: its rank among the beams; those that left them as complete stand behind the last.
-        parent: what it was made from, or itself in an earlier step; None for a beginning.
+        row: number of the step; 0 is the start of the search.
+        column: its rank among the beams; a text that left them as complete comes after the last.
+        parent: what it was made from, or itself in an earlier step; None at the start.
         kept: whether it is the parent's text.
         complete: whether it became the best complete text in this step.
-        won: whether it is on the way to the text that is returned.
+        won: whether it is on the path to the returned text.
     """
 
     item: Hypothesis
@@ -44,9 +46,27 @@ class Node:
     complete: bool = False
     won: bool = False
 
+    @property
+    def around_change(self) -> bool:
+        """Whether the text is shown around its change, rather than the change alone."""
+        return bool(self.row and self.complete and self.item.parent)
+
+
+class Chip(NamedTuple):
+    """A node as it is drawn, in pixels; ``room`` is the width of its text."""
+
+    node: Node
+    left: int
+    top: int
+    width: int
+    room: float
+    hover: str
+    value: str
+    pieces: Sequence[Piece]
+
 
 def grow(result: Result) -> list[list[Node]]:
-    """The nodes of all steps, row by row; row 0 holds what the search began with."""
+    """The nodes of all steps, row by row; row 0 holds the texts that the search began with."""
     beams = max((len(step.beams) for step in result.history), default=1)
     roots: list[Node] = []
     rows = [roots]
@@ -65,85 +85,64 @@ def grow(result: Result) -> list[list[Node]]:
             if parent is None and step.number == 1:
                 parent = next((root for root in roots if root.item.text == item.parent), None)
                 if parent is None:
-                    beginning = Hypothesis(item.parent, (), None)
-                    parent = Node(beginning, 0, len(roots), None)
+                    parent = Node(Hypothesis(item.parent, (), None), 0, len(roots), None)
                     roots.append(parent)
             ended = done is not None and item.text == done.text
             place = beams if ended and column == len(step.beams) else column
             row.append(Node(item, step.number, place, parent, before is not None, ended))
         latest |= {node.item.text: node for node in reversed(row)}
         rows.append(row)
-    _mark(rows, result.text)
+    nodes = [node for row in rows for node in row if node.item.text == result.text]
+    node = next((node for node in nodes if node.complete), nodes[0] if nodes else None)
+    while node is not None:
+        node.won, node = True, node.parent
     return rows
 
 
 def winning_path(rows: Sequence[Sequence[Node]]) -> list[Node]:
-    """The nodes on the way to the text that is returned, from the beginning on."""
+    """The nodes on the path to the returned text, first to last."""
     return [node for row in rows for node in row if node.won]
 
 
-def beam_tree(result: Result, listed: bool = True) -> str:
-    """The tree as inline SVG; texts show in full when the mouse is over them.
+def beam_tree(result: Result, listed: bool = True) -> Markup:
+    """The tree as inline SVG; the full texts are shown on hover.
 
     Args:
         result: of the search.
-        listed: whether the texts on the way to the one that is returned are listed behind it.
+        listed: whether a list of the texts on the path to the returned one follows.
     """
     rows = grow(result)
     shown = _shown(rows)
     place = {number: index for index, number in enumerate(shown)}
-    columns = max(node.column for number in shown for node in rows[number]) + 1
-    wide = min(WIDEST, max(NARROWEST, (ROOM - GUTTER) // columns))
-    width, height = GUTTER + columns * wide, len(shown) * ROW + 8
-
-    def left(node: Node) -> float:
-        return GUTTER + node.column * wide
-
-    def top(node: Node) -> float:
-        return place[node.row] * ROW + 8
-
-    edges, chips = [], []
-    for number in shown:
-        for node in rows[number]:
-            parent = node.parent
-            while parent is not None and parent.row not in place:
-                parent = parent.parent
-            if parent is not None:
-                x1, y1 = left(parent) + 18, top(parent) + CHIP
-                x2, y2 = left(node) + 18, top(node)
-                bend = (y2 - y1) / 2
-                edges.append(
-                    (node.won and parent.won,
-                     f'<path class="{_class(node.won and parent.won, "edge")}" d="M{x1:.0f} {y1:.0f} '
-                     f'C{x1:.0f} {y1 + bend:.0f} {x2:.0f} {y2 - bend:.0f} {x2:.0f} {y2:.0f}"/>')
-                )  # fmt: skip
-            chips.append(_chip(node, left(node), top(node), wide - 12))
-    labels = [
-        f'<text x="0" y="{index * ROW + 24}">{"start" if number == 0 else f"step {number}"}</text>'
-        for index, number in enumerate(shown)
-    ]
-    # The winning edges last, so that they lie on top.
-    lines = "".join(svg for _, svg in sorted(edges, key=lambda edge: edge[0]))
-    left_out = len(rows) - len(shown)
-    note = f" {left_out} of {len(rows) - 1} steps are not shown." if left_out else ""
-    return (
-        '<p class="legend">Each step\'s texts, best first: what each changed in the one that it came from, '
-        "and its value. The way to the text that is returned is green; ✓ is a new best complete text, shown "
-        f"around its change. Point at a text to read it in full.{note}</p>"
-        f'<div class="scroll"><svg class="tree" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" role="img" aria-label="Beams as a tree">'
-        f"{_stages(result, place, width)}{''.join(labels)}{lines}{''.join(chips)}</svg></div>"
-        f"{way(result) if listed else ''}"
+    nodes = [node for number in shown for node in rows[number]]
+    columns = max(node.column for node in nodes) + 1
+    column = min(WIDEST, max(NARROWEST, (ROOM - GUTTER) // columns))
+    chips = {
+        node: _chip(node, GUTTER + node.column * column, place[node.row] * ROW + 8, column - 12)
+        for node in nodes
+    }
+    edges = []
+    for node in nodes:
+        parent = node.parent
+        while parent is not None and parent.row not in place:
+            parent = parent.parent
+        if parent is not None:
+            edges.append((chips[parent], chips[node]))
+    return render(
+        "tree.html",
+        width=GUTTER + columns * column,
+        height=len(shown) * ROW + 8,
+        row_height=ROW,
+        chip_height=CHIP,
+        shown=shown,
+        # The winning edges last, so that they lie on top.
+        edges=sorted(edges, key=lambda edge: edge[1].node.won and edge[0].node.won),
+        chips=chips.values(),
+        stages=_stages(result, place),
+        steps=len(rows) - 1,
+        path=[node for node in winning_path(rows) if node.row and not node.kept] if listed else [],
+        compared=compared,
     )
-
-
-def _mark(rows: Sequence[Sequence[Node]], text: str) -> None:
-    """Mark the way to a text, from its first appearance as a complete one."""
-    nodes = [node for row in rows for node in row if node.item.text == text]
-    node = next((node for node in nodes if node.complete), nodes[0] if nodes else None)
-    while node is not None:
-        node.won = True
-        node = node.parent
 
 
 def _shown(rows: Sequence[Sequence[Node]]) -> list[int]:
@@ -152,82 +151,40 @@ def _shown(rows: Sequence[Sequence[Node]]) -> list[int]:
         return list(range(len(rows)))
     every = -(-len(rows) // (MOST_ROWS // 2))
     events = [number for number, row in enumerate(rows) if any(node.complete for node in row)]
-    kept = events[-(MOST_ROWS // 2) :]
-    return sorted({0, len(rows) - 1, *range(0, len(rows), every), *kept})
+    return sorted({0, len(rows) - 1, *range(0, len(rows), every), *events[-(MOST_ROWS // 2) :]})
 
 
-def _chip(node: Node, left: float, top: float, width: float) -> str:
+def _chip(node: Node, left: int, top: int, width: int) -> Chip:
     item = node.item
+    if not node.row:
+        return Chip(node, left, top, width, width - 16, item.text, "", _pieces(node, width - 16))
     value = f"{item.value:.3f}" if abs(item.value) < 1000 else f"{item.value:.4g}"
-    value = value if node.row else ""
     # The value has a place of its own, and the text ends before it.
-    taken = text_width(value, DIGITS) + 8 if value else 0.0
-    room = width - 16 - taken
-    tick = "✓ " if node.complete else ""
+    room = width - 24 - text_width(value, DIGITS)
     terms = ", ".join(f"{name} {loss:.3f}" for name, loss in item.terms.items())
-    hover = f"{item.text or '(nothing)'}\nvalue {item.value:.4f}; {terms}" if node.row else item.text
-    # The text has a viewport of its own, which cuts it off in a font that is broader still.
-    return (
-        f'<g class="{_class(node.won, "kept" if node.kept else "chip")}">{title(hover)}'
-        f'<rect x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{CHIP}" rx="6"/>'
-        f'<svg class="room" x="{left + 8:.0f}" y="{top:.0f}" width="{room:.0f}" height="{CHIP}">'
-        f"{_text(node, tick, room)}</svg>"
-        f'<text class="value" x="{left + width - 7:.0f}" y="{top + 16:.0f}" text-anchor="end">{value}</text>'
-        "</g>"
-    )
+    hover = f"{item.text or '(nothing)'}\nvalue {item.value:.4f}; {terms}"
+    return Chip(node, left, top, width, room, hover, value, _pieces(node, room))
 
 
-def _text(node: Node, tick: str, room: float) -> str:
+def _pieces(node: Node, room: float) -> list[Piece]:
     """What is written on a node: a complete text around its change, of others the change alone."""
     item = node.item
-    if node.row and node.complete and item.parent:
-        pieces = around(compared(item.parent, item.text), room - text_width(tick, LETTERS, True), LETTERS)
-        return f'<text class="whole" x="0" y="16">{tick}{marked(pieces)}</text>'
-    if node.row == 0 or node.complete or node.parent is None:
+    tick = "✓ " if node.complete else ""
+    if node.around_change:
+        room -= text_width(tick, LETTERS, True)
+        return [Piece(tick), *around(compared(item.parent, item.text), room, LETTERS)]
+    if node.complete or node.parent is None:
         label = item.text.strip() or "(nothing)"
     else:
         label = changed(node.parent.item.text, item.text)
-    return f'<text x="0" y="16">{escape(shorten(tick + label, room, LETTERS, True))}</text>'
+    return [Piece(shorten(tick + label, room, LETTERS, True))]
 
 
-def marked(pieces: Sequence[Piece]) -> str:
-    """Pieces as SVG, those that are new in bold."""
-    return "".join(
-        f'<tspan class="new">{escape(piece.text)}</tspan>' if piece.new else escape(piece.text)
-        for piece in pieces
-    )
-
-
-def way(result: Result) -> str:
-    """The texts on the way to the one that is returned as a list, each with what it changed in bold."""
-    rows = []
-    for node in winning_path(grow(result)):
-        if node.row and not node.kept:
-            words = "".join(
-                f"<b>{escape(piece.text)}</b>" if piece.new else escape(piece.text)
-                for piece in compared(node.item.parent, node.item.text)
-            )
-            rows.append(f"<li>{words} <small>step {node.row}, value {node.item.value:.3f}</small></li>")
-    if not rows:
-        return ""
-    items = "".join(rows)
-    return f"<details><summary>The way to the text, as a list</summary><ol>{items}</ol></details>"
-
-
-def _class(won: bool, name: str) -> str:
-    return f"{name} won" if won else name
-
-
-def _stages(result: Result, place: dict[int, int], width: int) -> str:
-    """A line where the next method of a chain takes over."""
+def _stages(result: Result, place: Mapping[int, int]) -> list[tuple[int, str]]:
+    """The rows in which the next method of a chain begins, with the method's name."""
     methods = result.config["method"].get("methods", [])
-    found = []
-    for before, after in pairwise(result.history):
-        if after.stage != before.stage and after.number in place:
-            y = place[after.number] * ROW - 5
-            name = methods[after.stage - 1]["name"] if after.stage <= len(methods) else ""
-            found.append(
-                f'<path class="stage" d="M0 {y}H{width}"/>'
-                f'<text class="stage" x="0" y="{y - 4}">{escape(name)}</text>'
-            )
-    return "".join(found)
+    return [
+        (place[after.number], methods[after.stage - 1]["name"] if after.stage <= len(methods) else "")
+        for before, after in pairwise(result.history)
+        if after.stage != before.stage and after.number in place
+    ]

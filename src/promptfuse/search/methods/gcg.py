@@ -3,31 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 
 from promptfuse.search.hypothesis import Hypothesis, Proposal
-from promptfuse.search.methods.proposer import EditProposer, Proposed, SearchContext
-from promptfuse.search.methods.settings import GCG
+from promptfuse.search.methods.base import Method, at_least, require
+from promptfuse.search.methods.context import SearchContext
+from promptfuse.search.methods.proposer import EditProposer, Proposed, Sampling
+from promptfuse.search.methods.registry import methods
+from promptfuse.search.methods.requirements import CAUSAL_PRIMARY, GRADIENTS, Requirement
 from promptfuse.search.methods.swaps import SwapEstimator
+from promptfuse.search.methods.transports import Transports, check_transport
 
 
-class GCGProposer(EditProposer):
-    """Draws from the best swaps of every token; see ``GCG``."""
+@methods.register("GCG")
+@dataclass(frozen=True)
+class GCG(Method):
+    """Greedy coordinate gradient: swap single tokens that the gradient points to.
 
-    def __init__(self, setting: SearchContext, method: GCG) -> None:
-        super().__init__(setting)
+    Zou et al. (2023), arXiv 2307.15043, algorithm 1. The gradient of the objective with respect to the
+    one-hot tokens names the ``top_k`` best swaps at every position; ``batch`` of all these are drawn
+    uniformly and scored exactly, and the best replaces the text, even if it is worse.
+
+    Where it differs: swaps are drawn without replacement; only those are scored whose text reads back to
+    the same tokens and keeps the constraints; the gradient of a term under another model comes through a
+    transport (Williams & Kolter, 2024). The paper takes 500 steps.
+
+    Attributes:
+        init: the text that is changed, after the search's prefix; the paper's is twenty marks.
+        top_k: swaps at each position that may be drawn.
+        batch: texts scored exactly per beam and step.
+        transport: ``lexical`` (exact for tokens that are whole words; a swap of another kind is taken to
+            change the term as the average one), ``t-product``, ``t-product-paper``, or ``none``.
+    """
+
+    requires: ClassVar[tuple[Requirement, ...]] = (CAUSAL_PRIMARY, GRADIENTS)
+
+    init: str = "! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! ! !"
+    top_k: int = 256
+    batch: int = 512
+    transport: Transports | Literal["none"] = "lexical"
+
+    def __post_init__(self) -> None:
+        require(bool(self.init.strip()), "init: the text to begin with is empty; give at least one token")
+        at_least("top_k", self.top_k)
+        at_least("batch", self.batch)
+        check_transport(self.transport)
+
+    def proposer(self, context: SearchContext) -> GCGProposer:
+        """What makes each step's proposals."""
+        return GCGProposer(context, self)
+
+
+class GCGProposer(Sampling, EditProposer):
+    """Draws from the best swaps of every token."""
+
+    def __init__(self, context: SearchContext, method: GCG) -> None:
+        super().__init__(context)
         self.method = method
-        self.estimator = SwapEstimator(setting, method.transport)
-        self.generator = setting.generator()
+        self.estimator = SwapEstimator(context, method.transport)
 
     def initial_texts(self) -> list[str]:
-        """See ``EditProposer.initial_texts``."""
-        return [self.behind_prefix(self.method.init)]
+        """The texts to begin with, prefix included."""
+        return [self.after_prefix(self.method.init)]
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
-        """See ``Proposer.propose``."""
+        """Proposals for the next texts."""
         found: list[Proposal] = []
         seen = {beam.text for beam in beams}
         for number, beam in enumerate(beams):
@@ -48,7 +91,7 @@ class GCGProposer(EditProposer):
         return Proposed(found, [])
 
     def _swaps(self, beam: Hypothesis) -> list[tuple[int, int]]:
-        """The swaps that may be drawn: the ``top_k`` best of each position behind the prefix."""
+        """The swaps that may be drawn: the ``top_k`` best of each position after the prefix."""
         first = self.fixed(beam.ids) or 0
         changes = self.estimator.changes(beam.text, beam.ids)[first:]
         changes[:, ~self.allowed] = torch.inf
@@ -62,11 +105,3 @@ class GCGProposer(EditProposer):
             for token, value in zip(tokens, values, strict=True)
             if value < torch.inf
         ]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state."""
-        return {"generator": self.generator.bit_generator.state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
-        self.generator.bit_generator.state = state["generator"]

@@ -10,22 +10,53 @@ which is refitted from the true changes that the search observes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Transport
+from promptfuse.adapters import Transport
 from promptfuse.errors import ConfigError
-from promptfuse.models import CausalLM, Model
-from promptfuse.models.fast.products import product
+from promptfuse.models import CausalLM
 from promptfuse.objectives import Fluency, Objective, Term
 from promptfuse.search.hypothesis import Proposal
-from promptfuse.search.methods.settings import AutoDAN, Transports
 from promptfuse.search.methods.surrogate import Surrogate
+from promptfuse.search.methods.transports import Transports, transport
 
 PRIOR_OBSERVATIONS = 64.0
 """How many observed candidates the starting gain counts as."""
+
+
+class GuidanceSettings(Protocol):
+    """The settings that guidance reads; ``AutoDAN`` has them and says what they mean."""
+
+    @property
+    def transport(self) -> Transports | Literal["none"]:
+        """Which transport carries gradients."""
+
+    @property
+    def gain(self) -> float:
+        """The starting factor on estimated changes."""
+
+    @property
+    def adapt_gain(self) -> bool:
+        """Whether the factor is refitted."""
+
+    @property
+    def subtokens(self) -> int:
+        """The longest word in secondary tokens."""
+
+    @property
+    def probe_temperature(self) -> float:
+        """The temperature of the placeholder."""
+
+    @property
+    def probe(self) -> str | None:
+        """A word in its place."""
+
+    @property
+    def ridge(self) -> float | None:
+        """The penalty of the correction; None for none."""
 
 
 class Gain:
@@ -60,7 +91,7 @@ class Gain:
 class Guidance:
     """Estimates the secondary terms' losses for every next token of the primary."""
 
-    def __init__(self, objective: Objective, primary: CausalLM, method: AutoDAN) -> None:
+    def __init__(self, objective: Objective, primary: CausalLM, method: GuidanceSettings) -> None:
         self.primary = primary
         self.terms: dict[str, Term] = {}
         self.transports: dict[str, Transport] = {}
@@ -112,7 +143,7 @@ class Guidance:
         """Rank tokens by what the objective is expected to lose by each, (beams, vocabulary); highest first.
 
         The log-probability of one token counts in the objective as its share of the fluency, 1 / length by
-        default. All is told in that unit: the log-probability itself, and beside it the other terms'
+        default. All is in that unit: the log-probability itself, and the other terms'
         changes divided by the *size* of the share. Where fluency has a negative weight, unlikely tokens
         lower the objective, so the log-probability changes its sign; the other terms point where they
         always do.
@@ -153,7 +184,7 @@ class Guidance:
                     self.surrogates[name].observe(tokens, estimated, true)
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums behind the gains, and what surrogates have seen; JSON values."""
+        """The sums that give the gains, and what surrogates have seen; JSON values."""
         sums = {name: [gain.xy, gain.xx, gain.count] for name, gain in self.gains.items()}
         return {
             "gains": sums,
@@ -187,7 +218,7 @@ def fluency_share(objective: Objective, tokens: Tensor) -> Tensor:
 
 
 def own_fluency(objective: Objective) -> list[Fluency]:
-    """The fluency terms under the primary, behind the prefix or context that it reads."""
+    """The fluency terms under the primary, after the prefix or context that it reads."""
     terms = objective.terms.values()
     return [term for term in terms if isinstance(term, Fluency) and term.lm is objective.primary]
 
@@ -198,31 +229,7 @@ def word_token(primary: CausalLM, word: str) -> int:
     Raises:
         ConfigError: if there is none.
     """
-    before, behind = primary.plain_ids(["word", f"word {word.strip()}"])
-    if len(behind) != len(before) + 1 or behind[: len(before)] != before:
-        raise ConfigError(f"probe: {word!r} is no single token of {primary.name}; give a more common word")
-    return behind[-1]
-
-
-def transport(primary: CausalLM, model: Model, kind: Transports, subtokens: int) -> Transport:
-    """The transport between two loaded models, made once and shared by all searches over them."""
-    # With the primary: a table elsewhere would keep it, since a transport knows both its models.
-    # What stands before the texts changes nothing of it.
-    primary = primary.plain
-    made: dict[tuple[int, int, str, int], tuple[Model, Transport]] = primary.__dict__.setdefault(
-        "_transports", {}
-    )
-    model = model.plain if isinstance(model, CausalLM) else model
-    key = (id(model), model.generation, kind, subtokens)
-    if key not in made:
-        found: Transport
-        if kind == "lexical":
-            found = LexicalTransport(primary, model, subtokens)
-        else:
-            preset = "paper" if kind == "t-product-paper" else "default"
-            adapter = Adapter.for_models(primary, model, preset=preset)
-            found = TProductTransport(adapter, primary, model, subtokens)
-        found.product = product
-        # The model is kept beside its transport, so that its id cannot be given to another one.
-        made[key] = (model, found)
-    return made[key][1]
+    before, after = primary.plain_ids(["word", f"word {word.strip()}"])
+    if len(after) != len(before) + 1 or after[: len(before)] != before:
+        raise ConfigError(f"probe: {word!r} is not a single token of {primary.name}; give a more common word")
+    return after[-1]

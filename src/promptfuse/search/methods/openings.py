@@ -1,6 +1,6 @@
 """Openings: whole noun phrases that a text may begin with, by what a photo shows.
 
-A search that appends token by token goes on from what is good so far, and "A hot" is no good description of a
+A search that appends token by token extends what is good so far, and "A hot" is not a good description of a
 hot air balloon. So each phrase of a list of English nouns is read once by the image-text model, and a search
 is offered those that fit its photo best, as texts of several tokens in its first step.
 """
@@ -19,7 +19,7 @@ from promptfuse.errors import TextError
 from promptfuse.models import Model
 from promptfuse.objectives import ImageSimilarity, TextSimilarity
 from promptfuse.search.hypothesis import Proposal
-from promptfuse.search.methods.proposer import SearchContext
+from promptfuse.search.methods.context import SearchContext
 from promptfuse.text.borders import needs_blank
 
 _READ: WeakKeyDictionary[Model, dict[tuple[object, ...], Tensor]] = WeakKeyDictionary()
@@ -56,29 +56,29 @@ def opened(prefix: str) -> list[str]:
     return texts
 
 
-def openings(setting: SearchContext, count: int) -> list[Proposal]:
+def openings(context: SearchContext, count: int) -> list[Proposal]:
     """The texts of a prefix and a noun phrase that the terms of similarity like best.
 
     Args:
-        setting: of the search.
+        context: of the search.
         count: the most texts.
 
     Returns:
-        Proposals behind the first beam, the best first, their NLL known; none where no term tells of a
-        similarity, or a model has no room for them.
+        Proposals after the first beam, the best first, their NLL known; none where no term is a similarity,
+        or a model has no room for them.
     """
     terms = [
         term
-        for term in setting.objective.terms.values()
+        for term in context.objective.terms.values()
         if isinstance(term, ImageSimilarity | TextSimilarity)
     ]
-    if not terms or (setting.glue and setting.prefix):
+    if not terms or (context.glue and context.prefix):
         return []
-    texts = opened(setting.prefix)
+    texts = opened(context.prefix)
     losses = torch.zeros(len(texts))
     try:
         for term in terms:
-            losses += term.weight * term.judge(_outputs(term, setting.prefix, texts)).cpu()
+            losses += term.weight * term.loss_from_outputs(_outputs(term, context.prefix, texts)).cpu()
     except TextError:  # No room for the longest of them: the prefix is grown token by token.
         return []
     ranked = losses.argsort(stable=True).tolist()
@@ -87,15 +87,15 @@ def openings(setting: SearchContext, count: int) -> list[Proposal]:
         block, ranked = [texts[index] for index in ranked[:count]], ranked[count:]
         kept += [
             (text, ids)
-            for text, ids in zip(block, setting.encode(block), strict=True)
+            for text, ids in zip(block, context.encode(block), strict=True)
             if ids is not None
-            and setting.leaves_prefix(text)
-            and bool(setting.allowed[list(ids[len(setting.prefix_ids) :])].all())
+            and context.leaves_prefix(text)
+            and bool(context.allowed[list(ids[len(context.prefix_ids) :])].all())
         ]
     kept = kept[:count]
     if not kept:
         return []
-    primary, longest = setting.primary, max(len(ids) for _, ids in kept)
+    primary, longest = context.primary, max(len(ids) for _, ids in kept)
     if len(primary.start_ids) + longest > primary.max_length:
         return []
     with torch.no_grad():

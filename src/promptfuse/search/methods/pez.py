@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,10 +13,65 @@ from torch.nn import functional
 from promptfuse.objectives import Fluency, Term
 from promptfuse.objectives.gradients import common_segments, text_gradient
 from promptfuse.search.hypothesis import Hypothesis, Proposal
-from promptfuse.search.methods.proposer import EditProposer, Proposed, SearchContext
-from promptfuse.search.methods.settings import PEZ
+from promptfuse.search.methods.base import Method, at_least, require
+from promptfuse.search.methods.context import SearchContext
+from promptfuse.search.methods.proposer import EditProposer, Proposed
+from promptfuse.search.methods.registry import methods
+from promptfuse.search.methods.requirements import CAUSAL_PRIMARY, GRADIENTS, Requirement
 from promptfuse.search.methods.swaps import SwapEstimator, pulled, same_model
 from promptfuse.search.state import tensor_from_json, tensor_to_json
+
+
+@methods.register("PEZ")
+@dataclass(frozen=True)
+class PEZ(Method):
+    """Projected gradient on soft embeddings: hard prompts made easy.
+
+    Wen et al. (2023), arXiv 2302.03668, algorithm 1. Each beam has continuous embeddings of its own. The
+    gradient is taken at their projection, the nearest token of each by cosine as in the authors' code,
+    and applied to the continuous embeddings with AdamW. The text is the projection.
+
+    Where it differs: a projection reads back to the same tokens, or those at fault become the nearest
+    tokens that are whole words; a step lasts until the projection is another text that keeps the
+    constraints, since nothing else is there to be scored, or for ``updates`` updates (the paper's step
+    is one update; it takes 3,000 of them). The gradient of a term under another model comes through the
+    t-product map (Williams & Kolter, 2024, section 4).
+
+    Attributes:
+        length: tokens of the prompt; they begin as words drawn at random.
+        init: a text to begin with in their place.
+        lr: AdamW's learning rate.
+        weight_decay: AdamW's decoupled decay.
+        updates: the most updates in a step.
+        transport: ``t-product``, ``t-product-paper``, or ``none`` to follow the primary's terms alone.
+    """
+
+    requires: ClassVar[tuple[Requirement, ...]] = (CAUSAL_PRIMARY, GRADIENTS)
+
+    length: int = 16
+    init: str | None = None
+    lr: float = 0.1
+    weight_decay: float = 0.1
+    updates: int = 16
+    transport: Literal["t-product", "t-product-paper", "none"] = "t-product"
+
+    def __post_init__(self) -> None:
+        at_least("length", self.length)
+        at_least("updates", self.updates)
+        require(0 < self.lr < 1e3, f"lr: {self.lr} is out of range; give a number above 0")
+        require(
+            0 <= self.weight_decay < 10, f"weight_decay: {self.weight_decay} is out of range; give 0 to 10"
+        )
+        require(
+            self.transport in ("t-product", "t-product-paper", "none"),
+            f"transport: {self.transport!r} carries no gradient to soft embeddings; choose t-product, "
+            "t-product-paper or none",
+        )
+
+    def proposer(self, context: SearchContext) -> PEZProposer:
+        """What makes each step's proposals."""
+        return PEZProposer(context, self)
+
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -24,7 +79,7 @@ EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class SoftPrompt:
-    """Continuous embeddings behind the prefix, and AdamW's state.
+    """Continuous embeddings after the prefix, and AdamW's state.
 
     Attributes:
         embeddings: (tokens, d).
@@ -53,20 +108,20 @@ class SoftPrompt:
 
 
 class PEZProposer(EditProposer):
-    """Each beam carries a soft prompt of its own; see ``PEZ``."""
+    """Each beam carries a soft prompt of its own."""
 
     stateful: ClassVar[bool] = True
 
-    def __init__(self, setting: SearchContext, method: PEZ) -> None:
-        super().__init__(setting)
+    def __init__(self, context: SearchContext, method: PEZ) -> None:
+        super().__init__(context)
         self.method = method
-        self.estimator = SwapEstimator(setting, method.transport)
-        self.generator = setting.generator()
+        self.estimator = SwapEstimator(context, method.transport)
+        self.generator = context.generator()
         self.prompts: dict[str, SoftPrompt] = {}
         table = self.primary.embedding_table.float().cpu()
         self.table = table
         self.tokens = self.allowed.nonzero()[:, 0]
-        self.words = torch.tensor(sorted(setting.whole_words), dtype=torch.long)
+        self.words = torch.tensor(sorted(context.whole_words), dtype=torch.long)
         self._directions = {
             name: functional.normalize(table[ids], dim=1)
             for name, ids in (("any", self.tokens), ("word", self.words))
@@ -76,24 +131,24 @@ class PEZProposer(EditProposer):
     def _predicts(self) -> bool:
         return any(
             isinstance(term, Fluency) and same_model(term.model, self.primary)
-            for term in self.setting.objective.terms.values()
+            for term in self.context.objective.terms.values()
         )
 
     def initial_texts(self) -> list[str]:
-        """See ``EditProposer.initial_texts``: one for each beam, unless the text is given."""
+        """One text for each beam, unless the text is given; prefix included."""
         if self.method.init is not None:
-            return [self.behind_prefix(self.method.init)]
-        return self.random_texts(self.method.length, self.setting.width, self.generator)
+            return [self.after_prefix(self.method.init)]
+        return self.random_texts(self.method.length, self.context.width, self.generator)
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
-        """See ``Proposer.propose``."""
+        """Proposals for the next texts."""
         found = []
         moved: dict[str, SoftPrompt] = {}
         for number, beam in enumerate(beams):
             prompt = self.prompts.pop(beam.text, None) or self._prompt(beam)
             prompt = self._advanced(prompt, beam)
             text, ids = (prompt.text, prompt.ids) if self._legal(prompt) else (beam.text, beam.ids)
-            if text not in moved:  # Two prompts that meet in one text go on as one.
+            if text not in moved:  # Two prompts that meet in one text continue as one.
                 moved[text] = prompt
                 found.append(Proposal(text, ids, None, number))
         self.prompts |= moved
@@ -102,7 +157,7 @@ class PEZProposer(EditProposer):
     def _legal(self, prompt: SoftPrompt) -> bool:
         """Whether the projection may be proposed."""
         allowed = self.constraints.allows(prompt.text, len(prompt.ids)) and self.leaves_prefix(prompt.text)
-        return allowed and self.setting.readable(prompt.text)
+        return allowed and self.context.readable(prompt.text)
 
     def _prompt(self, beam: Hypothesis) -> SoftPrompt:
         free = torch.tensor(beam.ids[self.fixed(beam.ids) or 0 :], dtype=torch.long)
@@ -119,7 +174,7 @@ class PEZProposer(EditProposer):
         for _ in range(self.method.updates):
             prompt = prompt.stepped(gradient, self.method.lr, self.method.weight_decay)
             projected = self.project(prompt.embeddings)
-            # Where there is no text, or none that fits the models, the last gradient goes on.
+            # Where there is no text, or none that fits the models, the last gradient is used again.
             if projected is None or projected[1] == prompt.text or not self._fits(projected[1]):
                 continue
             ids, text = projected
@@ -130,18 +185,18 @@ class PEZProposer(EditProposer):
         return prompt
 
     def _fits(self, text: str) -> bool:
-        return self.setting.objective.fits(text)
+        return self.context.objective.fits(text)
 
     def project(self, embeddings: Tensor) -> tuple[tuple[int, ...], str] | None:
         """The nearest text that reads back to its own tokens: its ids and the string.
 
         Args:
-            embeddings: (tokens, d), behind the prefix.
+            embeddings: (tokens, d), after the prefix.
 
         Returns:
             None if there is no such text even of whole words.
         """
-        prefix = self.setting.prefix_ids
+        prefix = self.context.prefix_ids
         directions = functional.normalize(embeddings, dim=1)
         nearest = self.tokens[(directions @ self._directions["any"].T).argmax(1)].tolist()
         whole: set[int] = set()
@@ -167,7 +222,7 @@ class PEZProposer(EditProposer):
         ids = prompt.ids
         spans = self.estimator.primary_spans(prompt.text, ids)
         found = torch.zeros(len(ids), self.table.shape[1])
-        for term in self.setting.objective.terms.values():
+        for term in self.context.objective.terms.values():
             if not term.has_gradient:
                 continue
             if same_model(term.model, self.primary):
@@ -177,7 +232,7 @@ class PEZProposer(EditProposer):
                 segments = common_segments(prompt.text, spans, gradient.spans)
                 carrier = self.estimator.primary_transport(term.model)
                 found += term.weight * pulled(carrier, gradient, segments, len(ids))
-        return found[len(self.setting.prefix_ids) :]
+        return found[len(self.context.prefix_ids) :]
 
     def _own(self, term: Term, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> Tensor:
         """A term under the primary itself, token by token."""
@@ -207,7 +262,7 @@ class PEZProposer(EditProposer):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         self.prompts = {}
         for key, values in state["prompts"].items():
             embeddings, first, second = tensor_from_json(values["tensors"]).unbind(0)

@@ -3,36 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from promptfuse.search.hypothesis import Hypothesis, Proposal
-from promptfuse.search.methods.proposer import EditProposer, Proposed, SearchContext
-from promptfuse.search.methods.settings import RandomSearch
+from promptfuse.search.methods.base import Method, at_least, one_of, require
+from promptfuse.search.methods.context import SearchContext
+from promptfuse.search.methods.proposer import EditProposer, Proposed, Sampling
+from promptfuse.search.methods.registry import methods
 
 
-class RandomSearchProposer(EditProposer):
-    """Draws texts near the beams; see ``RandomSearch``."""
+@methods.register("RandomSearch")
+@dataclass(frozen=True)
+class RandomSearch(Method):
+    """Random changes within a ball around a text, keeping the best: gradient-free search.
+
+    In the ``l0`` ball, 1 to ``radius`` tokens are replaced by others drawn uniformly. In the ``l2`` ball,
+    a random vector is added to the primary's embeddings of all tokens together, and each becomes the
+    nearest token. There the radius is a root mean square over the tokens, in units of the mean distance
+    between a token's embedding and the nearest other one.
+
+    Attributes:
+        ball: ``l0`` or ``l2``.
+        radius: its size; for the ``l2`` ball 3 to 4 changes a few tokens of a text.
+        candidates: texts scored exactly per beam and step.
+        length: tokens of the text that is changed; they begin as words drawn at random.
+        init: a text to begin with in their place.
+    """
+
+    ball: Literal["l0", "l2"] = "l0"
+    radius: float = 2.0
+    candidates: int = 256
+    length: int = 8
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        one_of("ball", self.ball, ("l0", "l2"))
+        require(0 < self.radius < 1e6, f"radius: {self.radius} is out of range; give a number above 0")
+        require(
+            self.ball == "l2" or self.radius >= 1,
+            f"radius: {self.radius} changes no token; give 1 or more for the l0 ball",
+        )
+        at_least("candidates", self.candidates)
+        at_least("length", self.length)
+
+    def proposer(self, context: SearchContext) -> RandomSearchProposer:
+        """What makes each step's proposals."""
+        return RandomSearchProposer(context, self)
+
+
+class RandomSearchProposer(Sampling, EditProposer):
+    """Draws texts near the beams."""
 
     keeps_parents: ClassVar[bool] = True
 
-    def __init__(self, setting: SearchContext, method: RandomSearch) -> None:
-        super().__init__(setting)
+    def __init__(self, context: SearchContext, method: RandomSearch) -> None:
+        super().__init__(context)
         self.method = method
-        self.generator = setting.generator()
         self.tokens = self.allowed.nonzero()[:, 0].numpy()
 
     def initial_texts(self) -> list[str]:
-        """See ``EditProposer.initial_texts``."""
+        """The texts to begin with, prefix included."""
         if self.method.init is not None:
-            return [self.behind_prefix(self.method.init)]
+            return [self.after_prefix(self.method.init)]
         return self.random_texts(self.method.length, 1, self.generator)
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
-        """See ``Proposer.propose``."""
+        """Proposals for the next texts."""
         found: list[Proposal] = []
         seen = {beam.text for beam in beams}
         draw = self._swapped if self.method.ball == "l0" else self._moved
@@ -91,11 +132,3 @@ class RandomSearchProposer(EditProposer):
         distances = torch.cdist(candidates[some], candidates)
         distances[torch.arange(len(some)), some] = torch.inf
         return float(distances.amin(1).mean())
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state."""
-        return {"generator": self.generator.bit_generator.state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo ``state_dict``."""
-        self.generator.bit_generator.state = state["generator"]

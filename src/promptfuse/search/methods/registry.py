@@ -1,35 +1,32 @@
-"""From a method's settings to what carries them out."""
+"""The proposal methods by name: those of the package, of programs and of other packages.
+
+@methods.register("WordSwap")
+@dataclass(frozen=True)
+class WordSwap(Method): ...
+"""
 
 from __future__ import annotations
 
-from promptfuse.errors import ConfigError
-from promptfuse.search.methods.autodan import GuidedProposer, RandomProposer
-from promptfuse.search.methods.gcg import GCGProposer
-from promptfuse.search.methods.pez import PEZProposer
-from promptfuse.search.methods.polish import PolishProposer
-from promptfuse.search.methods.proposer import Proposer, SearchContext
-from promptfuse.search.methods.random_search import RandomSearchProposer
-from promptfuse.search.methods.settings import GCG, PEZ, AutoDAN, Method, Polish, RandomAppend, RandomSearch
+from typing import TYPE_CHECKING
 
+from promptfuse._utils.registry import Registry
 
-def make_proposer(setting: SearchContext, method: Method) -> Proposer:
-    """The proposer for the settings of a method by itself.
+if TYPE_CHECKING:
+    from promptfuse.search.methods.base import Method
 
-    Raises:
-        ConfigError: if there is no such method.
-    """
-    match method:
-        case AutoDAN():
-            return GuidedProposer(setting, method)
-        case RandomAppend():
-            return RandomProposer(setting, method)
-        case GCG():
-            return GCGProposer(setting, method)
-        case PEZ():
-            return PEZProposer(setting, method)
-        case RandomSearch():
-            return RandomSearchProposer(setting, method)
-        case Polish():
-            return PolishProposer(setting, method)
-        case _:
-            raise ConfigError(f"{type(method).__name__} is no method of the search; choose one of promptfuse")
+_FOLDER = "promptfuse.search.methods"
+
+methods: Registry[type[Method]] = Registry(
+    "method",
+    "promptfuse.methods",
+    {
+        "AutoDAN": f"{_FOLDER}.autodan",
+        "RandomAppend": f"{_FOLDER}.random_append",
+        "GCG": f"{_FOLDER}.gcg",
+        "PEZ": f"{_FOLDER}.pez",
+        "RandomSearch": f"{_FOLDER}.random_search",
+        "Polish": f"{_FOLDER}.polish",
+        "Chain": f"{_FOLDER}.chain",
+    },
+)
+"""The methods; a name is what YAML files call the ``kind`` of a method."""

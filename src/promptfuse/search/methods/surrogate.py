@@ -2,7 +2,7 @@
 
 A photo, or a label, is the same in every step, and so is much of what the linear estimate gets wrong about
 a word: a term that likes "dog" better than its gradient says will do so in the next step too. The true
-changes that are left over, behind the shrunk estimate, are regressed on the other model's embeddings of the
+changes that remain after the shrunk estimate are regressed on the other model's embeddings of the
 words that were tried, and the regression speaks for all words.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from promptfuse.adapters import Transport
 
 MOST_OBSERVATIONS = 512
-"""What lies further back is forgotten, so that a step takes no longer as a search goes on."""
+"""Older ones are forgotten, so that steps take no longer in a long search."""
 
 MOST_SIBLINGS = 64
 """Of one beam's candidates the most promising count, so that steps before are not crowded out."""
@@ -75,7 +75,7 @@ class Surrogate:
         """The regression's coefficients, (d,); None while nothing has been seen that tells words apart.
 
         Args:
-            gain: the factor on the estimates, behind which changes are left over.
+            gain: the factor on the estimates, which are subtracted from the changes.
         """
         if not self.seen:
             return None
@@ -105,7 +105,7 @@ class Surrogate:
         return [list(group) for group in self.seen]
 
     def load_state_dict(self, state: Sequence[Any]) -> None:
-        """Undo ``state_dict``."""
+        """Restore what ``state_dict`` gave."""
         self.seen, self._features = [], []
         for tokens, estimated, true in state:
             self._add(_Siblings(tokens, estimated, true))

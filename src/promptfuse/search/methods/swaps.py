@@ -13,9 +13,8 @@ from promptfuse.errors import TextError
 from promptfuse.models import CausalLM, Model
 from promptfuse.objectives import Fluency, Term
 from promptfuse.objectives.gradients import TextGradient, common_segments, text_gradient
-from promptfuse.search.methods.guidance import transport
-from promptfuse.search.methods.proposer import SearchContext
-from promptfuse.search.methods.settings import Transports
+from promptfuse.search.methods.context import SearchContext
+from promptfuse.search.methods.transports import Transports, transport
 from promptfuse.text.segments import encode_words, special_ids
 
 
@@ -32,13 +31,13 @@ class SwapEstimator:
     * ``t-product``: the gradient goes through the adapter to all tokens.
 
     Args:
-        setting: the objective and the words that may be proposed.
+        context: the objective and the words that may be proposed.
         kind: the transport, or ``none`` to leave other models out.
     """
 
-    def __init__(self, setting: SearchContext, kind: Transports | Literal["none"]) -> None:
-        self.setting = setting
-        self.primary = setting.primary
+    def __init__(self, context: SearchContext, kind: Transports | Literal["none"]) -> None:
+        self.context = context
+        self.primary = context.primary
         self.kind: Transports | Literal["none"] = kind
         self._lexicons: dict[int, Lexicon] = {}
 
@@ -58,7 +57,7 @@ class SwapEstimator:
         table = self.primary.embedding_table
         found = torch.zeros(len(ids), len(table))
         spans = self.primary_spans(text, ids)
-        for term in self.setting.objective.terms.values():
+        for term in self.context.objective.terms.values():
             if not term.has_gradient:
                 continue
             if same_model(term.model, self.primary):
@@ -123,7 +122,7 @@ class SwapEstimator:
     ) -> Tensor:
         key = id(model)
         if key not in self._lexicons:
-            self._lexicons[key] = Lexicon(self.setting.whole_words, model)
+            self._lexicons[key] = Lexicon(self.context.whole_words, model)
         lexicon = self._lexicons[key]
         found = torch.zeros(len(ids), len(self.primary.embedding_table))
         for own, other in segments:
@@ -177,7 +176,7 @@ class Lexicon:
         table = self.model.embedding_table
         products = (gradient.to(table) @ table.T).float().cpu()
         now = products.gather(1, ids[:, None]).sum()
-        # Row n + k is what a last sub-token in place k stands for: itself and all places behind it.
+        # Row n + k is what a last sub-token in place k stands for: itself and all places after it.
         rest = products.flip(0).cumsum(0).flip(0)
         products = torch.cat([products, rest])
         place = self._place.clamp(max=n - 1)
@@ -189,7 +188,7 @@ class Lexicon:
 
 
 def same_model(model: Model, primary: CausalLM) -> bool:
-    """Whether a term's model is the primary, whatever context either reads texts behind."""
+    """Whether a term's model is the primary, whatever context either reads before texts."""
     return isinstance(model, CausalLM) and model.plain is primary.plain
 
 

@@ -1,0 +1,23 @@
+"""The tests run with the declared shapes of tensors checked; here that they are."""
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from promptfuse.adapters.maps import Maps
+from promptfuse.tproduct import t_solve, t_transpose
+
+
+def test_a_tensor_of_another_rank_is_refused():
+    with pytest.raises(TypeCheckError):
+        t_transpose(torch.zeros(2))
+
+
+def test_dimensions_that_do_not_belong_together_are_refused():
+    with pytest.raises(TypeCheckError):
+        t_solve(torch.zeros(3, 3, 2), torch.zeros(4, 5, 2))
+
+
+def test_maps_of_other_widths_are_refused():
+    with pytest.raises(TypeCheckError):
+        Maps({1: torch.zeros(3, 2, 1)}, torch.zeros(4, 2)).of_length(1)
