@@ -1,7 +1,4 @@
-"""``promptfuse report``: one page about runs over a data set.
-
-It parses, shows and reports; the work is done by the evaluation.
-"""
+"""``promptfuse report``: one page about runs over a data set."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE.html",
-            help="The page.",
+            help="HTML page to write.",
             show_default="report.html, or no page with --table or --json",
         ),
     ] = None,
@@ -51,9 +48,7 @@ def report(
     ] = None,
     references: Annotated[
         str | None,
-        typer.Option(
-            metavar="PATH", help="Captions that people wrote.", show_default="those that the runs name"
-        ),
+        typer.Option(metavar="PATH", help="Reference captions.", show_default="those of the runs' data set"),
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -65,7 +60,7 @@ def report(
             show_default="all",
         ),
     ] = None,
-    java: Annotated[bool, typer.Option("--java", help="Add METEOR and SPICE, which take a while.")] = False,
+    java: Annotated[bool, typer.Option("--java", help="Add METEOR and SPICE (slow; need Java).")] = False,
     clip: ClipJudge = None,
     lm: LmJudge = None,
     classifier: ClassifierJudge = None,
@@ -73,16 +68,16 @@ def report(
         list[str] | None,
         typer.Option(
             metavar="LABEL",
-            help="A label that captions should have; repeatable.",
+            help="Label to look for with --classifier; repeatable.",
             show_default="the labels that the runs were steered to",
         ),
     ] = None,
     judge_texts: JudgeTexts = None,
     judge_model: JudgeModel = None,
     judge_limit: JudgeLimit = 3000,
-    photos: Annotated[bool, typer.Option("--photos/--no-photos", help="Small photos in the gallery.")] = True,
+    photos: Annotated[bool, typer.Option("--photos/--no-photos", help="Show photos in the gallery.")] = True,
     limit_gallery: Annotated[
-        int, typer.Option(parser=whole, metavar="N", help="The most photos in the gallery.")
+        int, typer.Option(parser=whole, metavar="N", help="Most photos in the gallery.")
     ] = 2000,
     resamples: Resamples = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as a JSON object.")] = False,
@@ -91,11 +86,11 @@ def report(
 ) -> None:
     """Compare runs on one page: tables, plots and a gallery.
 
-    The tables have a 95% bootstrap interval for every number.
+    Every number in the tables has a 95% bootstrap interval.
     """
     for name, number in (("limit-gallery", limit_gallery), ("resamples", resamples)):
         if number < 0:
-            raise ConfigError(f"--{name} {number} is negative; give 0 or more")
+            raise ConfigError(f"--{name} must be at least 0, got {number}")
 
     from promptfuse._utils.atomic_files import atomic_write, check_target
     from promptfuse.evaluation.metrics.labelled_texts import label_and_path
@@ -125,7 +120,7 @@ def report(
     with ExitStack() as stack:
         pictures = None
         if page is not None and photos:
-            # Other threads make them while the metrics are computed.
+            # Made in other threads while the metrics are computed.
             pictures = stack.enter_context(begin_thumbnails(comparison, limit_gallery))
         measured = measure_runs(comparison, judges, metrics=names, java=java, resamples=resamples)
         if page is not None:
