@@ -185,8 +185,8 @@ def measure_runs(
             f"The objective is one weighted sum for all runs, with the weights of {runs[0].name}: {listed}."
         )
         warned.append(
-            "The objective and its terms come from the models that the captions were searched with: they show "
-            "how well the search did, not how good the captions are."
+            "The objective and its terms come from the models that the captions were searched with: they "
+            "show how well the search did, not how good the captions are."
         )
     judge = judges.text.to_dict() if judges.text is not None else None
     return Measured(comparison, scores, columns, drawn, weights, warned, list(dict.fromkeys(notes)), judge)
