@@ -1,6 +1,6 @@
 """A term: texts that a classifier is undecided about."""
 
-from promptfuse.models import Batch, SequenceClassifier
+from promptfuse.models import SequenceClassifier
 from promptfuse.objectives import Term, terms
 from torch import Tensor
 
@@ -28,8 +28,5 @@ class Undecided(Term):
     ) -> None:
         super().__init__(model, weight, prefix, suffix, name)
 
-    def outputs(self, batch: Batch) -> Tensor:
-        chances = self.model.log_probabilities(batch)  # (rows, labels)
-        return (chances.exp() * chances).sum(1)  # (rows,)
-
-    losses = outputs
+    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+        return (outputs.exp() * outputs).sum(1)  # (rows,) from log-probabilities, (rows, labels)

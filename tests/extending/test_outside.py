@@ -22,6 +22,9 @@ SwapWords = extras.swap_words:SwapWords
 [promptfuse.terms]
 Undecided = extras.undecided:Undecided
 
+[promptfuse.models]
+calibrated-classifier = extras.calibrated:CalibratedClassifier
+
 [promptfuse.datasets]
 pipes = extras.pipes:PipesReader
 
@@ -60,7 +63,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Outside:
 
 def test_every_file_is_short() -> None:
     files = sorted(FILES.glob("*.py"))
-    assert len(files) >= 5
+    assert len(files) >= 6
     for path in files:
         assert len(path.read_text().splitlines()) <= 40, path
 
@@ -110,6 +113,32 @@ def test_a_method_and_a_term_work_by_name(outside: Outside, tmp_path: Path) -> N
     done = outside("optimize", config, "--validate")
     assert done.returncode == 2
     assert "terms.doubt: no field 'wait'; did you mean 'weight'?" in done.stderr
+
+
+def test_a_kind_of_model_is_found_by_its_configuration(outside: Outside, tmp_path: Path) -> None:
+    tone = ROOT / "src" / "promptfuse" / "models" / "mini" / "tone"
+    losses = []
+    for temperature in (None, 1.0, 8.0):
+        folder = tmp_path / f"tone-{temperature}"
+        shutil.copytree(tone, folder)
+        values = json.loads((folder / "config.json").read_text())
+        if temperature is not None:
+            values["calibration_temperature"] = temperature
+        (folder / "config.json").write_text(json.dumps(values))
+        config = tmp_path / "search.yaml"
+        config.write_text(
+            f"models: {{lm: mini-lm, tone: {folder}}}\n"
+            "terms:\n  fluency: {kind: Fluency, model: lm}\n"
+            "  tone: {kind: ClassProbability, model: tone, label: positive}\n"
+            "method: {kind: Polish, init: a lovely day, candidates: 4}\nstopping: {steps: 1}\n"
+        )
+        done = outside("optimize", config, "--validate", "--json")
+        kind = json.loads(done.stdout)["models"]["tone"]["kind"]
+        assert kind == ("classifier" if temperature is None else "calibrated-classifier")
+        row = json.loads(outside("optimize", config, "--json", "--set", "method.moves=[delete]").stdout)
+        losses.append(row["terms"]["tone"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert losses[2] > losses[1] + 0.05  # A high temperature makes the classifier less sure.
 
 
 def test_a_reader_and_a_recipe_work_by_name(outside: Outside, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from promptfuse.models.base import Batch
+from tests.fast_paths import needs_fast
 
 PARENT = "A brown dog runs"
 TEXTS = ["A brown dog runs through the grass.", "A brown dog sits in a park", "A dog", "Two children play"]
@@ -17,6 +18,7 @@ def branching(lm) -> Batch:
     return Batch(batch.ids, batch.mask, batch.text_spans, branches=branches)
 
 
+@needs_fast
 @pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "qwen2", "gpt-neox"])
 @torch.no_grad()
 def test_asked_columns_are_those_of_whole_rows(name, model):
@@ -48,6 +50,7 @@ def test_asked_columns_are_those_of_whole_rows(name, model):
     handle.remove()
 
 
+@needs_fast
 def test_gradients_come_through(model):
     lm = model("gpt2")
     batch = branching(lm)

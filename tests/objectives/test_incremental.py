@@ -16,6 +16,7 @@ from PIL import Image
 
 from promptfuse.models import Model, disable_prefix_cache
 from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Term, TextSimilarity
+from tests.fast_paths import needs_fast
 
 CAUSAL = ("gpt2", "llama", "opt", "qwen2", "mistral", "gpt-neox", "clip", "old-clip", "dual")
 WHOLE = (
@@ -90,6 +91,7 @@ def test_values_are_exact(name: str, beams: int, batch_size: int | None, model: 
     assert len({round(value, 3) for value in exact}) > 3
 
 
+@needs_fast
 @pytest.mark.parametrize("name", CAUSAL)
 def test_shared_beginnings_are_read_once(name: str, model: Callable[..., Any], tokens_read: Any) -> None:
     loaded = model(name)
@@ -107,6 +109,7 @@ def test_shared_beginnings_are_read_once(name: str, model: Callable[..., Any], t
     assert rest.count <= new
 
 
+@needs_fast
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_beam_is_read_behind_its_parent(name: str, model: Callable[..., Any], tokens_read: Any) -> None:
     loaded = model(name)

@@ -11,6 +11,7 @@ from PIL import Image
 
 import promptfuse as pf
 from promptfuse.search import AutoDAN, BeamSearch, Search
+from tests.fast_paths import needs_fast
 
 
 def run(model: Callable[..., Any], **changes: Any) -> Search:
@@ -43,6 +44,7 @@ def test_the_result_is_that_of_reading_everything_whole(
             assert beam.terms == pytest.approx(fast.objective.exact(beam.text).terms, abs=1e-4)
 
 
+@needs_fast
 def test_an_exact_search_remembers_nothing(model: Callable[..., Any]) -> None:
     lm, clip = model("gpt2"), model("clip")
     run(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -26,24 +26,20 @@ class Registry(Mapping[str, Item], Generic[Item]):
     Args:
         what: what an item is called in messages, such as ``method``.
         group: the entry points' group, such as ``promptfuse.methods``.
-        own: the package's own items and the modules that register them, in the order of lists; or only the
-            modules, which ``names`` then imports.
+        own: the package's own items and the modules that register them, in the order of lists.
     """
 
-    def __init__(self, what: str, group: str, own: Mapping[str, str] | Sequence[str] = ()) -> None:
+    def __init__(self, what: str, group: str, own: Mapping[str, str] | None = None) -> None:
         self.what = what
         self.group = group
-        self._own = dict(own) if isinstance(own, Mapping) else {}
-        self._own_modules = tuple(dict.fromkeys(own.values() if isinstance(own, Mapping) else own))
+        self._own = dict(own or {})
         self._items: dict[str, Item] = {}
         self._modules: list[ModuleType] = []
         self._loaded = False
         self._points_loaded = False
 
     def names(self) -> list[str]:
-        """All names in the order of lists; without importing anything where they are known beforehand."""
-        if len(self._own_modules) and not self._own:
-            self._load()
+        """All names in the order of lists, without importing anything."""
         points = [point.name for point in self._points()]
         return list(dict.fromkeys([*self._own, *self._items, *points]))
 
@@ -120,7 +116,7 @@ class Registry(Mapping[str, Item], Generic[Item]):
             return
         self._loaded = True  # First: a module that looks something up while it is imported must not loop.
         try:
-            for module in self._own_modules:
+            for module in dict.fromkeys(self._own.values()):
                 import_module(module)
         except BaseException:
             self._loaded = False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptfuse.cli._display import search_display
 from promptfuse.cli._messages import complain, notes_not_logged
 from promptfuse.cli._options import LmOption, LmPrefix, listed, whole
 from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
@@ -238,28 +239,10 @@ def _outcomes(
 
 def _caption_one(captioner: Captioner, image: str, settings: dict[str, Any]) -> Result:
     """Search for one caption, with a live display on a terminal."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        return captioner(image, **settings)
-    from rich.console import Console, Group
-    from rich.live import Live
-    from rich.progress_bar import ProgressBar
-    from rich.text import Text
-
-    console = Console(stderr=True)
-    with Live(Text(f"{image}: reading"), console=console, transient=True, refresh_per_second=8) as live:
+    with search_display(image) as display:
         search = captioner.search(image, **settings)
-        for step in search:
-            terms = "  ".join(f"{name} {value:.3f}" for name, value in step.best.terms.items())
-            live.update(
-                Group(
-                    Text(f"{image}  step {step.number}/{search.steps}", style="bold"),
-                    ProgressBar(total=search.steps, completed=step.number, width=40),
-                    Text(step.best.text, style="green"),
-                    Text(
-                        f"value {step.best.value:.3f}  {terms}  {step.exact_evaluations} texts", style="dim"
-                    ),
-                )
-            )
+        for _ in search:
+            display.step(search)
     return search.result()
 
 

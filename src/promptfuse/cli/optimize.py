@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptfuse.cli._display import search_display
 from promptfuse.cli._messages import notes_not_logged
 from promptfuse.cli._options import LmPrefix, changes_by_key, whole
 from promptfuse.errors import ConfigError
 
 if TYPE_CHECKING:
     from promptfuse.config import SearchConfig
-    from promptfuse.search import Result, Search
+    from promptfuse.search import Result
 
 
 def optimize(
@@ -189,7 +187,7 @@ def _run(config: Path, settings: SearchConfig, trace: Path | None, allow_code: b
         check_target(trace, [config, *settings.photos()], (".html", ".htm"))
     if settings.run_dir is not None:
         claim_folder(Path(settings.run_dir), settings)
-    with _display(config.name) as display:
+    with search_display(config.name) as display:
         with at(str(config)):
             search = settings.search(allow_code=allow_code, loading=display.loading)
         if settings.run_dir is not None:
@@ -205,61 +203,6 @@ def _run(config: Path, settings: SearchConfig, trace: Path | None, allow_code: b
 
         write_search_page(trace, config.name, result, settings.photos(), settings.to_yaml())
     return result
-
-
-class _Silent:
-    """Shows nothing: standard error is not a terminal."""
-
-    def loading(self, model: str) -> None:
-        """A model is about to be loaded."""
-
-    def step(self, search: Search) -> None:
-        """A step is done."""
-
-
-class _OnTerminal(_Silent):
-    """Shows the step and the best text so far, in place."""
-
-    def __init__(self, title: str, show: Callable[[Any], None]) -> None:
-        self.title, self.show = title, show
-
-    def loading(self, model: str) -> None:
-        """Show which model is being loaded."""
-        from rich.text import Text
-
-        self.show(Text(f"{self.title}: loading {model}"))
-
-    def step(self, search: Search) -> None:
-        """Show the step that was taken and the best text."""
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.text import Text
-
-        step = search.history[-1]
-        terms = "  ".join(f"{name} {value:.3f}" for name, value in step.best.terms.items())
-        counts = f"{step.exact_evaluations:,} texts  {step.seconds:.1f} s"
-        self.show(
-            Group(
-                Text(f"{self.title}  step {step.number}/{search.steps}", style="bold"),
-                ProgressBar(total=search.steps, completed=step.number, width=40),
-                Text(step.best.text, style="green" if step.best.complete else ""),
-                Text(f"value {step.best.value:.3f}  {terms}  {counts}", style="dim"),
-            )
-        )
-
-
-@contextmanager
-def _display(title: str) -> Iterator[_Silent]:
-    """Shows the progress: on a terminal a few lines that change, elsewhere nothing."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield _Silent()
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    with Live(Text(f"{title}: reading"), console=Console(stderr=True), transient=True) as live:
-        yield _OnTerminal(title, live.update)
 
 
 def _show(config: Path, result: Result, as_json: bool) -> None:

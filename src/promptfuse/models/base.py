@@ -18,8 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from promptfuse._utils.prefix_cache import disable_prefix_cache, prefix_cache_disabled
 from promptfuse.errors import ModelError
 from promptfuse.models.batch import Batch
+from promptfuse.models.branches import Branches, common_length
 from promptfuse.models.fast.choice import Trial, choose_reader
-from promptfuse.models.fast.prefix import Branches, at_least_float32, common_length
 from promptfuse.models.fast.products import FastProducts
 from promptfuse.models.fast.protocol import PlainReader, PrefixReader
 from promptfuse.models.finite import check_finite
@@ -31,7 +31,6 @@ __all__ = [
     "REMEMBERED_PARTS",
     "Batch",
     "Model",
-    "at_least_float32",
     "disable_prefix_cache",
     "prefix_cache_disabled",
 ]
@@ -259,7 +258,7 @@ class Model(ForwardPass):
 
     @property
     def n_unscored(self) -> int:
-        """How many tokens at the end of a row behind a prefix need no reading, only predicting."""
+        """How many tokens at the end of a row are predicted, but need not be read."""
         return 0
 
     def match_prefixes(

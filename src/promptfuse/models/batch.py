@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from promptfuse.models.fast.prefix import Branches
+from promptfuse.models.branches import Branches
 
 
 @dataclass(frozen=True)

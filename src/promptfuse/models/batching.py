@@ -152,7 +152,7 @@ def run_halving(run: Callable[[int, int], Result], start: int, stop: int) -> lis
     Args:
         run: computes the rows from start to stop.
         start: the first row.
-        stop: behind the last row.
+        stop: after the last row.
 
     Returns:
         The results in order.

@@ -16,12 +16,13 @@ from torch.nn import functional
 from promptfuse._utils.batched_calls import batched_call
 from promptfuse._utils.prefix_cache import prefix_cache_disabled
 from promptfuse.errors import TextError
-from promptfuse.models.base import Batch, Parts, at_least_float32
+from promptfuse.models.base import Batch, Parts
 from promptfuse.models.batching import prefix_bytes, token_budget
 from promptfuse.models.causal_rows import CausalRows
 from promptfuse.models.fast.choice import Trial
 from promptfuse.models.fast.kv import KVReader
 from promptfuse.models.fast.protocol import PrefixReader
+from promptfuse.models.precision import at_least_float32
 from promptfuse.models.registry import models
 
 _DECODER_TYPES = ("gpt_neox", "gpt_neox_japanese")
@@ -35,7 +36,7 @@ _ROWS_AT_ONCE = 64
 class CausalLM(CausalRows):
     r"""A causal language model: next-token distributions and the NLL of texts.
 
-    A text is read behind the model's begin-of-text token where it has one, so that its first token
+    A text is read after the model's begin-of-text token where it has one, so that its first token
     has a probability too; a text that brings its own gets no second one.
 
     Args:
@@ -50,7 +51,7 @@ class CausalLM(CausalRows):
             * ``none``: nothing;
             * a special token, such as ``<|endoftext|>``;
             * a chat template with a slot for the text, such as
-              ``<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n``; what is behind the slot stands
+              ``<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n``; what is after the slot stands
               between the text and what ``TargetContinuation`` wants;
             * ``chat``: the tokenizer's own template, with the slot in the user's turn.
 
@@ -172,7 +173,7 @@ class CausalLM(CausalRows):
 
     @torch.no_grad()
     def next_log_probabilities(self, rows: Sequence[Sequence[int]], reuse: bool = True) -> Tensor:
-        """Log-probabilities of the token behind each row, (rows, vocabulary), at least float32.
+        """Log-probabilities of the token after each row, (rows, vocabulary), at least float32.
 
         Args:
             rows: token ids without the begin-of-text token and the context's; a row may be empty if there
@@ -224,7 +225,7 @@ class CausalLM(CausalRows):
         return functional.pad(log_probabilities, (0, max(0, missing)), value=-torch.inf)
 
     def _following(self, batch: Batch) -> Tensor:
-        """Log-probabilities of the token behind each row of a batch, in one pass."""
+        """Log-probabilities of the token after each row of a batch, in one pass."""
         last = torch.tensor([len(row) - 1 for row in batch.rows], device=self.device)
         keep: Tensor = last.unique()  # type: ignore[no-untyped-call]
         # The vocabulary projection is the larger half of a small model, so it runs only on the columns

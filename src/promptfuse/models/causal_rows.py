@@ -50,10 +50,10 @@ class CausalRows(Model):
         return self if self._plain is None else self._plain
 
     def behind(self, context: str, *, apart: bool = False) -> Self:
-        """The same model, reading every text behind a context.
+        """The same model, reading every text after a context.
 
         The context's tokens belong to what stands before a text: they are not among the text's tokens and
-        are not predicted. The text's tokens are those that it has behind the context; where one would reach
+        are not predicted. The text's tokens are those that it has after the context; where one would reach
         across the border, those that it has by itself. Blanks at the end of the context belong to the
         text's first word.
 
@@ -130,7 +130,7 @@ class CausalRows(Model):
 
     @property
     def closing(self) -> str:
-        """The chat template's part behind the text."""
+        """The chat template's part after the text."""
         return self.start.behind
 
     def _begins(self, ids: Sequence[int]) -> bool:
@@ -145,7 +145,7 @@ class CausalRows(Model):
         return chat_ids(tuple(self.tokenizer.get_added_vocab().items()))
 
     def row(self, ids: Sequence[int]) -> tuple[list[int], int]:
-        """A text's tokens behind what stands before them, and where they begin.
+        """A text's tokens after what stands before them, and where they begin.
 
         Tokens that bring their own beginning, such as a chat template's, get nothing in front.
         """
@@ -156,7 +156,7 @@ class CausalRows(Model):
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """The ids that end a text: a line break too, behind a context whose lines end with one."""
+        """The ids that end a text: a line break too, after a context whose lines end with one."""
         found = {self.tokenizer.eos_token_id}
         configured = getattr(self.module.config, "eos_token_id", None)
         found |= set(configured) if isinstance(configured, list) else {configured}
@@ -182,10 +182,10 @@ class CausalRows(Model):
         return [tuple(ids) for ids in found]
 
     def plain_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of texts behind the context, without those of the context and any special token."""
+        """Token ids of texts after the context, without those of the context and any special token."""
         return [list(ids) for ids in self._lead.encode(texts, self._encode)]
 
-    def grown_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    def cached_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """``plain_ids`` of texts that grow at the end: what has been encoded before is put together."""
         if prefix_cache_disabled():
             return self._lead.encode(texts, self._encode)
@@ -198,7 +198,7 @@ class CausalRows(Model):
         return self._lead.decode(rows)
 
     def joined(self, text: str) -> str:
-        """The context with a text behind it, as a string."""
+        """The context with a text after it, as a string."""
         return self._lead.joined(text)
 
     @property
@@ -237,9 +237,9 @@ class CausalRows(Model):
             return self._plain.encoder
         return LastSegmentEncoder(self.tokenizer, REMEMBERED_PARTS, special=False)
 
-    def encode_grown(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    def encode_cached(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """``cached_rows`` without its checks."""
-        return self._framed(self.grown_ids(texts))
+        return self._framed(self.cached_ids(texts))
 
     def encode_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """Begin-of-text, context and the text's own tokens; see ``Model.token_rows``.

@@ -10,7 +10,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.errors import ConfigError, ModelError
-from promptfuse.models.base import Batch, Model, at_least_float32
+from promptfuse.models.base import Batch, Model
+from promptfuse.models.precision import at_least_float32
 from promptfuse.models.registry import models
 
 

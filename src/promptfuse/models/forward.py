@@ -79,7 +79,7 @@ class ForwardPass(TextRows):
     def _embedded(self) -> Tensor:
         weight: Tensor = self.embedding.weight  # type: ignore[assignment]
         with torch.no_grad():
-            # Some architectures scale or normalise behind the look-up; the module's output is what counts.
+            # Some architectures scale or normalise after the look-up; the module's output is what counts.
             return self.embed(torch.arange(len(weight), device=self.device))
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -14,13 +14,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse._utils.batched_calls import batched_call
 from promptfuse.errors import ModelError
-from promptfuse.models.base import Batch, Model, Parts, at_least_float32
+from promptfuse.models.base import Batch, Model, Parts
 from promptfuse.models.batching import prefix_bytes
 from promptfuse.models.fast.choice import Trial
 from promptfuse.models.fast.protocol import PrefixReader
 from promptfuse.models.fast.towers import TowerReader
 from promptfuse.models.identity import settings_of
 from promptfuse.models.photo_size import check_processed
+from promptfuse.models.precision import at_least_float32
 from promptfuse.models.registry import models
 from promptfuse.models.siglip import spell_as_trained
 

@@ -33,7 +33,7 @@ MAX_RATIO = 200
 hundreds of pixels, and the longer one with it."""
 
 MAX_BYTES = 256 * 1024 * 1024
-"""Larger files behind an address are refused: they are read into memory before they are decoded."""
+"""Larger files at an address are refused: they are read into memory before they are decoded."""
 
 PATIENCE = 120
 """Seconds that the download of a photo may take."""

@@ -1,4 +1,4 @@
-"""What a text's tokens are behind a string that always stands before it."""
+"""The tokens of a text that follows a fixed string."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Encode = Callable[[Sequence[str]], Sequence[Ids]]
 Decode = Callable[[Sequence[Sequence[int]]], list[str]]
 
 _PROBE = "A"
-"""What is put behind the string to see which tokens are its own."""
+"""What is put after the string to see which tokens are its own."""
 
 _ANCHOR = 16
-"""How many of the string's tokens a text is decoded behind."""
+"""How many of the string's tokens are put before a text to decode it."""
 
 
 class Lead:
@@ -35,7 +35,7 @@ class Lead:
         self._decode = decode
 
     def joined(self, text: str) -> str:
-        """The string with a text behind it."""
+        """The string with a text after it."""
         return f"{self.text}{'' if text[:1].isspace() else self.gap}{text}"
 
     def _encoded(self, text: str) -> tuple[Ids, list[tuple[int, int]]]:
@@ -47,7 +47,7 @@ class Lead:
 
     @cached_property
     def ids(self) -> Ids:
-        """The string's own tokens; blanks at its end belong to the first word behind it."""
+        """The string's own tokens; blanks at its end belong to the first word after it."""
         bare = self.text.rstrip(" ")
         if not bare:
             return ()
@@ -62,7 +62,7 @@ class Lead:
 
     @cached_property
     def _before(self) -> str:
-        """What the tokens that a text is decoded behind read as."""
+        """The string of the tokens that are put before a text to decode it."""
         return self._decode([self.ids[-_ANCHOR:]])[0] if self.ids else ""
 
     @cached_property
@@ -75,9 +75,9 @@ class Lead:
         return found[len(self._before) : len(found) - len(_PROBE)]
 
     def encode(self, texts: Sequence[str], encode: Encode) -> list[Ids]:
-        """Tokens of texts behind the string, without the string's.
+        """Tokens of texts after the string, without the string's.
 
-        Those that a text has behind the string; where the string's tokens would not stay what they are,
+        Those that a text has after the string; where the string's tokens would not stay what they are,
         those that it has by itself.
 
         Args:
@@ -105,13 +105,13 @@ class Lead:
         return [(max(start - shift, 0), max(end - shift, 0)) for start, end in spans[length:]]
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """What tokens read as behind the string."""
+        """What tokens read as after the string."""
         if not self.text:
             return self._decode(rows)
         anchor = self.ids[-_ANCHOR:]
         found = []
         for row, text in zip(rows, self._decode([[*anchor, *row] for row in rows]), strict=True):
-            if not text.startswith(self._before):  # The string's end reads otherwise behind it.
+            if not text.startswith(self._before):  # The string's end reads otherwise after it.
                 (text,) = self._decode([row])
                 found.append(text)
             else:

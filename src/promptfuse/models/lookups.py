@@ -52,7 +52,7 @@ def reading_part(rows: Tensor, length: int) -> Iterator[None]:
 
 
 def found_embeddings(output: Any) -> Tensor:
-    """The embeddings that a module gives, by themselves or with something behind them (I-BERT)."""
+    """The embeddings that a module gives, by themselves or with something after them (I-BERT)."""
     found: Tensor = output[0] if isinstance(output, tuple) else output
     return found
 
@@ -112,7 +112,7 @@ def embeddings_replaced(lookups: Sequence[Lookup], embeddings: Tensor) -> Iterat
     """Make a model's look-ups give these embeddings in place of their own.
 
     A module that is given the ids one place further to the right, as decoders are, keeps what it has in
-    the first place; what a model puts behind the ids by itself is left as it is.
+    the first place; what a model puts after the ids by itself is left as it is.
 
     Args:
         lookups: the modules.

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 models: Registry[type[Model]] = Registry(
     "kind of model",
     "promptfuse.models",
-    (
-        "promptfuse.models.classifier",
-        "promptfuse.models.image_text",
-        "promptfuse.models.sentence",
-        "promptfuse.models.causal",
-    ),
+    {
+        "classifier": "promptfuse.models.classifier",
+        "image-text": "promptfuse.models.image_text",
+        "sentence-encoder": "promptfuse.models.sentence",
+        "causal-lm": "promptfuse.models.causal",
+    },
 )
 """Kinds by name. Those of other packages are asked first, so that they can take a model from ours."""

@@ -12,8 +12,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from promptfuse.errors import TextError
-from promptfuse.models.base import Batch, Model, Parts, at_least_float32
+from promptfuse.models.base import Batch, Model, Parts
 from promptfuse.models.identity import tensors_digest
+from promptfuse.models.precision import at_least_float32
 from promptfuse.models.registry import models
 from promptfuse.models.sentence_files import Layout
 from promptfuse.models.wrapping import without_head

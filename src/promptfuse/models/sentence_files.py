@@ -119,7 +119,7 @@ def _pooling(settings: dict[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _dense(source: str, path: str, settings: dict[str, Any], name: str) -> list[nn.Module]:
-    """A linear layer and what is behind it."""
+    """A linear layer and what follows it."""
     kind = str(settings.get("activation_function", "torch.nn.Tanh"))
     activation = kind.rpartition(".")[2]
     if not kind.startswith("torch.nn.") or activation not in _ACTIVATIONS:

@@ -1,7 +1,7 @@
 """What stands in front of the texts that a causal language model reads.
 
 A base model's texts begin with its begin-of-text token or with a document separator. An instruct model may
-name a token of its chat format as begin-of-text (``<|im_start|>``), which plain text never stands behind.
+name a token of its chat format as begin-of-text (``<|im_start|>``), which never comes before plain text.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Start:
     Attributes:
         ids: special tokens.
         front: a chat template's part before the text, in place of them.
-        behind: its part behind the text.
+        behind: its part after the text.
         ends: tokens that end a text, besides the model's own.
         usual: whether it is the begin-of-text token, or the end-of-text token where there is none.
     """
@@ -128,7 +128,7 @@ def _is_chat(tokenizer: PreTrainedTokenizerFast, index: int, added: dict[str, in
     token = _spelled(tokenizer, index)
     if token in added and named_as_chat(token):
         return True
-    if index in _own_front(tokenizer):  # Then plain text stands behind it.
+    if index in _own_front(tokenizer):  # Then plain text stands after it.
         return False
     # What also ends texts stands between documents; a chat may use it between its turns.
     return index != tokenizer.eos_token_id and _in_every_turn(tokenizer, token)

@@ -64,7 +64,7 @@ class TextRows:
             if isinstance(value := getattr(config, name, None), int) and value > 0
         ]
         for name, module in self.text_module.named_modules():
-            # RoBERTa and its kin count positions from behind the padding's, so that the first rows of
+            # RoBERTa and its kin count positions from the end of the padding's, so that the first rows of
             # their tables stand for no token.
             if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
                 found.append(len(module.weight) - int(module.padding_idx) - 1)
@@ -88,11 +88,11 @@ class TextRows:
         Raises:
             TextError, ModelError: as ``token_rows`` does.
         """
-        rows, content = self.encode_grown(texts)
+        rows, content = self.encode_cached(texts)
         self.check(texts, rows)
         return rows, content
 
-    def encode_grown(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    def encode_cached(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:
         """``cached_rows`` without its checks."""
         if prefix_cache_disabled():
             return self.encode_rows(texts)
@@ -114,8 +114,8 @@ class TextRows:
         return list(tokenizer.batch_decode(list(rows), clean_up_tokenization_spaces=False))
 
     def unterminated_rows(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text that may go on: without the special tokens behind it, of any length."""
-        rows, content = self.encode_grown(texts)
+        """Token ids of each text that may go on: without the special tokens after it, of any length."""
+        rows, content = self.encode_cached(texts)
         return [row[:stop] for row, (_, stop) in zip(rows, content, strict=True)]
 
     def encode_rows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[tuple[int, int]]]:

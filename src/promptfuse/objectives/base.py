@@ -51,7 +51,7 @@ class Term:
         model: the frozen model that judges; None if none does.
         weight: factor in the objective's sum; any finite number but zero.
         prefix: put before every text.
-        suffix: put behind every text.
+        suffix: put after every text.
         name: the key under which results show the term.
     """
 

@@ -139,9 +139,9 @@ class ZeroShotPrompt(ContinuationTerm):
     """Negative log-probability of a photo's label, with the text as prompt before the labels, in nats.
 
     The text stands in the place of "a photo of" in CLIP's zero-shot classification of a photo (Radford et
-    al., 2021, section 3.1): each label is put behind the text, and the labels' probabilities are
+    al., 2021, section 3.1): each label is put after the text, and the labels' probabilities are
 
-        softmax_k(scale x cos(features of the photo, features of the text with label k behind it))
+        softmax_k(scale x cos(features of the photo, features of the text with label k after it))
 
     with the model's own logit scale. Of several photos the mean is taken.
 
@@ -151,7 +151,7 @@ class ZeroShotPrompt(ContinuationTerm):
         label: the photo's label; one of ``labels``, case does not matter.
         labels: all labels, two or more; the model reads every text once for each.
         weight: see ``Term``.
-        template: what is put behind the text (and its suffix); ``{}`` is the label's place.
+        template: what is put after the text (and its suffix); ``{}`` is the label's place.
         prefix: see ``Term``.
         suffix: see ``Term``.
         name: see ``Term``.

@@ -1,4 +1,4 @@
-"""What a language model says behind a text by itself, and whether that is what was wanted."""
+"""How a language model continues a text by itself, and whether that is what was wanted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from promptfuse.models import CausalLM
 
 MORE_TOKENS = 8
-"""Tokens that are shown behind the longest target."""
+"""Tokens that are shown after the longest target."""
 
 LEAST_TOKENS = 16
 """Tokens that are shown at least."""
@@ -19,7 +19,7 @@ LEAST_TOKENS = 16
 
 @dataclass(frozen=True)
 class Continuation:
-    """How a language model goes on behind a text by itself: the likeliest token at each place.
+    """How a language model continues a text by itself: the likeliest token at each place.
 
     Attributes:
         text: what it says, to its end or to some tokens more than the longest target has.
@@ -47,12 +47,12 @@ class Continuation:
 
 
 class GreedyDecoding:
-    """Greedy decoding behind a row, and what it has in common with targets.
+    """Greedy decoding after a row, and what it has in common with targets.
 
     Args:
         lm: the language model.
         row: token ids of what stands before, begin-of-text included.
-        targets: the strings that are wanted, each with its token ids behind the row.
+        targets: the strings that are wanted, each with its token ids after the row.
     """
 
     def __init__(
@@ -102,6 +102,6 @@ class GreedyDecoding:
             yield found
 
     def _said(self, ids: Sequence[int]) -> str:
-        """Token ids behind the row as a string."""
+        """Token ids after the row as a string."""
         before, whole = self.lm.decode([self.row, [*self.row, *ids]])
         return whole[len(before) :] if whole.startswith(before) else self.lm.decode([ids])[0]

@@ -1,4 +1,4 @@
-"""Terms that read every text with each of several endings behind it."""
+"""Terms that read every text with each of several endings after it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ContinuationTerm(Term):
 
     Args:
         model: the frozen model that judges.
-        endings: what is put behind every text and its suffix, one at a time.
+        endings: what is put after every text and its suffix, one at a time.
         weight: see ``Term``.
         prefix: see ``Term``.
         suffix: see ``Term``.
@@ -58,8 +58,8 @@ class ContinuationTerm(Term):
     def rows(self, texts: Sequence[str], cached: bool = False) -> Rows:
         """Token rows of texts, each with every ending, and the ranges of the endings' tokens.
 
-        A row has the text's own tokens, then the ending's: those that it has behind this very text, or,
-        where a token would reach across the border, those that it has behind a word.
+        A row has the text's own tokens, then the ending's: those that it has after this very text, or,
+        where a token would reach across the border, those that it has after a word.
 
         Raises:
             TextError: if a text with an ending is longer than the model takes.

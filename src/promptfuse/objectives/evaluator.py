@@ -1,4 +1,4 @@
-"""Losses of texts under a term: rows in batches that fit, behind known beginnings where the model has any."""
+"""Losses of texts under a term: rows in batches that fit, from known beginnings where there are any."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from promptfuse._utils.values import some_text
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import Batch, CausalLM, Model
-from promptfuse.models.base import at_least_float32
+from promptfuse.models.precision import at_least_float32
 from promptfuse.objectives.base import Term
 from promptfuse.objectives.checks import check_unicode, require_model_kind
 from promptfuse.objectives.registry import terms
@@ -41,11 +41,11 @@ class Fluency(Term):
         length_exponent: a, from 0 (the sum, over 12) to 1 (the mean).
         prefix: put directly before every text that the model reads. The loss is that of the text *given*
             the prefix, whose tokens are neither predicted nor counted.
-        suffix: put behind it; its tokens count as the text's do.
+        suffix: put after it; its tokens count as the text's do.
         name: key in results.
-        context: as ``prefix``, but every text begins with a word of its own behind it: a blank is put
+        context: as ``prefix``, but every text begins with a word of its own after it: a blank is put
             between where the context's end asks for one. Examples of the texts that are wanted, each on a
-            line of its own, turn any language model into one of such texts; words are proposed behind them.
+            line of its own, turn any language model into one of such texts; words are proposed after them.
 
     Raises:
         ConfigError: if the exponent is out of range, or there are both a prefix and a context.
@@ -100,12 +100,12 @@ class Fluency(Term):
 
     @property
     def lm(self) -> CausalLM:
-        """The language model, reading every text behind the prefix or context: what proposes words, too."""
+        """The language model, which reads every text after the prefix or context, and proposes words."""
         return self._lm
 
     @property
     def reading_model(self) -> CausalLM:
-        """The language model behind the prefix or context: what is given the texts."""
+        """The language model that is given the texts; it reads the prefix or context by itself."""
         return self._lm
 
     def outputs(self, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from promptfuse._utils.batched_calls import batched_call
 from promptfuse.adapters import SlotGradient
 from promptfuse.models import Batch, CausalLM, Model
-from promptfuse.models.base import at_least_float32
+from promptfuse.models.precision import at_least_float32
 from promptfuse.objectives.evaluator import Rows
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def common_segments(text: str, first: Spans, second: Spans) -> list[tuple[range,
 
 
 def _cut(spans: Spans, border: int) -> int | None:
-    """Index of the first token behind a border; None if a token reaches across it."""
+    """Index of the first token after a border; None if a token reaches across it."""
     index = next((k for k, (start, _) in enumerate(spans) if start >= border), len(spans))
     if any(end > border for _, end in spans[:index]) or any(start < border for start, _ in spans[index:]):
         return None

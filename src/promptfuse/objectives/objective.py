@@ -40,7 +40,7 @@ class Objective:
     """L(text) = sum over terms of weight x loss; lower is better.
 
     Args:
-        terms: the terms, or lists of them; two with the same name get numbers behind it.
+        terms: the terms, or lists of them; two with the same name get numbers after it.
 
     Raises:
         ConfigError: if there are no terms, or something else is among them.
@@ -85,7 +85,7 @@ class Objective:
     def primary(self) -> CausalLM:
         """The language model whose vocabulary is searched.
 
-        That of the first ``Fluency`` term, reading behind that term's prefix or context; if there is none,
+        That of the first ``Fluency`` term, reading after that term's prefix or context; if there is none,
         that of the first term that has one.
         """
         models: list[Model] = [term.lm for term in self.terms.values() if isinstance(term, Fluency)]

@@ -21,7 +21,7 @@ from promptfuse.objectives.settings import OfKind, Texts
 
 @terms.register("TargetContinuation")
 class TargetContinuation(ContinuationTerm):
-    """Mean negative log-likelihood per token of a target behind the text, in nats.
+    """Mean negative log-likelihood per token of a target after the text, in nats.
 
     The loss of GCG (Zou et al., 2023, section 2.1), for any causal language model, be it the one that
     proposes words or another one with its own tokenizer. The model reads the text's own tokens, as it
@@ -92,11 +92,11 @@ class TargetContinuation(ContinuationTerm):
         return total / inside.sum(1)
 
     def matched(self, text: str) -> str | None:
-        """The target that the model goes on with behind a text, if it takes the likeliest tokens; or None."""
+        """The target with which greedy decoding continues a text; None if it says something else."""
         return self._greedy(text).matched()
 
     def continuation(self, text: str) -> Continuation:
-        """What the model itself says behind a text with the term's prefix and suffix.
+        """How the model itself continues a text with the term's prefix and suffix.
 
         Raises:
             TextError: if the text with a target is longer than the model takes.

@@ -59,8 +59,8 @@ def reads_back(model: Model, text: str) -> bool:
 def _own_ids(model: Model, texts: Sequence[str]) -> list[list[int]]:
     """Ids of texts without special tokens."""
     if isinstance(model, CausalLM):
-        return [list(ids) for ids in model.grown_ids(texts)]
-    rows, content = model.encode_grown(texts)
+        return [list(ids) for ids in model.cached_ids(texts)]
+    rows, content = model.encode_cached(texts)
     return [row[start:stop] for row, (start, stop) in zip(rows, content, strict=True)]
 
 
@@ -132,5 +132,5 @@ def appended(
     ]
     return [
         text if len(ids) and ids[-1] == token and ids[:-1] == beams[number].ids else None
-        for (number, token), text, ids in zip(pairs, texts, model.grown_ids(texts), strict=True)
+        for (number, token), text, ids in zip(pairs, texts, model.cached_ids(texts), strict=True)
     ]

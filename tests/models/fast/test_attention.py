@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from promptfuse.models.branches import EMPTY, KVPrefix
 from promptfuse.models.fast import attention, dense_attention
 from promptfuse.models.fast.attention import Layout, attend, before, reading_order
-from promptfuse.models.fast.prefix import EMPTY, KVPrefix
 
 HEADS, WIDTH = 2, 8
 LIKE = torch.zeros(1)

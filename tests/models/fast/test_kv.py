@@ -12,6 +12,7 @@ import transformers
 from promptfuse.models import CausalLM
 from promptfuse.objectives import Fluency, TargetContinuation
 from tests.checkpoint_tokenizers import gpt2_tokenizer
+from tests.fast_paths import needs_fast
 
 PARENTS = ("A brown dog runs through the", "Two children", "A")
 TEXTS = [parent + word for parent in PARENTS for word in (" grass", " park", "s", " xyzzy playing", ".")]
@@ -65,6 +66,7 @@ def test_values_are_exact_whatever_the_model_takes(kind: str) -> None:
     torch.testing.assert_close(lm.next_log_probabilities(rows), whole, rtol=1e-4, atol=1e-4)
 
 
+@needs_fast
 @pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "qwen2", "mistral", "gpt-neox"])
 def test_common_architectures_take_trees(name: str, model: Callable[..., Any]) -> None:
     reader = model(name).reader
@@ -84,6 +86,7 @@ def test_a_model_without_keys_and_values_is_read_whole() -> None:
     assert tiny("Mamba", **KINDS["Mamba"]).reader.name == "plain"
 
 
+@needs_fast
 def test_many_branches_share_rows(model: Callable[..., Any]) -> None:
     lm = model("gpt2")
     words = [" dog in", " cat in", " man in", " park in", " xyzzy in"] * 8
@@ -100,6 +103,7 @@ def test_many_branches_share_rows(model: Callable[..., Any]) -> None:
     assert sum(rows for rows, _ in shapes) < len(texts) / 3
 
 
+@needs_fast
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_branches_of_their_own_rows_agree_too(name: str, model: Callable[..., Any], monkeypatch: Any) -> None:
     lm = model(name)

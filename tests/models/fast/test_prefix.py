@@ -4,15 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptfuse.models.fast.prefix import (
-    EMPTY,
-    Branches,
-    KVPrefix,
-    PrefixCache,
-    common_length,
-    ragged_positions,
-    stack_keys,
-)
+from promptfuse.models.branches import EMPTY, Branches, KVPrefix, common_length
+from promptfuse.models.fast.prefix import PrefixCache, ragged_positions, stack_keys
 
 
 def prefix(*ids: int) -> KVPrefix:

@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import Cache, DynamicCache
 
 from promptfuse.models import CausalLM
-from promptfuse.models.base import at_least_float32
 from promptfuse.models.checkpoint import locate
 from promptfuse.models.loading import quiet
+from promptfuse.models.precision import at_least_float32
 from promptfuse.models.trial import UNREADABLE, trial_row
 
 Layers = tuple[tuple[Tensor, Tensor], ...]

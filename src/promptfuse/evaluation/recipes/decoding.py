@@ -16,7 +16,7 @@ from promptfuse._utils.batched_calls import batched_call
 from promptfuse.errors import TextError
 from promptfuse.evaluation.recipes.caches import Layers, keeps_cache, read_after
 from promptfuse.models import Batch, CausalLM
-from promptfuse.models.base import at_least_float32
+from promptfuse.models.precision import at_least_float32
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
 from promptfuse.search.methods.context import SearchContext

@@ -9,8 +9,10 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 
+from promptfuse.models.branches import KVPrefix
 from promptfuse.models.fast.dense_attention import behind, dense_chances, dense_mask
-from promptfuse.models.fast.prefix import KVPrefix, at_least_float32, ragged_positions
+from promptfuse.models.fast.prefix import ragged_positions
+from promptfuse.models.precision import at_least_float32
 
 NEAR = 8
 """Tokens of a branch up to which, in float32 on a CPU, a product of numbers for each distance is faster than
@@ -173,7 +175,7 @@ def _longer(lengths: Sequence[int], stretches: Sequence[int]) -> tuple[tuple[tup
 
     Args:
         lengths: tokens of each branch.
-        stretches: numbers of branches, one behind the other, that are looked at by themselves.
+        stretches: numbers of branches, one after the other, that are looked at by themselves.
     """
     starts = [0, *accumulate(lengths)]
     ends = list(accumulate(stretches))
@@ -197,7 +199,7 @@ def before(prefixes: Sequence[KVPrefix], layout: Layout) -> Sequence[Before]:
 
     Returns:
         For each layer (heads, all prefixes' tokens, width) twice, where the layout has a mask; elsewhere
-        (prefixes, heads, longest, width), zero behind the short ones.
+        (prefixes, heads, longest, width), zero after the short ones.
     """
     if not any(map(len, prefixes)):
         return []

@@ -1,4 +1,4 @@
-"""Branches packed into rows: who is in which row, what each token sees, and the prefixes behind them."""
+"""Branches packed into rows: who is in which row, what each token sees, and the prefixes before them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from promptfuse.models.fast.prefix import KVPrefix, stack_keys
+from promptfuse.models.branches import KVPrefix
+from promptfuse.models.fast.prefix import stack_keys
 
 
 def pack(prefix_index: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
@@ -87,7 +88,7 @@ def cache_behind(prefixes: Sequence[KVPrefix], rows: Sequence[int], longest: int
 
 
 class PrefixCacheLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer of a cache that puts new keys behind known ones and keeps only the new ones.
+    """One layer of a cache that appends new keys to known ones and keeps only the new ones.
 
     Args:
         keys: (rows, heads, known, width), or None if nothing is known.

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 
 from promptfuse.models.batch import Batch
-from promptfuse.models.fast.prefix import Branches
+from promptfuse.models.branches import Branches
 from promptfuse.models.fast.protocol import PrefixReader
 
 logger = logging.getLogger("promptfuse")
 
 _LENGTHS = (20, 48)
-"""Lengths of rows that tell whether some tokens are out of sight, as behind a window of attention."""
+"""Lengths of rows that tell whether some tokens are out of sight, as beyond a window of attention."""
 
 _SHORT = 8
 """Tokens that the other rows of a trial have at most."""
@@ -38,7 +38,7 @@ class Trial:
         longest: tokens of the longest row that the model takes.
         collate: makes a batch of rows.
         tolerance: of an output, absolute and relative.
-        products: a block in which the model multiplies as it does when it reads behind prefixes.
+        products: a block in which the model multiplies as it does when it goes on from prefixes.
     """
 
     ids: Sequence[int]

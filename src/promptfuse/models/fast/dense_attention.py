@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from promptfuse.models.fast.prefix import KVPrefix, at_least_float32, ragged_positions
+from promptfuse.models.branches import KVPrefix
+from promptfuse.models.fast.prefix import ragged_positions
+from promptfuse.models.precision import at_least_float32
 
 DENSE = {"cpu": 2**15}
 """Entries of a mask over all tokens up to which a masked product is faster than one branch by branch."""
@@ -39,7 +41,7 @@ def dense_mask(
 
 
 def behind(before: Tensor | None, own: Tensor) -> Tensor:
-    """Keys or values of the prefixes and, behind them, of new tokens, (heads, all tokens, width).
+    """Keys or values of the prefixes and, after them, of new tokens, (heads, all tokens, width).
 
     Args:
         before: (heads, the prefixes' tokens, width), or None.

@@ -1,9 +1,8 @@
-"""Causal language models behind keys and values of what they have read already.
+"""Causal language models that go on from keys and values of what they have read already.
 
-Many branches are packed into one row behind one prefix, with a mask that parts them from each other and
-positions of their own (tree attention), so that no branch has a copy of the prefix. Where a model does not
-take such masks, each branch is a row of its own; where it has no such cache, texts are read whole. Which of
-these holds is found out by a trial.
+Many branches are packed into one row after one prefix, with a mask that separates them and positions of
+their own (tree attention), so that no branch has a copy of the prefix. Where a model does not take such
+masks, each branch is a row of its own. A trial finds out which of these holds; see ``choice``.
 """
 
 from __future__ import annotations
@@ -20,15 +19,12 @@ from torch.nn import functional
 
 from promptfuse.models.batch import Batch
 from promptfuse.models.batching import cut, run_halving
+from promptfuse.models.branches import Branches, KVPrefix
 from promptfuse.models.fast.branch_packing import cache_behind, pack, row_mask, tree_mask
 from promptfuse.models.fast.chosen_logits import chosen_only
-from promptfuse.models.fast.prefix import (
-    Branches,
-    KVPrefix,
-    PrefixCache,
-    at_least_float32,
-)
+from promptfuse.models.fast.prefix import PrefixCache
 from promptfuse.models.lookups import Lookup, embeddings_replaced
+from promptfuse.models.precision import at_least_float32
 
 Mode = Literal["tree", "rows"]
 
@@ -49,7 +45,7 @@ class _Run:
 
 
 class KVReader:
-    """Reads rows behind prefixes with a causal language model of ``transformers``.
+    """Reads rows that go on from prefixes with a causal language model of ``transformers``.
 
     Args:
         module: the model.
@@ -131,7 +127,7 @@ class KVReader:
         )
         start = 0
         for stop in cut([len(row) - len(made[row]) for row in missing], self.budget):
-            run = self._growing(missing, [made[row] for row in missing], nll)
+            run = self._extending(missing, [made[row] for row in missing], nll)
             for part in run_halving(run, start, stop):
                 made.update((prefix.ids, prefix) for prefix in part)
             start = stop
@@ -144,7 +140,7 @@ class KVReader:
     ) -> Tensor:
         """NLL of every token but the first of each row, (rows, longest row - 1); differentiable.
 
-        The prefixes have their NLL. Zero behind a row's end.
+        The prefixes have their NLL. Zero after a row's end.
 
         Args:
             rows: token ids.
@@ -213,7 +209,7 @@ class KVReader:
                 found[whole, len(prefix) - 1] = -prefix.following[next_ids]
         return found
 
-    def _growing(
+    def _extending(
         self, rows: Sequence[tuple[int, ...]], known: Sequence[KVPrefix], nll: bool
     ) -> Callable[[int, int], list[KVPrefix]]:
         """What reads the rest of some of the rows."""

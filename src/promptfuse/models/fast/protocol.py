@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from promptfuse.models.batch import Batch
-from promptfuse.models.fast.prefix import Branches, KVPrefix
+from promptfuse.models.branches import Branches, KVPrefix
 
 
 class PrefixReader(Protocol):

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from promptfuse.models.batch import Batch
+from promptfuse.models.branches import Branches, KVPrefix
 from promptfuse.models.fast.attention import Layout, attend, before, reading_order
-from promptfuse.models.fast.prefix import Branches, KVPrefix, PrefixCache, at_least_float32
+from promptfuse.models.fast.prefix import PrefixCache
+from promptfuse.models.precision import at_least_float32
 
 _PARTS = {"embeddings", "encoder", "final_layer_norm"}
 _LAYER = {"self_attn", "layer_norm1", "mlp", "layer_norm2"}
@@ -89,7 +91,7 @@ class TowerReader:
         held = [self.cache.longest(row) for row in rows]
         missing = {row: prefix for row, prefix in zip(rows, held, strict=True) if len(prefix) < len(row)}
         made = dict(zip(rows, held, strict=True))
-        made.update(self._grow(missing))
+        made.update(self._extend_rows(missing))
         found = [made[row] for row in rows]
         self.cache.hold(found)
         return found
@@ -115,8 +117,8 @@ class TowerReader:
 
     # -------------------------------------------------------------------------------- how it is done
 
-    def _grow(self, missing: dict[tuple[int, ...], KVPrefix]) -> dict[tuple[int, ...], KVPrefix]:
-        """Read the rest of each row behind the prefix that is known."""
+    def _extend_rows(self, missing: dict[tuple[int, ...], KVPrefix]) -> dict[tuple[int, ...], KVPrefix]:
+        """Read the rest of each row after the prefix that is known."""
         if not missing:
             return {}
         order = sorted(missing, key=lambda row: len(row) - len(missing[row]))
@@ -206,5 +208,5 @@ def _finish(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
 
 
 def _extend(old: Tensor | tuple[Tensor, ...], new: Tensor) -> Tensor:
-    """Keys or values of all layers with those of further tokens behind them."""
+    """Keys or values of all layers with those of further tokens after them."""
     return torch.cat([old, new], 2) if isinstance(old, Tensor) else new.contiguous()
