@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _OWN = re.compile(
     rb'|words|seconds|exact_evaluations)": (null|-?\d)',
     re.DOTALL,
 )
-"""How the files begin that the commands write."""
+"""How files of the commands begin."""
 
 
 def is_own(path: Path) -> bool:
@@ -56,9 +56,9 @@ def is_own(path: Path) -> bool:
 
 
 def check_target(path: Path, inputs: Iterable[str | Path] = (), suffixes: Sequence[str] = ()) -> None:
-    """Look at a file that is to be written, before any work is done for it.
+    """Check that a file can be written, before any work is done for it.
 
-    Only what a command of promptfuse wrote is replaced.
+    Only files that promptfuse wrote are replaced.
 
     Args:
         path: the file.

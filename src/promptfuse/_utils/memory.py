@@ -1,4 +1,4 @@
-"""The memory of a process that works for hours: what libraries keep, and how much there has been."""
+"""The memory of a process that works for hours: what libraries keep, and the peak."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _MMAP_THRESHOLD = -3
 
 
 def retain_heap() -> None:
-    """Have the C library hand freed memory out again, for the whole process, from now on.
+    """Make glibc reuse freed memory, for the whole process, from now on.
 
-    The passes of a step ask for tens of megabytes and free them, again and again. By default glibc gives
-    what is free at the heap's end back to the system each time, and the kernel has to clear every page when
-    the next pass touches it: 4 % of a step's time or more. ``give_memory_back`` still works.
+    Each pass of a step takes tens of megabytes and frees them. By default glibc returns what is free at the
+    heap's end to the system, and the kernel has to clear every page when the next pass touches it: 4 % of a
+    step's time or more. ``give_memory_back`` still works.
     """
     with suppress(OSError, AttributeError):  # Only glibc does so.
         library = ctypes.CDLL(None)
@@ -32,12 +32,12 @@ def retain_heap() -> None:
 
 
 def keep_memory_flat() -> None:
-    """Bound what torch's CPU kernels and the C library keep; for the whole process, from now on.
+    """Limit what torch's CPU kernels and glibc keep, for the whole process, from now on.
 
-    oneDNN, and what torch has around it, remember what they prepared for each of the last 1,024 shapes of a
-    matrix product, up to half a megabyte each, and searches meet new ones all the time. Fewer make no
-    difference to the time. The C library gives each thread memory of its own to take from, and photos that
-    are in flight together have threads of their own, of which one is busy at a time: they can share one.
+    oneDNN caches what it prepared for each of the last 1,024 shapes of a matrix product, up to half a
+    megabyte each, and searches meet new shapes all the time; a smaller cache takes no more time. glibc has an
+    arena for each thread; photos in flight have threads of their own, but one is busy at a time, so that one
+    arena is enough.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
@@ -47,7 +47,7 @@ def keep_memory_flat() -> None:
 
 
 def give_memory_back() -> None:
-    """Have the C library give free memory back to the system; it keeps what is fragmented otherwise."""
+    """Make glibc return free memory to the system, fragmented parts included."""
     with suppress(OSError, AttributeError):  # Only glibc can do so, and only glibc needs to.
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -55,15 +55,14 @@ def give_memory_back() -> None:
 def available_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
     """The memory that this process can still take without swapping, in bytes.
 
-    What caches of files take counts as available, since the kernel gives it up as soon as it is asked for.
-    Limits of control groups, as containers have them, hold beside that of the machine.
+    Memory of file caches counts as available. Limits of control groups, as containers have them, count too.
 
     Args:
-        proc: where the kernel tells of processes and memory.
-        groups: where it tells of control groups, of either version.
+        proc: where the kernel describes processes and memory.
+        groups: where it describes control groups, of either version.
 
     Returns:
-        None where the system does not tell.
+        None if the system does not say.
     """
     found = [*_left_on_machine(proc), *_left_in_groups(proc, groups)]
     if found:

@@ -1,4 +1,4 @@
-"""What a run folder may be resumed with: the settings that it began with."""
+"""A run folder is resumed only with the settings that it began with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Difference(NamedTuple):
     Attributes:
         place: where it is.
         before: its value in the folder; None if it has none.
-        now: its value in what would go on; None if it has none.
+        now: its value in the settings that it would be resumed with; None if it has none.
     """
 
     place: Place
@@ -58,9 +58,8 @@ def check_resumable(
     Args:
         folder: the run folder, for the message.
         before: nested settings that the folder holds.
-        now: those that it would go on with.
-        free: places of settings that may have other values, whole ones: a name alone may be a term's or a
-            model's of the user's own.
+        now: the settings that it would be resumed with.
+        free: whole places of settings that may differ; a name alone could also be a term's or a model's.
 
     Raises:
         ConfigError: if another setting differs; the message names the first.

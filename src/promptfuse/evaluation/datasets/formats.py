@@ -128,6 +128,7 @@ class HuggingFaceReader(Reader):
     """Data sets of Hugging Face's package ``datasets``."""
 
     about: ClassVar[str] = "hf:NAME on the Hugging Face hub, or what its package datasets saved to a folder"
+    by_name: ClassVar[bool] = True
 
     def matches(self, source: Source) -> bool:
         """Whether it is a name on the hub, or a folder that the package wrote."""

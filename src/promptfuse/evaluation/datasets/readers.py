@@ -118,9 +118,11 @@ class Reader(ABC):
 
     Attributes:
         about: the format in a line, for lists.
+        by_name: whether the name of a source tells the format; such readers are asked before others open it.
     """
 
     about: ClassVar[str] = ""
+    by_name: ClassVar[bool] = False
 
     @abstractmethod
     def matches(self, source: Source) -> bool:
@@ -162,7 +164,8 @@ def find_reader(source: Source, format: str) -> tuple[str, Reader]:
     if format != "auto":
         return format, readers.get_item(format)()
     own = [name for name in readers if readers[name].__module__ == _OWN]
-    for name in (*(name for name in readers if name not in own), *own):
+    order = [*(name for name in readers if name not in own), *own]
+    for name in sorted(order, key=lambda name: not readers[name].by_name):
         reader = readers[name]()
         try:
             if reader.matches(source):

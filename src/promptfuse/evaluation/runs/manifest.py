@@ -150,7 +150,7 @@ def require_same(folder: Path | str, before: Manifest, current: Manifest) -> Non
     Args:
         folder: the run folder, for the message.
         before: what the folder holds.
-        current: what it would go on with; models that are not loaded yet are not compared.
+        current: what it would be resumed with; models that are not loaded yet are not compared.
 
     Raises:
         ConfigError: if something differs that changes what comes out; the message names it.

@@ -1,4 +1,4 @@
-"""A run over a data set: what is missing is computed and written, until every photo has its line."""
+"""A run over a data set: computes and writes what is missing, until every photo has its line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Progress:
         seconds: time since then, the loading of models left out.
         last: the newest prediction; None if there is none yet.
         reason: why the first of those that failed did; empty if none did.
-        notice: what went wrong and is tried again, such as a copy to an address; empty if nothing did.
+        notice: what failed and is tried again, such as a copy to an address; empty if nothing failed.
         warnings: what is odd in the data set, a line each.
     """
 
