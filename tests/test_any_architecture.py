@@ -278,5 +278,5 @@ def test_a_recipe_that_needs_a_cache_is_refused_at_loading_too(tmp_path: Path) -
     preset = {"lm": str(tmp_path), "image_text": "mini-clip", "sentiment": "mini-tone"}
     (tmp_path / "preset.yaml").write_text(yaml.safe_dump(preset))
     describer = load_recipe("cache-gradient", models=str(tmp_path / "preset.yaml")).build()
-    with pytest.raises(ConfigError, match=r"recipe cache-gradient: .* has no keys and values"):
+    with pytest.raises(ConfigError, match=r"recipe cache-gradient: .* does not have keys and values"):
         describer.load()

@@ -56,8 +56,8 @@ def test_caption_reads_text_or_file(promptfuse, tmp_path: Path) -> None:
     ("given", "words"),
     [
         ("@no/such/file.txt", ("no/such/file.txt", "No such file")),
-        ("@", ("'@'", "names no file")),
-        ("@.", ("'@.'", "names no file")),
+        ("@", ("'@'", "has no file name")),
+        ("@.", ("'@.'", "has no file name")),
         ("@empty.txt", ("empty.txt", "has no text")),
         ("@latin.txt", ("latin.txt", "is not UTF-8 text")),
         ("dog " * 300, ("the context 'dog dog", "the model takes 128", "shorten it")),
@@ -123,7 +123,7 @@ def test_optimize_reads_it(promptfuse, tmp_path: Path, monkeypatch) -> None:
         row = json.loads(out)
         assert row["terms"]["own"] == pytest.approx(fluency(row["text"], context), abs=1e-5)
     config.write_text(f"{head}terms:\n  own: {{{term}, context: a, prefix: b}}\n")
-    refused(promptfuse("optimize", str(config)), "only one can stand before the text")
+    refused(promptfuse("optimize", str(config)), "only one of them can precede the text")
     config.write_text(f"{head}terms:\n  aim: {{kind: TargetContinuation, model: lm, target: ' dog'}}\n")
     refused(promptfuse("optimize", str(config), "--lm-prefix", "a"), "--lm-prefix", "Fluency")
 

@@ -33,7 +33,7 @@ def test_an_unknown_name_gets_the_nearest(registry):
 def test_two_classes_of_one_name_are_refused(registry):
     registry.register("walk")(int)
     registry.register("walk")(int)
-    with pytest.raises(ConfigError, match="two classes want to be the method 'walk'"):
+    with pytest.raises(ConfigError, match="two classes are registered as the method 'walk'"):
         registry.register("walk")(float)
 
 
@@ -83,7 +83,9 @@ def test_names_are_known_without_an_import(tmp_path, monkeypatch):
 
 def test_a_name_of_ours_cannot_be_taken(tmp_path, monkeypatch):
     registry = Registry("method", "promptfuse.nothing", {"walk": "own_walk_of_mine"})
-    with pytest.raises(ConfigError, match="two classes want to be the method 'walk': own_walk_of_mine"):
+    with pytest.raises(
+        ConfigError, match="two classes are registered as the method 'walk': own_walk_of_mine"
+    ):
         registry.register("walk")(int)
 
 

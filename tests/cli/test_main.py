@@ -84,7 +84,7 @@ class TestBadInput:
     def test_a_trace_does_not_replace_a_photo(self, promptfuse, tmp_path):
         photo = tmp_path / "dog.html"
         photo.write_bytes(Path(DOG).read_bytes())
-        refused(promptfuse("caption", str(photo), "--trace", str(photo)), "files that are read")
+        refused(promptfuse("caption", str(photo), "--trace", str(photo)), "one of the input files")
         assert photo.read_bytes() == Path(DOG).read_bytes()
         refused(promptfuse("caption", DOG, "--trace", str(tmp_path / "x.pdf")), "is written as .html")
 

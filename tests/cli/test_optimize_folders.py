@@ -122,7 +122,11 @@ def test_a_page_replaces_nothing_but_pages(promptfuse, config, tmp_path):
     page = tmp_path / "page.html"
     for text in ("<html>My thesis</html>", "promptfuse is mentioned"):
         page.write_text(text)
-        refused(promptfuse("optimize", config, "--trace", page, "--steps", 1), str(page), "did not write it")
+        refused(
+            promptfuse("optimize", config, "--trace", page, "--steps", 1),
+            str(page),
+            "was not written by promptfuse",
+        )
         assert page.read_text() == text
     refused(promptfuse("optimize", config, "--trace", config), "is written as .html")
     page.write_text("")

@@ -21,7 +21,7 @@ BAD = [
     ("fraction", "steps: 5", "steps: 1.5", ("stopping.steps", "whole number", "1.5")),
     ("text for a number", "weight: 1.5", "weight: heavy", ("terms.sentiment.weight", "'heavy'")),
     ("not a number", "weight: 1.5", "weight: .nan", ("terms.sentiment.weight", "finite")),
-    ("weight of nothing", "weight: 1.5", "weight: 0", ("terms.sentiment.weight", "another number than 0")),
+    ("weight of nothing", "weight: 1.5", "weight: 0", ("terms.sentiment.weight", "must not be 0")),
     ("yes for a text", "label: positive", "label: yes", ("terms.sentiment.label", "True", "quotes")),
     ("unknown model", "model: tone", "model: tune", ("terms.sentiment.model", "'tune'", "'tone'?")),
     ("unknown label", "label: positive", "label: postive", ("terms.sentiment", "'postive'", "Positive")),
@@ -72,7 +72,7 @@ def test_bad_options(promptfuse, config, tmp_path):
     refused(promptfuse("optimize", config, "--steps", "many"), "many", "whole number")
     refused(promptfuse("optimize", config, "--steps", 0), "stopping", "steps: 0")
     refused(promptfuse("optimize", config, "--set", "seed"), "KEY=VALUE")
-    refused(promptfuse("optimize", config, "--set", "seed=[1"), "no YAML value")
+    refused(promptfuse("optimize", config, "--set", "seed=[1"), "not a valid YAML value")
     refused(promptfuse("optimize", config, "--set", "prefix.x=1"), "prefix has no place 'x'")
     refused(promptfuse("optimize", config, "--set", "terms.fluency.wait=1"), "'wait'", "'weight'?")
     refused(promptfuse("optimize", config, "--trace", tmp_path), "plain file")

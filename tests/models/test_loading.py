@@ -387,13 +387,15 @@ def test_weights_of_another_shape(copy: Callable[[str], Path]) -> None:
 def test_unsupported_kind(copy: Callable[[str], Path]) -> None:
     folder = copy("bert")
     edit(folder, "config.json", architectures=["BertForTokenClassification"])
-    refused(folder, "BertForTokenClassification", "no causal LM", "sequence classifier or sentence encoder")
+    refused(
+        folder, "BertForTokenClassification", "not a causal LM", "sequence classifier or sentence encoder"
+    )
 
 
 def test_a_model_that_reads_in_both_directions_is_no_causal_one(copy: Callable[[str], Path]) -> None:
     folder = copy("bert")
     edit(folder, "config.json", architectures=["BertLMHeadModel"])
-    refused(folder, "BertLMHeadModel", "no causal LM")
+    refused(folder, "BertLMHeadModel", "not a causal LM")
 
 
 def test_a_model_that_predicts_a_number_is_no_classifier(copy: Callable[[str], Path]) -> None:

@@ -88,7 +88,7 @@ def test_kinds_that_are_no_change_of_weights(
     kind: str, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = write_lora(tmp_path / "alone", checkpoint("gpt2"), peft_type=kind)
-    refused(folder, kind, "no change of weights")
+    refused(folder, kind, "does not change weights")
 
 
 def test_files_of_an_adapter_that_are_not_whole(copy: Callable[[str], Path], tmp_path: Path) -> None:

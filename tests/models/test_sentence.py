@@ -310,7 +310,9 @@ def test_modules_that_are_not_supported(folder: Callable[..., Path]) -> None:
         as_sentence_transformer(folder("bert"), mean, ("LSTM", {})), "lists a LSTM", "Dense and Normalize"
     )
     refused(
-        as_sentence_transformer(folder("bert")), "lists Transformer; only a Transformer", "Pooling behind"
+        as_sentence_transformer(folder("bert")),
+        "lists Transformer; only a Transformer",
+        "followed by a Pooling",
     )
     refused(as_sentence_transformer(folder("bert"), ("CNN", {}), mean), "lists Transformer, CNN, Pooling")
     refused(

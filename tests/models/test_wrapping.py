@@ -118,7 +118,7 @@ def test_what_is_no_module(checkpoint: Callable[[str], Path]) -> None:
         assert "\n" not in str(caught.value)
         for part in parts:
             assert part in str(caught.value), str(caught.value)
-    with pytest.raises(ConfigError, match="brings its own tokenizer"):
+    with pytest.raises(ConfigError, match="a model given by name has its own tokenizer"):
         load_model(folder, tokenizer=tokenizer)
 
 

@@ -77,7 +77,7 @@ def test_numbers_that_are_not_finite_are_refused(answer: float) -> None:
     for term in (BlackBox(lambda text: answer), BlackBox(lambda texts: [answer] * len(texts), batched=True)):
         for call in (term.exact, lambda text, term=term: term.score([text])):
             with pytest.raises(
-                ConfigError, match=f"blackbox: the function gave {answer} for 'dog'; return a"
+                ConfigError, match=f"blackbox: the function returned {answer} for 'dog'; return a"
             ):
                 call("dog")
 

@@ -121,7 +121,7 @@ def test_a_context_is_shared_and_changes_nothing_of_the_model(model: Callable[..
     # The other terms under the model read what they read.
     target = TargetContinuation(lm, " in snow")
     assert Objective(one, target).exact("a dog").terms["target"] == target.exact("a dog")
-    with pytest.raises(ConfigError, match="only one can stand before the text"):
+    with pytest.raises(ConfigError, match="only one of them can precede the text"):
         Fluency(lm, prefix="a", context="b")
 
 

@@ -165,7 +165,7 @@ def test_weights_that_are_none(weight: float, model: Callable[..., Any]) -> None
         lambda: ImageSimilarity(model("clip"), photo(), weight),
         lambda: ClassProbability(model("bert"), "positive", weight),
     ):
-        with pytest.raises(ConfigError, match=r"weight of \w+: .* is not a finite number other than zero"):
+        with pytest.raises(ConfigError, match=r"weight of \w+: .* is must be finite and not zero"):
             make()
     assert Fluency(model("gpt2"), -2).weight == -2.0
 

@@ -102,9 +102,9 @@ def test_what_is_refused(kind: str, model: Callable[..., Any], photos: Any) -> N
     with pytest.raises(ConfigError, match="no label 'cat'; choose from: dog, Bird, old train"):
         make("cat", LABELS)
     for labels in (["dog"], [], ["dog", "Dog"], ["dog", " "], "dog"):
-        with pytest.raises(ConfigError, match="give two or more that differ"):
+        with pytest.raises(ConfigError, match="give at least two different ones"):
             make("dog", labels)
-    with pytest.raises(ConfigError, match="no place for the label"):
+    with pytest.raises(ConfigError, match="no slot for the label"):
         make("dog", LABELS, template="a photo")
     with pytest.raises(ModelError, match=r"needs a model of kind image-text; .* is of kind classifier"):
         make("dog", LABELS, "bert")

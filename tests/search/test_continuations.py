@@ -57,7 +57,7 @@ def test_all_targets_have_to_match(wanting: Callable[..., pf.Objective]) -> None
 
 def test_an_early_stop_needs_a_target(wanting: Callable[..., pf.Objective], puzzle: Any) -> None:
     for objective in (puzzle.objective, wanting(" fox .", weight=-1.0)):
-        with pytest.raises(pf.ConfigError, match="early_stop: no term wants a continuation"):
+        with pytest.raises(pf.ConfigError, match="early_stop: it needs a term with a target"):
             search_of(objective, early_stop=True)
 
 

@@ -149,7 +149,7 @@ def test_lines_that_are_not_the_next_step_are_not_cut_off(puzzle, tmp_path, adde
     history = tmp_path / "history.jsonl"
     history.write_text(history.read_text() + added)
     before = history.read_text()
-    with pytest.raises(pf.ConfigError, match="damaged, or no search's"):
+    with pytest.raises(pf.ConfigError, match="damaged or not from a search's"):
         make_search(puzzle.objective, "gcg", "beam", run_dir=tmp_path)
     assert history.read_text() == before
 
@@ -253,7 +253,9 @@ def test_a_chain_may_get_more_steps_for_methods_that_have_not_ended(puzzle, tmp_
     longer = limited(puzzle, pf.Chain(*parts, steps=(3, 5)), run_dir=tmp_path)
     longer.run()
     assert summary(longer) == summary(whole)
-    with pytest.raises(pf.ConfigError, match=r"method\.steps .* methods of the chain have ended by it"):
+    with pytest.raises(
+        pf.ConfigError, match=r"method\.steps .* methods of the chain have already ended by it"
+    ):
         limited(puzzle, pf.Chain(*parts, steps=(4, 5)), run_dir=tmp_path)
 
 

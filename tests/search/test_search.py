@@ -162,7 +162,7 @@ def test_sentiment_moves_the_classifier(captioner):
 
 def test_settings_out_of_range_are_refused(captioner):
     for settings in ({"steps": 0}, {"beams": 0}, {"candidates": 0}):
-        with pytest.raises(pf.ConfigError, match="give 1 or more"):
+        with pytest.raises(pf.ConfigError, match="must be at least 1"):
             small_search(captioner, **settings)
     with pytest.raises(pf.ConfigError, match="t-product, t-product-paper or none"):
         pf.AutoDAN(transport="teleport")  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ def test_results_come_in_order_as_soon_as_they_can(captioner, alone):
 def test_none_is_none_and_none_in_flight_is_refused(captioner):
     assert caption_all(captioner, []) == []
     assert list(caption_each(captioner, [])) == []
-    with pytest.raises(pf.ConfigError, match="give 1 or more"):
+    with pytest.raises(pf.ConfigError, match="must be at least 1"):
         caption_all(captioner, PHOTOS, in_flight=0)
 
 

@@ -38,7 +38,7 @@ def test_captions_are_those_of_one_process_and_a_bad_photo_has_an_error(tmp_path
 def test_what_cannot_go_to_other_processes_is_refused_before_any_work():
     with pytest.raises(pf.ConfigError, match="workers: must be at least 1, got 0"):
         pf.caption_many(PHOTOS, workers=0)
-    with pytest.raises(pf.ConfigError, match="callbacks are not called from other processes"):
+    with pytest.raises(pf.ConfigError, match="callbacks cannot be called from other processes"):
         pf.caption_many(PHOTOS, workers=2, callbacks=[print])
     with pytest.raises(pf.ConfigError, match="no preset 'none'"):
         pf.caption_many(PHOTOS, workers=2, models="none")
@@ -54,9 +54,7 @@ def test_no_photo_is_no_caption_and_bad_settings_are_refused_all_the_same(worker
 
 
 def test_a_setting_that_cannot_travel_is_named():
-    with pytest.raises(
-        pf.ConfigError, match=r"cannot go to another process \(.*lock.*\); leave workers at 1"
-    ):
+    with pytest.raises(pf.ConfigError, match=r"cannot go to another process \(.*lock.*\); use workers=1"):
         pf.caption_many(PHOTOS, workers=2, method=threading.Lock())
 
 

@@ -75,7 +75,7 @@ def read_bytes(
             parts.append(part)
             left -= len(part)
             if patience is not None and time.monotonic() - start > patience:
-                raise error(f"{address}: not complete after {patience:g} seconds; download it yourself")
+                raise error(f"{address}: not finished after {patience:g} seconds; download it yourself")
     if left <= 0:
         raise error(f"{address}: more than {limit:,} bytes, refused; give a smaller file")
     return b"".join(parts)

@@ -73,10 +73,10 @@ def check_target(path: Path, inputs: Iterable[str | Path] = (), suffixes: Sequen
     if not path.resolve().parent.is_dir():
         raise ConfigError(f"{path}: its folder does not exist; create it first")
     if suffixes and path.suffix.lower() not in suffixes:
-        raise ConfigError(f"{path}: is written as {suffixes[0]}; give a name that ends so")
+        raise ConfigError(f"{path}: the name must end in {suffixes[0]}")
     if path.resolve() in [Path(given).resolve() for given in inputs]:
-        raise ConfigError(f"{path}: is one of the files that are read; give another name")
+        raise ConfigError(f"{path}: is one of the input files; give another name")
     if path.exists() and not is_own(path):
         raise ConfigError(
-            f"{path}: is there already, and promptfuse did not write it; give another name, or move it away"
+            f"{path}: exists and was not written by promptfuse; give another name, or move it away"
         )

@@ -102,7 +102,7 @@ class Registry(Mapping[str, Item], Generic[Item]):
             taken = ""
         if taken:
             raise ConfigError(
-                f"two classes want to be the {self.what} {name!r}: {taken} and {place}; "
+                f"two classes are registered as the {self.what} {name!r}: {taken} and {place}; "
                 "give one of them another name"
             )
         self._items[name] = item

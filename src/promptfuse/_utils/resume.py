@@ -67,7 +67,7 @@ def check_resumable(
     for found in differences(before, now):
         if not found.is_at(free):
             raise ConfigError(
-                f"run folder {folder}: it holds a run with {found.name} {found.before!r}, "
+                f"run folder {folder}: it contains a run with {found.name} {found.before!r}, "
                 f"not {found.now!r}; give another folder, or the settings of that run"
             )
 

@@ -61,7 +61,7 @@ def read_yaml(path: Path, example: str) -> dict[str, Any]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}: not valid YAML ({error.problem}, line {line}); correct it") from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise ConfigError(f"{path}: not valid YAML (no UTF-8 text); give a text file") from None
+        raise ConfigError(f"{path}: not valid YAML (not UTF-8 text); give a text file") from None
     except (ValueError, RecursionError) as error:  # A date that is none, a number or nesting without end.
         reason = str(error).splitlines()[0][:80]
         raise ConfigError(f"{path}: not valid YAML ({reason}); correct it") from None
@@ -99,7 +99,7 @@ def change_value(values: dict[str, Any], key: str, value: Any) -> None:
             place = part
         else:
             before = ".".join(key.split(".")[: number - 1])
-            raise ConfigError(f"{key!r}: {before or 'the file'} has no place {part!r}; check the key")
+            raise ConfigError(f"{key!r}: {before or 'the file'} has no key {part!r}; check the key")
         if done:
             here[place] = value
         else:

@@ -63,5 +63,5 @@ def _check_rules(config: SearchConfig) -> None:
     for place, text in (("prefix", config.prefix.strip()), ("method.init", getattr(method, "init", None))):
         if text and (reason := rules.broken(text)) is not None:
             raise ConfigError(
-                f"{place}: {shortened(text)} breaks the constraints: {reason}; {remedy_for(text)}"
+                f"{place}: {shortened(text)} violates the constraints: {reason}; {remedy_for(text)}"
             )

@@ -67,7 +67,8 @@ def _require_own_result(folder: Path, found: bool) -> None:
         own = False
     if not own:
         raise ConfigError(
-            f"run folder {folder}: its {RESULT} is not of this run and would be replaced; give another folder"
+            f"run folder {folder}: its {RESULT} belongs to another run and would be replaced; give another "
+            "folder"
         )
 
 

@@ -96,19 +96,21 @@ class SearchConfig(Settings):
             for kind in kinds
         ]
         if CausalLM not in taken and Model not in taken:
-            raise ValueError("terms: none has a language model to propose words; add one of the kind Fluency")
+            raise ValueError(
+                "terms: none has a language model, which proposes the words; add one of the kind Fluency"
+            )
         if getattr(self.stopping, "early_stop", False) and not any(
             issubclass(term.signature.term, TargetContinuation) and getattr(term, "weight", 1) > 0
             for term in self.terms.values()
         ):
             raise ValueError(
-                "stopping.early_stop: no term wants a continuation; add one of the kind TargetContinuation"
+                "stopping.early_stop: it needs a term with a target; add one of the kind TargetContinuation"
             )
         for name, number in (self.weights if isinstance(self.weights, dict) else {}).items():
             if name not in self.terms:
                 raise ValueError(f"weights: no term {name!r}; {nearest(str(name), self.terms)}")
             if not 0 < number < float("inf"):
-                raise ValueError(f"weights.{name}: {number} is not positive; give a number above 0")
+                raise ValueError(f"weights.{name}: {number} must be above 0")
         return self
 
     def used_models(self) -> dict[str, ModelSettings]:
@@ -125,7 +127,7 @@ class SearchConfig(Settings):
         for name, term in self.terms.items():
             for key in () if allow_code else term.signature.functions:
                 raise ConfigError(
-                    f"terms.{name}: the function {getattr(term, key)} is code that would run here; "
+                    f"terms.{name}: the function {getattr(term, key)} would run code; "
                     "add --allow-code if you trust it"
                 )
 

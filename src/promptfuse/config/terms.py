@@ -222,7 +222,9 @@ def _model_kinds(hint: Any) -> tuple[type[Model], ...]:
 
 def _can_weigh(weight: float) -> float:
     if not 0 < abs(weight) <= MAX_WEIGHT:
-        raise ValueError(f"{weight:g} cannot weigh; give another number than 0, at most {MAX_WEIGHT:g}")
+        raise ValueError(
+            f"{weight:g} is not a valid weight; it must not be 0 and its size at most {MAX_WEIGHT:g}"
+        )
     return weight
 
 
@@ -240,7 +242,7 @@ def _from_its_file(text: str, info: ValidationInfo) -> str:
 def _two_names(function: str) -> str:
     module, colon, name = function.partition(":")
     if not (colon and name.isidentifier() and all(map(str.isidentifier, module.split(".")))):
-        raise ValueError(f"{function!r} names no function; write module:function")
+        raise ValueError(f"{function!r} is not a function's name; write module:function")
     return function
 
 

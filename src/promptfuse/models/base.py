@@ -82,7 +82,7 @@ class Model(ForwardPass):
     def __init__(self, module: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError(
-                f"{name}: the tokenizer has no fast version, which gives the spans of tokens; "
+                f"{name}: the tokenizer has no fast version, which is needed for the spans of tokens; "
                 "convert it to a tokenizer.json"
             )
         # Some tokenizer.json files carry a truncation or padding of their own; no text may be cut here,

@@ -190,7 +190,8 @@ class CausalLM(CausalRows):
             )
         if (longest := max(map(len, full))) > self.max_length:
             raise TextError(
-                f"{self.name}: a text has {longest} tokens, the model takes {self.max_length}; shorten it"
+                f"{self.name}: a text has {longest} tokens, the model reads at most {self.max_length}; "
+                "shorten it"
             )
         if reuse and not prefix_cache_disabled():
             return batched_call(("next", id(self)), full, self._next_of_several)

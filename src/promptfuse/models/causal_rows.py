@@ -80,7 +80,7 @@ class CausalRows(Model):
             if (longest := len(made.start_ids)) >= plain.max_length:
                 shown = context if len(context) <= 40 else context[:37] + "..."
                 raise TextError(
-                    f"{plain.name}: the context {shown!r} has {longest} tokens, the model takes "
+                    f"{plain.name}: the context {shown!r} has {longest} tokens, the model reads at most "
                     f"{plain.max_length}; shorten it"
                 )
             if len(plain._behind) >= _CONTEXTS:

@@ -99,7 +99,9 @@ def locate(name: str | os.PathLike[str]) -> Checkpoint:
             break
         weights = _base(found, shown)
         if len(adapters) > _MOST_ADAPTERS:
-            raise ModelError(f"{shown}: its adapters are each for the other; name the base in {found.folder}")
+            raise ModelError(
+                f"{shown}: its adapters name each other as base; name the base model in {found.folder}"
+            )
     if not adapters and Path(source).is_dir():
         _tell_of_others(Path(source), shown)
     checkpoint = Checkpoint(shown, source, weights, tuple(adapters))
@@ -115,7 +117,7 @@ def _tell_of_others(folder: Path, name: str) -> None:
         return
     if not (folder / "config.json").exists():
         raise ModelError(f"{name}: no config.json, but an adapter in {found[0].name}; give {found[0]}")
-    LOGGER.warning("%s: the adapter in %s is not merged; give %s to have it", name, found[0].name, found[0])
+    LOGGER.warning("%s: the adapter in %s is not merged; give %s to use it", name, found[0].name, found[0])
 
 
 def _base(adapter: PeftFiles, name: str) -> str:
@@ -153,7 +155,7 @@ def _told(file: Path) -> str:
         return POINTER_REMEDY
     with file.open("rb") as stream:
         gguf = stream.read(4) == b"GGUF"
-    return GGUF_REMEDY if gguf else "is a file; give the folder that it is in"
+    return GGUF_REMEDY if gguf else "is a file; give its folder"
 
 
 def _has_weights(folder: Path) -> bool:

@@ -34,7 +34,7 @@ class SequenceClassifier(Model):
         super().__init__(module, tokenizer, name)
         if len(self.labels) < 2:
             raise ModelError(
-                f"{name} predicts a number and no label; use a classifier with two labels or more"
+                f"{name} predicts a number, not a label; use a classifier with two labels or more"
             )
         # Decoders pool at the last id that is not the configuration's padding, and refuse a batch without.
         if module.config.pad_token_id is None:

@@ -30,7 +30,7 @@ def read_context(value: str, folder: Path | None = None) -> str:
         return value[1:]
     path = Path(folder or "", expand_user(value[1:]))
     if value == "@" or path.is_dir():
-        raise ConfigError(f"lm_prefix {value!r}: names no file; give a text, or @FILE with the text in it")
+        raise ConfigError(f"lm_prefix {value!r}: has no file name; give a text, or @FILE with the text")
     try:
         with path.open("rb") as file:
             raw = file.read(MOST_BYTES + 1)
@@ -40,7 +40,7 @@ def read_context(value: str, folder: Path | None = None) -> str:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     if len(raw) > MOST_BYTES:
-        raise ConfigError(f"{path}: has more than {MOST_BYTES:,} bytes; give a few examples")
+        raise ConfigError(f"{path}: has more than {MOST_BYTES:,} bytes; a few examples are enough")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip()
     if not lines.strip():
         raise ConfigError(f"{path}: has no text; write an example on each line")

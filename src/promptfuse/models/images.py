@@ -163,9 +163,7 @@ def _check_sides(width: int, height: int, name: str) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name}: {_TOO_LARGE}")
     if min(width, height) < MIN_SIDE:
-        raise ImageError(
-            f"{name}: {width}x{height} pixels is too small to describe; give at least {MIN_SIDE}x{MIN_SIDE}"
-        )
+        raise ImageError(f"{name}: {width}x{height} pixels is too small; give at least {MIN_SIDE}x{MIN_SIDE}")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise ImageError(
             f"{name}: {width}x{height} pixels is more than {MAX_RATIO} times as long as wide; crop it"

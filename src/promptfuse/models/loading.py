@@ -84,8 +84,8 @@ def load_model(
         return made
     if tokenizer is not None or processor is not None:
         raise ConfigError(
-            f"{name}: brings its own tokenizer and processor; leave tokenizer and processor out, or give the "
-            "loaded model in the place of its name"
+            f"{name}: a model given by name has its own tokenizer and processor; leave them out, or give the "
+            "loaded model instead of its name"
         )
     found = locate(name)
     shown, options = found.name, {"trust_remote_code": trust_remote_code}
@@ -170,7 +170,7 @@ def read_config(found: Checkpoint, **options: Any) -> tuple[Any, type[Model], La
     if role is None:
         raise ModelError(
             f"{found.name}: {' '.join(config.architectures or ()) or config.model_type} {_NO_ROLE}; "
-            "use a checkpoint of such a kind"
+            "use a checkpoint of one of these kinds"
         )
     return config, role, layout
 
@@ -215,7 +215,7 @@ def load_tokenizer(source: str, name: str, options: dict[str, Any]) -> Any:
         if problem is not None:
             raise problem from None
         raise ModelError(
-            f"{name}: the tokenizer has no fast version, which gives the spans of tokens; "
+            f"{name}: the tokenizer has no fast version, which is needed for the spans of tokens; "
             "convert it to a tokenizer.json"
         ) from None
     return transformers.PreTrainedTokenizerFast.from_pretrained(source)
@@ -235,7 +235,7 @@ def _module(role: Any, source: str, name: str, dtype: torch.dtype, options: dict
     )
     if foreign := sorted(key for key in info["unexpected_keys"] if is_change(key)):
         raise ModelError(
-            f"{name}: the weights hold {len(foreign)} parts of changes that are not merged (the first is "
+            f"{name}: the weights hold {len(foreign)} parts of unmerged changes (the first is "
             f"{foreign[0]}); merge them and save the whole model, or save them by PEFT as an adapter"
         )
     if wrong := sorted(info["mismatched_keys"]):

@@ -71,7 +71,8 @@ def find_peft(source: str, name: str) -> PeftFiles | None:
     kind, base = str(values.get("peft_type", "")).upper(), values.get("base_model_name_or_path")
     if not kind:
         raise ModelError(
-            f"{name}: {PEFT_CONFIG} is not PEFT's, so that the adapter cannot be merged; merge it with the "
+            f"{name}: {PEFT_CONFIG} is not from PEFT, so the adapter cannot be merged here; merge it with "
+            "the "
             "package that made it, and save the whole model"
         )
     if kind in _UNMERGEABLE:
@@ -82,8 +83,8 @@ def find_peft(source: str, name: str) -> PeftFiles | None:
     folder = _with_weights(source, local, name)
     if importlib.util.find_spec("peft") is None:
         raise ModelError(
-            f"{name}: {PEFT_CONFIG} names an adapter of kind {kind} that has to be merged into the weights, "
-            "for which peft is needed; pip install peft (or take the file away to have the base alone)"
+            f"{name}: {PEFT_CONFIG} names an adapter of kind {kind} that must be merged into the weights, "
+            "which needs peft; pip install peft (or remove the file to use the base alone)"
         )
     return PeftFiles(folder, kind, base if isinstance(base, str) and base else None)
 
@@ -124,7 +125,7 @@ def merge_peft(module: Any, files: PeftFiles, name: str) -> Any:
     found = _trial(merged, ids)
     if any(isinstance(part, BaseTunerLayer) for part in merged.modules()) or not _alike(found, expected):
         raise ModelError(
-            f"{name}: the adapter of kind {files.kind} gives other results once it is merged; "
+            f"{name}: the adapter of kind {files.kind} gives other results after merging; "
             "merge it with the package that made it, and save the whole model"
         )
     if hasattr(merged, "peft_config"):

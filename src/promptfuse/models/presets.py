@@ -160,7 +160,7 @@ def _read(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         known = ", ".join(PRESETS)
         raise ConfigError(f"no preset {path.name!r}; choose from: {known}, or give a .yaml file")
     if path.resolve() in below:
-        raise ConfigError(f"{path}: is based on itself; let 'base' name another preset")
+        raise ConfigError(f"{path}: is based on itself; name another preset as 'base'")
     return _based(read_yaml(path, "lm: gpt2"), path.parent, (*below, path.resolve()))
 
 

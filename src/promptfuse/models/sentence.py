@@ -106,7 +106,7 @@ class SentenceEncoder(Model):
 
     def _read_whole(self, batch: Batch) -> Tensor:
         if not bool(batch.mask.any(1).all()):
-            raise TextError(f"{self.name} makes no token of an empty text; give at least one word")
+            raise TextError(f"{self.name} has no tokens for an empty text; give at least one word")
         return super()._read_whole(batch)
 
     def read_padded(self, batch: Batch) -> Tensor:

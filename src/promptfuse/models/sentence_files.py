@@ -80,7 +80,7 @@ def read_layout(source: str, name: str) -> Layout | None:
     if [kind for kind, _ in kinds[:2]] != ["Transformer", "Pooling"] or kinds[0][1]:
         raise ModelError(
             f"{name}: modules.json lists {', '.join(kind for kind, _ in kinds) or 'nothing'}; only a "
-            "Transformer in the folder itself with a Pooling behind it is supported"
+            "Transformer in the folder itself followed by a Pooling is supported"
         )
     pooling = _pooling(_settings(source, kinds[1][1], name), name)
     head = nn.Sequential()
@@ -92,7 +92,7 @@ def read_layout(source: str, name: str) -> Layout | None:
         elif kind != "Dropout":  # which does nothing outside of training
             raise ModelError(
                 f"{name}: modules.json lists a {kind}, which is not supported; "
-                "behind the Pooling there may be Dense and Normalize"
+                "after the Pooling there may be Dense and Normalize"
             )
     text = _json(source, "sentence_bert_config.json", name) or {}
     longest = text.get("max_seq_length")
@@ -154,7 +154,7 @@ def _dense(source: str, path: str, settings: dict[str, Any], name: str) -> list[
 def _settings(source: str, path: str, name: str) -> dict[str, Any]:
     """The settings of a module; its folder must have them."""
     if not path or path.startswith(("/", "\\")) or ".." in Path(path).parts:
-        raise ModelError(f"{name}: modules.json names the folder {path!r}; give each module one of its own")
+        raise ModelError(f"{name}: modules.json names the folder {path!r}; give each module its own")
     found = _json(source, f"{path}/config.json", name)
     if found is None:
         raise ModelError(f"{name}: {path}/config.json is missing; use a complete copy of the model")

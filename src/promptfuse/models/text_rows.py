@@ -146,7 +146,8 @@ class TextRows:
             if len(row) > limit:
                 shown = text if len(text) <= 40 else text[:37] + "..."
                 raise TextError(
-                    f"{self.name}: {shown!r} has {len(row)} tokens, the model takes {limit}; shorten it"
+                    f"{self.name}: {shown!r} has {len(row)} tokens, the model reads at most {limit}; "
+                    "shorten it"
                 )
             if row and max(row) >= table_rows:
                 raise ModelError(
@@ -171,5 +172,5 @@ class TextRows:
             ModelError: if a token id has no row in the embedding table.
         """
         if not texts:
-            raise TextError("there is no text to read; give at least one")
+            raise TextError("no text given; give at least one")
         return self.collate(*self.token_rows(texts))

@@ -40,12 +40,12 @@ def check_module(module: Any, tokenizer: Any) -> str:
     """
     kind = type(module).__name__
     if isinstance(module, Model):
-        raise ModelError(f"{module.name}: is loaded already; use it as it is")
+        raise ModelError(f"{module.name}: is already a promptfuse model; use it as it is")
     if hasattr(module, "merge_and_unload") or (
         isinstance(module, torch.nn.Module)
         and any(type(part).__module__.startswith("peft.") for part in module.modules())
     ):
-        raise ModelError(f"{kind}: has an adapter that is not merged; give what merge_and_unload() returns")
+        raise ModelError(f"{kind}: has an unmerged adapter; give the result of merge_and_unload()")
     if not isinstance(module, transformers.PreTrainedModel):
         raise ModelError(
             f"{kind} is not a model of transformers; give a PreTrainedModel, a folder or a Hugging Face id"

@@ -25,10 +25,10 @@ def check_weight(weight: Any, name: str) -> None:
     if isinstance(weight, str) or not hasattr(weight, "__float__"):
         raise ConfigError(f"weight of {name}: {weight!r:.60} is not a number; give one other than zero")
     if not math.isfinite(weight) or weight == 0:
-        raise ConfigError(f"weight of {name}: {weight} is not a finite number other than zero; give one")
+        raise ConfigError(f"weight of {name}: {weight} must be finite and not zero")
     if abs(weight) > MAX_WEIGHT:
         raise ConfigError(
-            f"weight of {name}: {weight:g} drowns every other term; give at most {MAX_WEIGHT:g}"
+            f"weight of {name}: {weight:g} is so large that no other term counts; give at most {MAX_WEIGHT:g}"
         )
 
 

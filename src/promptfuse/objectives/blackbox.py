@@ -85,7 +85,7 @@ class BlackBox(Term):
 
     def outputs(self, batch: Batch) -> Tensor:
         """Not for a function of strings."""
-        raise ConfigError(f"the term {self.name} judges strings, not tokens; use score")
+        raise ConfigError(f"the term {self.name} reads strings, not tokens; use score")
 
     def slot_gradient(self, texts: Sequence[str], probe: Tensor, slots: int) -> SlotGradient:
         """Not for a function of strings."""
@@ -99,15 +99,16 @@ class BlackBox(Term):
             found = [float(answer) for answer in answers]
         except (TypeError, ValueError):
             raise ConfigError(
-                f"{self.name}: the function gave {answers!r:.80} for {wrapped[0]!r}; return a number"
+                f"{self.name}: the function returned {answers!r:.80} for {wrapped[0]!r}; return a number"
             ) from None
         if len(found) != len(texts):
             raise ConfigError(
-                f"{self.name}: the function gave {len(found)} numbers for {len(texts)} texts; return one each"
+                f"{self.name}: the function returned {len(found)} numbers for {len(texts)} texts; return "
+                "one each"
             )
         for text, loss in zip(texts, found, strict=True):
             if not math.isfinite(loss):
                 raise ConfigError(
-                    f"{self.name}: the function gave {loss} for {text!r}; return a finite number"
+                    f"{self.name}: the function returned {loss} for {text!r}; return a finite number"
                 )
         return found

@@ -18,7 +18,7 @@ def require_model_kind(model: Any, term: str, *kinds: type[Model]) -> Model:
     """The model, if it is of one of the kinds; else a ``ModelError``."""
     if not isinstance(model, Model):
         loaded = f"load_model({model!r})" if isinstance(model, str | PathLike) else "load_model(...)"
-        raise ModelError(f"{term} needs a model that is loaded, not {_shown(model)}; write {loaded}")
+        raise ModelError(f"{term} needs a loaded model, not {_shown(model)}; write {loaded}")
     if not isinstance(model, kinds):
         names = " or ".join(kind.kind for kind in kinds)
         raise ModelError(f"{term} needs a model of kind {names}; {model.name} is of kind {model.kind}")

@@ -204,7 +204,7 @@ def _check_labels(label: str, labels: Sequence[str]) -> tuple[list[str], int]:
     known = [labels] if isinstance(labels, str) else list(labels)
     folded = [one.casefold() for one in known]
     if len(set(folded)) < 2 or len(set(folded)) < len(known) or not all(map(str.strip, known)):
-        raise ConfigError(f"labels {known}: give two or more that differ, none empty")
+        raise ConfigError(f"labels {known}: give at least two different ones, none empty")
     if label.casefold() not in folded:
         raise ConfigError(f"no label {label!r}; choose from: {', '.join(known)}")
     return known, folded.index(label.casefold())
@@ -213,7 +213,7 @@ def _check_labels(label: str, labels: Sequence[str]) -> tuple[list[str], int]:
 def _fill(template: str, labels: Sequence[str]) -> list[str]:
     """The template with each label in its place."""
     if "{}" not in template:
-        raise ConfigError(f"template {template!r} has no place for the label; put {{}} where it belongs")
+        raise ConfigError(f"template {template!r} has no slot for the label; write {{}} where it belongs")
     return [template.replace("{}", label) for label in labels]
 
 

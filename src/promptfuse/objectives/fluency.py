@@ -71,7 +71,7 @@ class Fluency(Term):
         self.context = context
         self._lm = lm.behind(context or prefix, apart=bool(context))
         if not 0 <= length_exponent <= 1:
-            raise ConfigError(f"length exponent: {length_exponent} is out of range; give 0 (sum) to 1 (mean)")
+            raise ConfigError(f"length exponent: {length_exponent} must be from 0 (sum) to 1 (mean)")
         self.length_exponent = length_exponent
 
     @staticmethod
@@ -79,7 +79,7 @@ class Fluency(Term):
         """Raise ``ConfigError`` if there are both a prefix and a context."""
         del others
         if prefix and context:
-            raise ConfigError("a prefix and a context: only one can stand before the text; put them into one")
+            raise ConfigError("a prefix and a context: only one of them can precede the text; combine them")
 
     def describe(self) -> dict[str, Any]:
         """What decides the losses, in plain values."""
@@ -123,7 +123,7 @@ class Fluency(Term):
             batch = replace(batch, text_spans=tuple(content))
         total, count = self.lm.content_nll(batch)
         if not bool(count.all()):
-            raise TextError(f"{self.model.name} predicts no token of an empty text; give at least one word")
+            raise TextError(f"{self.model.name} cannot score an empty text; give at least one word")
         return total * self.length_normalizer(count.to(total.dtype))
 
     @torch.no_grad()

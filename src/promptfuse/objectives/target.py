@@ -79,7 +79,7 @@ class TargetContinuation(ContinuationTerm):
                 )
             if start == stop:
                 target = self.endings[index % len(self.endings)]
-                raise TextError(f"{self.model.name} makes no token of the target {target!r}; give another")
+                raise TextError(f"{self.model.name} has no tokens for the target {target!r}; give another")
         return rows, content
 
     def outputs(self, batch: Batch) -> Tensor:

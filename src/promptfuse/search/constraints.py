@@ -232,7 +232,7 @@ def _checked(name: str, value: Any) -> Any:
     elif isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"{name}: {value!r} is not a whole number; give one")
     elif value < 0 and name == "no_repeat_ngram":
-        raise ConfigError(f"{name}: {value} is negative; give 0 or more")
+        raise ConfigError(f"{name}: {value} must be at least 0")
     return value
 
 
@@ -284,7 +284,7 @@ def _check_rules(rules: Constraints) -> None:
         most = getattr(rules, f"max_{kind}")
         if most is not None and needed.total() > most:
             raise ConfigError(
-                f"required: {needed.total()} words do not fit into max_{kind} {most}; raise it or drop some"
+                f"required: {needed.total()} words do not fit into max_{kind} {most}; raise it or remove some"
             )
 
 
@@ -309,10 +309,10 @@ def _check_vocabulary(rules: Constraints) -> None:
         _check_characters(rules, word, "vocabulary")
     left -= {word for (word,) in (words_of(one) for one in rules.banned if len(words_of(one)) == 1)}
     if not left:
-        raise ConfigError("vocabulary: all its words are banned; drop some from either")
+        raise ConfigError("vocabulary: all its words are banned; remove some from one of the two")
     if len(left) == 1 and rules.no_repeated_word and rules.min_words > 1:
         raise ConfigError(
-            f"min_words: {rules.min_words} words out of one, {min(left)!r}, are an echo; "
+            f"min_words: {rules.min_words} words from a vocabulary of one, {min(left)!r}, repeat a word; "
             "set no_repeated_word to false"
         )
 
@@ -324,7 +324,7 @@ def _check_required(rules: Constraints, phrase: str) -> None:
     _check_characters(rules, phrase, "required")
     for other in rules.banned:
         if _contains(words, words_of(other)):
-            raise ConfigError(f"required: {phrase!r} is banned too; drop it from either")
+            raise ConfigError(f"required: {phrase!r} is banned too; remove it from one of the two")
     for pattern in rules.banned_patterns:
         if _always_matches(pattern, phrase):
             raise ConfigError(f"required: {phrase!r} matches the banned pattern {pattern!r}; change either")
@@ -356,4 +356,6 @@ def _check_characters(rules: Constraints, text: str, field: str) -> None:
     remedy = (
         "set ascii to false" if not found.isascii() and bad_character(found, False) is None else "drop it"
     )
-    raise ConfigError(f"{field}: {text!r} has {show_character(found)}, which the rules forbid; {remedy}")
+    raise ConfigError(
+        f"{field}: {text!r} has {show_character(found)}, which the constraints forbid; {remedy}"
+    )

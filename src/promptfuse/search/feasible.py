@@ -25,7 +25,7 @@ def check_required(constraints: Constraints, primary: CausalLM, round_trip: Roun
         reasons = [round_trip.refusal(one) for one in spelled]
         if all(reason is not None for reason in reasons):
             raise ConfigError(
-                f"required: {phrase!r} is in no text that every model can read, since {reasons[0]}; drop it "
+                f"required: {phrase!r} cannot be read back by every model, since {reasons[0]}; remove it "
                 "or set round_trip to false"
             )
 
@@ -40,6 +40,6 @@ def check_beginning(constraints: Constraints, text: str, round_trip: RoundTrip) 
         return
     if (reason := round_trip.refusal(text)) is not None:
         raise TextError(
-            f"text to begin with {text!r}: {reason}; use characters that it knows, or set the constraint "
+            f"initial text {text!r}: {reason}; use characters that it knows, or set the constraint "
             "round_trip to false"
         )

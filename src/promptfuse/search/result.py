@@ -94,7 +94,7 @@ class Result:
             wanted = " or ".join(map(repr, found.targets))
             told = "matches" if found.matches else "does not match"
             said = _shortened(found.text)
-            lines.append(f"{name}: the model goes on with {said!r}, which {told} {_shortened(wanted)}")
+            lines.append(f"{name}: the model continues with {said!r}, which {told} {_shortened(wanted)}")
         return lines
 
     @property
@@ -107,17 +107,18 @@ class Result:
         found = []
         if self.missing:
             phrases = ", ".join(repr(phrase) for phrase in self.missing)
-            found.append(f"no text was found that has the required {phrases}; take more steps or other words")
+            found.append(f"no text with the required {phrases} was found; take more steps or other words")
         elif not self.satisfied:
             found.append(
-                f"no text was found that keeps the rules for complete texts, {self.text!r} does not; take "
+                f"no text was found that satisfies the rules for complete texts ({self.text!r} does not); "
+                "take "
                 "more steps or loosen them"
             )
         better = self.incomplete
         if better is not None and self.value - better.value > FAR * abs(self.value):
             found.append(
                 f"{better.text!r} has not come to an end and is far better: value {better.value:.3f}, "
-                f"returned {self.value:.3f}; take more steps, or set complete to false to have it returned"
+                f"returned {self.value:.3f}; take more steps, or set complete to false to return it"
             )
         return found
 

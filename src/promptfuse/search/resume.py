@@ -65,12 +65,12 @@ def _reason(found: Difference, state: dict[str, Any], was: dict[str, Any], now: 
         case "steps":
             old, new = _steps(was), _steps(now)
             if len(old) != len(new) or old[:stage] != new[:stage]:
-                return "methods of the chain have ended by it already"
+                return "methods of the chain have already ended by it"
             taken = state["stage_steps"]
             return f"{taken} steps are taken already" if new[stage] < taken else ""
         case "patience":
             if stage:
-                return "methods of the chain may have ended by it already"
+                return "methods of the chain may have already ended by it"
             return "" if value >= before else "it might have ended before"
         case "evaluations":
             made = state["exact_evaluations"]
@@ -85,7 +85,7 @@ def _reason(found: Difference, state: dict[str, Any], was: dict[str, Any], now: 
             return "" if stricter or best > value else "it would have ended before"
         case "early_stop":
             return "it might have ended before" if value else ""
-    return "the search would have gone another way"
+    return "the search would have taken another path"
 
 
 def _steps(config: dict[str, Any]) -> list[int]:

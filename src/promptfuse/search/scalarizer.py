@@ -69,7 +69,7 @@ class Scalarizer:
                     known = ", ".join(objective.terms)
                     raise ConfigError(f"weights: no term is called {name!r}; choose from: {known}")
                 if not (number > 0 and math.isfinite(number)):
-                    raise ConfigError(f"weights: {number} for {name} is not positive; give a number above 0")
+                    raise ConfigError(f"weights: {number} for {name} must be above 0")
                 self.importance[name] = float(number)
         self.objective = objective
         if self.weights != "given":

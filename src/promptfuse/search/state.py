@@ -125,7 +125,7 @@ class RunFolder:
 
     def _damaged(self) -> ConfigError:
         return ConfigError(
-            f"run folder {str(self.path)!r}: its files are damaged, or no search's; give another folder"
+            f"run folder {str(self.path)!r}: its files are damaged or not from a search; give another folder"
         )
 
 

@@ -81,7 +81,7 @@ def wanted_continuations(objective: Objective) -> dict[str, TargetContinuation]:
     }
     if not found:
         raise ConfigError(
-            "early_stop: no term wants a continuation; add a TargetContinuation or leave it out"
+            "early_stop: it needs a term with a target; add a TargetContinuation or leave it out"
         )
     return found
 
@@ -99,7 +99,7 @@ def stopping_of(
     if stopping is None:
         return Stopping(**given)
     if given:
-        raise ConfigError(f"{next(iter(given))} is given twice; put it into stopping")
+        raise ConfigError(f"{next(iter(given))} is given twice; give it in stopping only")
     return stopping
 
 

@@ -69,7 +69,7 @@ def caption_all(
         ModelError: if a model cannot be loaded.
     """
     if in_flight < 1:
-        raise ConfigError(f"in flight: {in_flight} is too few; give 1 or more")
+        raise ConfigError(f"in flight: must be at least 1, got {in_flight}")
     captioner.load(settings.get("sentiment"), settings.get("steer", ()))
     outcomes: dict[int, Outcome] = {}
 

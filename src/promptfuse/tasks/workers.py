@@ -52,13 +52,13 @@ def caption_on_workers(
         ModelError: if a model cannot be loaded.
     """
     if settings.get("callbacks"):
-        raise ConfigError("callbacks are not called from other processes; leave workers at 1")
+        raise ConfigError("callbacks cannot be called from other processes; use workers=1")
     make_worker = partial(_make_worker, preset, device, in_flight, settings)
     try:
         dumps(make_worker)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"a setting cannot go to another process ({reason}); leave workers at 1") from None
+        raise ConfigError(f"a setting cannot be sent to another process ({reason}); use workers=1") from None
     outcomes: dict[int, Outcome] = {}
 
     def deliver(number: int, outcome: Outcome) -> None:
@@ -90,7 +90,7 @@ def caption_on_workers(
             )
         except BrokenProcessPool:
             raise ConfigError(
-                f"workers: one of {workers} processes was killed, maybe for want of memory; give fewer"
+                f"workers: one of {workers} processes was killed, perhaps for lack of memory; use fewer"
             ) from None
     return [outcomes[number] for number in range(len(images))]
 

@@ -130,7 +130,7 @@ def test_a_plot_is_written_and_bad_names_are_refused(report, tmp_path, monkeypat
         if name != "table.png":  # Somebody else's, then one of ours.
             Image.new("RGB", (4, 4)).save(tmp_path / name, "PNG")
             before = (tmp_path / name).read_bytes()
-            with pytest.raises(ConfigError, match="promptfuse did not write it"):
+            with pytest.raises(ConfigError, match="was not written by promptfuse"):
                 plot_fidelity(report, tmp_path / name)
             assert (tmp_path / name).read_bytes() == before
             (tmp_path / name).unlink()

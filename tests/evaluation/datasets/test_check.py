@@ -130,7 +130,7 @@ def test_all_fine_is_exit_code_0(promptfuse, write, photo, tmp_path):
     assert (code, err) == (0, "")
     assert out == f"{path}: table, 2 photos\n  captions          4; 2 a photo\n"
     code, out, _ = promptfuse("datasets", "check", tmp_path)
-    note = "  note: d.csv is not read; give the file to have its captions\n"
+    note = "  note: d.csv is not read; name the file itself to read its captions\n"
     assert (code, out) == (0, f"{tmp_path}: folder, 2 photos\n  captions          none\n{note}")
 
 

@@ -70,7 +70,7 @@ def test_an_id_that_occurs_twice_is_an_error(write):
             {"images": [{"id": True, "file_name": "a"}], "annotations": []},
             "expected a text or a whole number",
         ),
-        ({"annotations": []}, "of no known format"),
+        ({"annotations": []}, "unknown format"),
     ],
 )
 def test_wrong_fields_are_named(write, document, said):

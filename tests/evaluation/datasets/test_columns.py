@@ -206,7 +206,7 @@ def test_flickrs_tokens(write, end):
     assert references(path) == {
         "10.jpg": ("Two young guys , #1 .", "Two men ."), "2258277193_586949ec62.jpg": ("People .",)
     }  # fmt: skip
-    with pytest.raises(ConfigError, match="line 4: not of the form of the lines before"):
+    with pytest.raises(ConfigError, match="line 4: its format differs from the lines before"):
         read_dataset(write("bad.token", end.join([*lines, "11.jpg Two"])))
 
 

@@ -62,7 +62,7 @@ def test_other_settings_do_not_go_with_a_folder(photo, write, tmp_path):
     photo(tmp_path / "a.jpg")
     with pytest.raises(ConfigError, match="is a folder; give the file"):
         read_dataset(tmp_path, format="coco")
-    with pytest.raises(ConfigError, match="leave out the folder of its photos"):
+    with pytest.raises(ConfigError, match="leave out --images"):
         read_dataset(tmp_path, images=tmp_path)
     with pytest.raises(ConfigError, match="has no splits"):
         read_dataset(tmp_path, split="val")

@@ -97,7 +97,7 @@ def test_other_files_with_captions_are_named(write, photo, tmp_path):
     write("captions.csv", "image,caption\na.png,A dog.\n")
     write("notes.txt", "Remember the milk.")
     table, beside = read_dataset(tmp_path).problems
-    assert table == "captions.csv is not read; give the file to have its captions"
+    assert table == "captions.csv is not read; name the file itself to read its captions"
     assert beside.startswith("1 text beside the photos, e.g. a.txt, is not read")
 
 
@@ -135,7 +135,7 @@ def test_a_folder_behind_an_address(photo, tmp_path):
 def test_photos_within_a_table(write):
     path = write("train.parquet", parquet([{"image": {"bytes": b"x", "path": "a.png"}, "caption": "A dog."}]))
     with pytest.raises(
-        ConfigError, match="the column 'image' holds the photos themselves; save them as files"
+        ConfigError, match="the column 'image' contains the photos themselves; save them as files"
     ):
         read_dataset(path)
     path = write("torn.parquet", b"PAR1xxxx")

@@ -101,7 +101,7 @@ BAD = [
     ("hello", "not valid JSON"),
     (
         [{"image_id": 7, "caption": "a"}, {"image_id": "7", "caption": "b"}],
-        "entry 2: '7' occurs a second time",
+        "entry 2: '7' occurs twice",
     ),
     ([{"caption": "a"}], "entry 1: the field 'image_id' is missing"),
     ([{"image_id": 7}], "entry 1: no caption"),
@@ -118,9 +118,9 @@ BAD = [
     (lines({"id": 1, "text": "a"}) + "oops\n", "line 2: not valid JSON"),
     (lines({"id": 1, "text": None, "error": "it is dark"}), "all 1 photos failed, the first: it is dark"),
     ("[" * 100_000, "not valid JSON"),
-    ('{"1": "a dog", "2": "x", "1": "the dog is here"}', "'1' occurs a second time"),
-    (lines({"id": 1, "text": None}, {"id": 1, "text": None}), "line 2: '1' occurs a second time"),
-    (lines({"id": 1, "text": "a"}, {"id": 1, "text": None}), "line 2: '1' occurs a second time"),
+    ('{"1": "a dog", "2": "x", "1": "the dog is here"}', "'1' occurs twice"),
+    (lines({"id": 1, "text": None}, {"id": 1, "text": None}), "line 2: '1' occurs twice"),
+    (lines({"id": 1, "text": "a"}, {"id": 1, "text": None}), "line 2: '1' occurs twice"),
     ('{"\\ud800": "a dog", "b": "c"}', "is not valid Unicode"),
     (COCO, "a data set, not the captions"),
 ]
@@ -196,7 +196,7 @@ def test_a_table_and_a_folder_are_references_too(tmp_path):
 
 def test_bad_references(tmp_path):
     twice = lines({"id": 1, "references": ["a"]}, {"id": "1", "references": ["b"]})
-    with pytest.raises(ConfigError, match="line 2: '1' occurs a second time"):
+    with pytest.raises(ConfigError, match="line 2: '1' occurs twice"):
         read_references(str(write(tmp_path / "twice.jsonl", twice)))
     wrong = lines({"id": 1, "references": 5})
     with pytest.raises(ConfigError, match="line 1, references: expected a caption"):
@@ -205,7 +205,7 @@ def test_bad_references(tmp_path):
     with pytest.raises(ConfigError, match="no such folder"):
         read_references(good, str(tmp_path / "nowhere"))
     (tmp_path / "photos").mkdir()
-    with pytest.raises(ConfigError, match="no photo has the name of an id, such as '1'"):
+    with pytest.raises(ConfigError, match="no photo is named like an id, such as '1'"):
         read_references(good, str(tmp_path / "photos"))
     with pytest.raises(ConfigError):
         read_references(str(tmp_path / "nothing.json"))

@@ -79,7 +79,7 @@ def test_files_that_cannot_be_used(write, name, text, said):
     [
         (
             "good={}/a.csv",
-            "has a column 'label', so it takes no label of its own",
+            "has a column 'label', so the file cannot be given a label",
         ),
         ("={}/a.csv", "write LABEL=FILE"),
         ("good=", "write LABEL=FILE"),

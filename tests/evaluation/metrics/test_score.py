@@ -87,9 +87,7 @@ def test_groups_and_columns_can_be_asked_for(system, written):
     assert list(found.metrics) == ["bleu_1", "bleu_4", *METRICS["diversity"], "words"]
 
 
-@pytest.mark.parametrize(
-    ("names", "said"), [(["cider"], "did you mean 'cider_d'"), ([], "no metric is asked for")]
-)
+@pytest.mark.parametrize(("names", "said"), [(["cider"], "did you mean 'cider_d'"), ([], "no metric given")])
 def test_unknown_metrics(system, written, names, said):
     with pytest.raises(ConfigError, match=said):
         score(system, written, metrics=names)
@@ -110,7 +108,7 @@ def test_predictions_without_references_are_left_out_and_counted(system, written
 def test_references_of_other_photos(system, written):
     other = {f"{id_}.jpg": texts for id_, texts in written.items()}
     with pytest.raises(
-        ConfigError, match=r"none for 'dog' or any other prediction, their ids are like 'dog\.jpg'"
+        ConfigError, match=r"none for 'dog' or any other prediction, their ids look like 'dog\.jpg'"
     ):
         python(system, other)
 
@@ -223,7 +221,7 @@ def test_what_cannot_be_compared(system, written):
     del system["dog"]
     with pytest.raises(ConfigError, match="different photos"):
         whole.difference(python(system, written), "cider_d")
-    with pytest.raises(ConfigError, match="no meteor: it was not asked for"):
+    with pytest.raises(ConfigError, match="no meteor: it was not requested"):
         whole.difference(whole, "meteor")
 
 

@@ -80,7 +80,7 @@ def test_values_of_captions_replace_no_other_file(promptfuse, files, tmp_path, t
     target.write_text(text)
     code, _, err = promptfuse(*files, *QUICK, "--per-caption", target)
     assert (code, target.read_text()) == (2, text)
-    assert "promptfuse did not write it" in err
+    assert "was not written by promptfuse" in err
     target.unlink()
     for _ in range(2):
         assert promptfuse(*files, *QUICK, "--per-caption", target)[0] == 0
@@ -239,7 +239,7 @@ def test_columns_of_references_that_are_not_read_are_told(promptfuse, files, tmp
     ("options", "words"),
     [
         (["--metrics", "cider"], ["'cider'", "cider_d"]),
-        (["--metrics", ","], ["no metric is asked for"]),
+        (["--metrics", ","], ["no metric given"]),
         (["--tokenizer", "spacy"], ["spacy", "stanford, python"]),
         (["--resamples", "-1"], ["--resamples", "at least 0, got -1"]),
         (["--resamples", "many"], ["many"]),
@@ -270,7 +270,7 @@ def test_what_is_scored_is_not_replaced(promptfuse, files, which):
     before = files[which].read_bytes()
     code, _, err = promptfuse(*files, *QUICK, "--per-caption", files[which])
     assert code == 2
-    assert "is one of the files that are read" in err
+    assert "is one of the input files" in err
     assert files[which].read_bytes() == before
 
 

@@ -175,7 +175,7 @@ def test_given_sides_are_kept_and_leaks_are_left_out():
     parts = divide(texts, labels, given)
     assert set(parts.held_out) == set(range(0, 240, 4))
     assert set(parts.training) == set(range(240)) - set(parts.held_out) - {1}
-    assert parts.notices == ("left out of training because held out as well: 1",)
+    assert parts.notices == ("left out of training, since they are also held out: 1",)
     given[1] = None  # On either side: it is where the other is, and counts once.
     again = divide(texts, labels, given)
     assert (again.training, again.held_out) == (parts.training, parts.held_out)
@@ -336,7 +336,7 @@ def test_values_of_labels_are_known_again(promptfuse, files, tmp_path):
     for victim in (labelled, tmp_path / "neutral.txt"):
         code, _, err = promptfuse("score", *arguments, "--per-caption", victim)
         assert code == 2
-        assert "is one of the files that are read" in err
+        assert "is one of the input files" in err
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_a_run_and_the_same_command_again(promptfuse, place, undisturbed, tmp_pa
     assert (found["photos"], found["captions"], found["failed"], found["fresh"]) == (8, 6, 2, 0)
     code, out, err = promptfuse(*command, "--in-flight", 2)
     assert (code, out) == (2, "")
-    assert "holds a run with in_flight 3, not 2" in err
+    assert "contains a run with in_flight 3, not 2" in err
 
 
 def test_options_replace_what_the_file_says(promptfuse, place):

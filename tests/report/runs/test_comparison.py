@@ -144,5 +144,5 @@ def test_folders_that_are_no_runs(tmp_path, make_run):
         with pytest.raises(ConfigError, match="line 4 is not a prediction"):
             load_runs([wrong])
     (folder / "predictions.jsonl").write_text("")
-    with pytest.raises(ConfigError, match="no prediction in it"):
+    with pytest.raises(ConfigError, match="no predictions yet"):
         load_runs([folder])

@@ -103,7 +103,7 @@ def test_accuracy_that_was_asked_for_without_a_classifier_says_so(make_run, name
     measured = measure_runs(compare(load_runs([make_run("one")])), metrics=["cider_d", name])
     found = measured.scores[0]["sentiment_accuracy"]
     assert isinstance(found, Unavailable)
-    assert found.reason == "no model is given; --classifier adds it"
+    assert found.reason == "no model given; --classifier adds it"
 
 
 def test_metrics_by_name(make_run):

@@ -88,7 +88,7 @@ def test_what_is_read_is_not_replaced(promptfuse, make_run, references, tmp_path
     target = run / ("page.html" if option == "--out" else "table.csv")
     code, _, err = promptfuse("report", run, "--references", references, option, target)
     assert code == 2
-    assert "is one of the files that are read" in err
+    assert "is one of the input files" in err
     assert (run / "page.html").read_bytes() == before
 
 
@@ -108,7 +108,7 @@ def test_what_somebody_else_wrote_is_not_replaced(promptfuse, make_run, tmp_path
     target.write_text(text)
     code, _, err = promptfuse("report", run, "--json", option, target)
     assert code == 2
-    assert f"{target}: is there already, and promptfuse did not write it" in err
+    assert f"{target}: is there already, and was not written by promptfuse" in err
     assert target.read_text() == text
     target.write_text("")
     for _ in range(2):  # What it wrote itself may be written anew.

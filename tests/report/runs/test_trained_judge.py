@@ -143,4 +143,4 @@ def test_labelled_texts_are_not_replaced(promptfuse, make_run, tmp_path, texts):
     code, _, err = promptfuse("report", make_run("two"), texts[0], f"{tmp_path}/t.csv", *texts[2:],
                               "--table", tmp_path / "t.csv")  # fmt: skip
     assert code == 2
-    assert "is one of the files that are read" in err
+    assert "is one of the input files" in err

@@ -236,9 +236,9 @@ def test_starts_that_cannot_be_are_named(fluent):
     [
         (lambda: pf.GCG(init=" "), "at least one token"),
         (lambda: pf.GCG(batch=0), "must be at least 1"),
-        (lambda: pf.PEZ(transport="lexical"), "carries no gradient to soft embeddings"),
+        (lambda: pf.PEZ(transport="lexical"), "has no gradient for soft embeddings"),
         (lambda: pf.RandomSearch(ball="l1"), "choose l0 or l2"),
-        (lambda: pf.RandomSearch(radius=0.5), "changes no token"),
+        (lambda: pf.RandomSearch(radius=0.5), "must be at least 1 for the l0 ball"),
         (lambda: pf.Polish(moves=("swap",)), "choose from: replace, insert, delete"),
         (lambda: pf.Chain(), "at least one method"),
         (lambda: pf.Chain(pf.AutoDAN(), pf.Polish(), steps=(3,)), "1 numbers for 2 methods"),

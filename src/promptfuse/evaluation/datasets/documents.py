@@ -97,7 +97,7 @@ def _check_unique_keys(text: str) -> None:
     often = Counter(key for key, _ in json.loads(text.strip().removeprefix("\ufeff"), object_pairs_hook=list))
     for key, count in often.items():
         if count > 1:
-            raise ConfigError(f"{key!r} occurs a second time; keep one entry a photo")
+            raise ConfigError(f"{key!r} occurs twice; keep one entry for each photo")
 
 
 def json_lines(text: str) -> Iterator[Record]:
@@ -156,7 +156,7 @@ def csv_records(
             place = f"line {reader.line_num}"
             if delimiter == "\t" and any("\n" in cell and "\t" in cell for cell in cells):
                 raise ConfigError(
-                    f"{place}: a quotation mark at the beginning of a value takes other rows along; "
+                    f"{place}: a quotation mark at the beginning of a value swallows the rows after it; "
                     "write quotation marks twice and the value in quotes"
                 )
             if not header:
@@ -184,7 +184,7 @@ def _wrong_length(cells: Sequence[str], header: Sequence[str], delimiter: str) -
     if any(cell.strip() for cell in cells[len(header) :]):
         return f"put values that contain {delimiter!r} in quotes"
     if not set(header[len(cells) :]).isdisjoint(CAPTION_COLUMNS):
-        return f"a {delimiter!r} is missing in front of the caption"
+        return f"a {delimiter!r} is missing before the caption"
     return ""
 
 
@@ -222,7 +222,7 @@ def _matches(text: str, form: re.Pattern[str]) -> Iterator[Record]:
     for number, line in numbered_lines(text):
         match = form.fullmatch(line)
         if match is None:
-            raise ConfigError(f"line {number}: not of the form of the lines before; correct it")
+            raise ConfigError(f"line {number}: its format differs from the lines before; correct it")
         # Flickr8k has a photo whose name is followed by a figure: 2258277193_586949ec62.jpg.1.
         image = re.sub(r"(\.\w{2,5})\.\d$", r"\1", match["image"])
         yield f"line {number}", {"image": image, "caption": match["caption"]}
@@ -251,7 +251,7 @@ def parquet_records(data: bytes) -> Iterator[Record]:
         held = [name for name in file.schema_arrow.names if name not in names]
         if known.isdisjoint(IMAGE_COLUMNS) and held:
             raise ConfigError(
-                f"the column {held[0]!r} holds the photos themselves; save them as files, or give hf:FILE"
+                f"the column {held[0]!r} contains the photos themselves; save them as files, or give hf:FILE"
             )
         number = 0
         for batch in file.iter_batches(_PARQUET_ROWS, columns=names):

@@ -102,7 +102,7 @@ def _not_read(photos: Contents, files: Sequence[str], read: Sequence[str]) -> li
     problems = []
     if tables:
         more = f" and {len(tables) - 1:,} more tables are" if len(tables) > 1 else " is"
-        problems.append(f"{tables[0]}{more} not read; give the file to have its captions")
+        problems.append(f"{tables[0]}{more} not read; name the file itself to read its captions")
     if beside:
         # img2dataset writes each caption into a .txt and, with more, into a .json.
         beside = [file for file in beside if not file.lower().endswith(".json")] or beside

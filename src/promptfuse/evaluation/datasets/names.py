@@ -226,7 +226,7 @@ def _known(name: str, known: Known) -> Entry:
     source = next((path for path in _below(root, known.files) if _is_there(path)), None)
     if source is None:
         raise ConfigError(
-            f"{name}: PROMPTFUSE_DATA={root} has none of {', '.join(known.files)}; put the file there, "
+            f"{name}: PROMPTFUSE_DATA={root} does not contain {', '.join(known.files)}; put the file there, "
             "or give its path"
         )
     images = next((path for path in _below(root, known.images) if _is_there(path)), None)

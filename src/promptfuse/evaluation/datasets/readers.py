@@ -173,4 +173,4 @@ def find_reader(source: Source, format: str) -> tuple[str, Reader]:
         except ConfigError:
             if name in own:
                 raise
-    raise ConfigError(f"of no known format (it has {shown(sorted(source.document))}); formats: {SHORT}")
+    raise ConfigError(f"unknown format (it has {shown(sorted(source.document))}); formats: {SHORT}")

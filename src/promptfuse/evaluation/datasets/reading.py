@@ -95,9 +95,7 @@ def _scan(source: str, format: str, images: str | None, keep_rejected: bool) -> 
         raise ConfigError(f"{source}: {_nothing(source, found)}")
     if found == "folder":
         if images is not None:
-            raise ConfigError(
-                f"{source}: is a folder of photos itself; leave out the folder of its photos, {images}"
-            )
+            raise ConfigError(f"{source}: is itself a folder of photos; leave out --images {images}")
         images = source
     result = _assemble(found, contents, Locator(source, images or contents.root))
     if (photos := contents.in_tables) is not None:
@@ -134,7 +132,7 @@ def _assemble(found: str, contents: Contents, locator: Locator) -> Scan:
     if ambiguous:
         taken, other = ambiguous
         result.photo_problems.append(
-            f"another folder has photos of such names: {taken} is taken, not {other}; --images DIR decides"
+            f"another folder has photos of these names: using {taken}, not {other}; choose with --images DIR"
         )
         result.problems += result.photo_problems
     result.problems += contents.empty_problems

@@ -64,11 +64,13 @@ def read_dataset(
         more = f" and {len(found.duplicate_ids) - 1:,} more ids" if len(found.duplicate_ids) > 1 else ""
         raise ConfigError(
             f"{place.source}: the id {image_id!r}{more} occurs twice ({first}, {second}); "
-            "give each photo an id of its own"
+            "give each photo its own id"
         )
     chosen = of_split(found, place.split, place.source)
     if start >= len(chosen):
-        raise ConfigError(f"{place.source}: start {start} is beyond its {len(chosen):,} photos; give less")
+        raise ConfigError(
+            f"{place.source}: start {start} is past the last of its {len(chosen):,} photos; give less"
+        )
     kept = chosen[start:] if limit is None else chosen[start : start + limit]
     found.write_photos(kept)
     missing = _missing(found, kept)

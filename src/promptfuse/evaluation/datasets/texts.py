@@ -64,7 +64,7 @@ def decode(data: bytes, source: str, instead: str) -> str:
     """
     wide = is_wide(data)
     if b"\0" in data and not wide:
-        raise ConfigError(f"{source}: holds binary data; {instead}")
+        raise ConfigError(f"{source}: contains binary data; {instead}")
     try:
         return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:

@@ -122,7 +122,8 @@ def difference(
     """
     if len(first.values) != len(second.values):
         raise ConfigError(
-            f"{first.name}: {len(first.values)} and {len(second.values)} photos; compare systems on the same"
+            f"{first.name}: {len(first.values)} and {len(second.values)} photos; compare systems on the "
+            "same photos"
         )
     ours, theirs = resample([first, second], resamples=resamples, seed=seed)
     return paired_difference(first.value - second.value, ours, theirs, level)

@@ -46,7 +46,7 @@ class ClipScore(Metric):
     def measure(self, captions: Captions) -> list[Column | Unavailable]:
         """Both columns; a caption whose photo cannot be read has no value."""
         if captions.images is None:
-            return self.unavailable("no photos are given; give them with the image-text model")
+            return self.unavailable("no photos given; give them with the image-text model")
         photos, lost = self._photos(captions.images)
         texts, cut = self._texts(captions.texts)
         cosines = (texts * photos).sum(1)

@@ -105,5 +105,5 @@ class CiderD(Metric):
             return self.unavailable("no reference has a word; give captions that people wrote")
         _, own = scorer.compute_score()
         few = len(captions.ids) < 2
-        note = "one photo alone: every n-gram is in all documents, so the value is zero" if few else ""
+        note = "only one photo: every n-gram is in all documents, so the value is zero" if few else ""
         return [mean("cider_d", "CIDEr-D", "higher", own, note=note)]

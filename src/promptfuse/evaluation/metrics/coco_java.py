@@ -68,7 +68,7 @@ class Meteor(_JavaMetric):
                 plain = [reference.replace("|||", "") for reference in references]
                 rows.append([float(number) for number in scorer._stat(text, plain).split()])
                 if len(rows[-1]) != _COUNTS:
-                    raise JavaError("METEOR stopped before its end; it needs 2 GB of memory")
+                    raise JavaError("METEOR ended early; it needs 2 GB of memory")
         parts = np.asarray(rows, dtype=np.float64)
         # One chunk that is the whole of both texts counts as none, in the corpus's sums too.
         parts[(parts[:, 20] == 1) & (parts[:, 21:23] == parts[:, 0:2]).all(1), 20] = 0
@@ -130,7 +130,7 @@ def _meteor(seconds: float) -> Iterator[Any]:
     try:
         yield scorer
     except (OSError, ValueError) as error:
-        raise JavaError(f"METEOR stopped before its end ({error}); it needs 2 GB of memory") from None
+        raise JavaError(f"METEOR ended early ({error}); it needs 2 GB of memory") from None
     except JavaError:
         if late.is_set():
             raise JavaError(f"METEOR took more than {seconds:.0f} s and was stopped") from None
@@ -166,7 +166,7 @@ class Spice(_JavaMetric):
         missing = [name for name in SPICE_MODELS if not (lib / name).is_file()]
         if missing:
             raise JavaError(
-                f"{missing[0]} is not in {lib}; where there is a network, run "
+                f"{missing[0]} is not in {lib}; with a network, run "
                 "python -m pycocoevalcap.spice.get_stanford_models"
             )
         seconds = 600 + len(tokens.texts) if self.seconds is None else self.seconds

@@ -105,7 +105,7 @@ def divide(
     for label in kinds:
         _check(label, *(sum(labels[index] == label for index in side) for side in both))
     if twice:
-        notices.append(f"left out of training because held out as well: {twice:,}")
+        notices.append(f"left out of training, since they are also held out: {twice:,}")
     if len(kept) > len(owners):
         notices.append(f"with more than one label: {len(kept) - len(owners):,}")
     return Division(tuple(sorted(both[0])), tuple(sorted(both[1])), tuple(notices))
@@ -125,6 +125,6 @@ def _check(label: str, training: int, held_out: int) -> None:
     """Raise a ``ConfigError`` if a label has too few texts on a side."""
     if training < LEAST_TRAINING or held_out < LEAST_HELD_OUT:
         raise ConfigError(
-            f"too few texts are labelled {label!r}: {training} to train on and {held_out} held out; give "
+            f"too few texts have the label {label!r}: {training} to train on and {held_out} held out; give "
             f"{LEAST_TRAINING} and {LEAST_HELD_OUT}, or {LEAST_TRAINING + LEAST_HELD_OUT} without splits"
         )

@@ -89,5 +89,6 @@ def cut_note(cut: Iterable[int], model: Model, what: str = "caption") -> str:
         return ""
     texts = f"{count} {what}{'s were' if count > 1 else ' was'}"
     return (
-        f"{texts} cut to the {model.max_length} tokens that {model.name} reads; the value is of what was read"
+        f"{texts} cut to the {model.max_length} tokens that {model.name} reads; the value is of the part "
+        "that was read"
     )

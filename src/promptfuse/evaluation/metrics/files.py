@@ -162,7 +162,7 @@ def _one(value: Any, place: str) -> str | None:
         return _in_fields(value, place)
     if isinstance(value, list):
         if len(value) != 1:
-            raise ConfigError(f"{place}: {len(value) or 'no'} captions; give one caption a photo")
+            raise ConfigError(f"{place}: {len(value) or 'no'} captions; give one for each photo")
         return _one(value[0], place)
     return parse_caption(value, place)
 
@@ -170,4 +170,4 @@ def _one(value: Any, place: str) -> str | None:
 def only_once(id_: str, place: str, *seen: Container[str]) -> None:
     """Raise ``ConfigError`` if an id was there before."""
     if any(id_ in one for one in seen):
-        raise ConfigError(f"{place}: {id_!r} occurs a second time; keep one entry a photo")
+        raise ConfigError(f"{place}: {id_!r} occurs twice; keep one entry for each photo")

@@ -46,7 +46,7 @@ class ClipScores(JudgedMetric):
     titles: ClassVar[Mapping[str, str]] = {"clipscore": "CLIPScore", "refclipscore": "RefCLIPScore"}
     needs = ("clip",)
     made_by = ("clipscore", "ClipScore")
-    lacking = "no image-text model is given; give one (--clip) with the photos (--images)"
+    lacking = "no image-text model given; give one (--clip) with the photos (--images)"
 
 
 @metrics.register("perplexity")
@@ -59,7 +59,7 @@ class Perplexities(JudgedMetric):
     }
     needs = ("lm",)
     made_by = ("language", "Perplexity")
-    lacking = "no language model is given; give one (--lm)"
+    lacking = "no language model given; give one (--lm)"
 
 
 @metrics.register("sentiment")
@@ -69,7 +69,7 @@ class SentimentAccuracy(JudgedMetric):
     titles: ClassVar[Mapping[str, str]] = {"sentiment_accuracy": "sentiment accuracy"}
     needs = ("classifier", "label")
     made_by = ("language", "LabelAccuracy")
-    lacking = "no classifier is given; give one (--classifier) with the label (--label)"
+    lacking = "no classifier given; give one (--classifier) with the label (--label)"
 
 
 @metrics.register(JUDGED)
@@ -79,4 +79,4 @@ class LabelShares(JudgedMetric):
     titles: ClassVar[Mapping[str, str]] = {JUDGED: "judged labels"}
     needs = ("text_judge",)
     made_by = ("text_judge", "JudgedLabels")
-    lacking = "no labelled texts are given; give some (--judge-texts) with an encoder (--judge-model)"
+    lacking = "no labelled texts given; give some (--judge-texts) with an encoder (--judge-model)"

@@ -17,7 +17,9 @@ TRAINING = ("train", "training", "restval")
 HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
 """Splits that a judge trains on, and splits that its accuracy is measured on."""
 
-FORMATS = "give CSV, TSV or JSON lines with the columns 'text' and 'label', or LABEL=FILE with a text a line"
+FORMATS = (
+    "give CSV, TSV or JSON lines with the columns 'text' and 'label', or LABEL=FILE with a text on each line"
+)
 """What a file of labelled texts may be, for messages."""
 
 
@@ -89,7 +91,7 @@ def _rows(record: Record, label: str | None, rejected: Rejected) -> Iterator[_Ro
     column = next((name for name in LABEL_COLUMNS if name in fields), None)
     if label is not None and column is not None:
         raise ConfigError(
-            f"{place}: has a column {column!r}, so it takes no label of its own; give the file without "
+            f"{place}: has a column {column!r}, so the file cannot be given a label; give it without "
             f"'{label}='"
         )
     if label is None and column is None:

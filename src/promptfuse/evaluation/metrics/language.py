@@ -113,7 +113,7 @@ class LabelAccuracy(Metric):
         """The share of captions with the label; empty captions count as wrong."""
         if self.index is None:
             known = ", ".join(self.model.labels)
-            return self.unavailable(f"no label is asked for; name one of {self.model.name}'s: {known}")
+            return self.unavailable(f"no label given; choose one of {self.model.name}'s: {known}")
         found, cut = read_in_batches(
             self.model, captions.texts, self.model.log_probabilities, self.batch_size
         )

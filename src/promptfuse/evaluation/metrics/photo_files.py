@@ -62,7 +62,7 @@ def find_photos(folder: str, ids: Iterable[str]) -> dict[str, str]:
         if matches:
             found[id_] = join(root, matches[0]) if remote else str(Path(root, matches[0]))
     if not found:
-        raise ConfigError(f"{folder}: no photo has the name of an id, such as {first!r}; check the folder")
+        raise ConfigError(f"{folder}: no photo is named like an id, such as {first!r}; check the folder")
     return found
 
 

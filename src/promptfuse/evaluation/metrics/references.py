@@ -21,7 +21,7 @@ from promptfuse.evaluation.metrics.files import only_once
 from promptfuse.evaluation.metrics.photo_files import find_photos
 
 _IDS = (*ID_COLUMNS, *IMAGE_COLUMNS)
-_FORMATS = "give COCO's captions as JSON, lines of {id, references}, or a data set"
+_FORMATS = "give COCO's captions as JSON, JSON lines of {id, references}, or a data set"
 
 
 @dataclass

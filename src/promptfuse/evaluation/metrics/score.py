@@ -114,7 +114,7 @@ def score(
         notices += [f"labelled texts: {notice}" for notice in text_judge.notices]
     tokens = captions.tokens if "tokens" in captions.__dict__ else None
     if tokens is not None and tokens.reason:
-        notices.append(f"words are cut by rules that come near to Java's tokenizer ({tokens.reason})")
+        notices.append(f"words are split by rules close to Java's tokenizer ({tokens.reason})")
     return Scores(
         ids=tuple(captions.ids),
         metrics=with_intervals(found, resamples, seed),
@@ -139,11 +139,10 @@ def _favoured(role: str, name: str) -> str:
         "text_judge": "the judged labels' encoder",
     }[role]
     if role == "text_judge":
-        return f"{column} is {name}, which the captions were searched with: it may favour them; use another"
-    return (
-        f"{column} is by {name}, which the captions were searched with: it favours them; "
-        "judge by another model"
-    )
+        return (
+            f"{column} is {name}, which guided the search for the captions and may favour them; use another"
+        )
+    return f"{column} is by {name}, which guided their search and so favours them; use another judge"
 
 
 def _marked(column: Column | Unavailable) -> Column | Unavailable:
@@ -188,7 +187,7 @@ def _collect(
         ConfigError: if there is nothing to score, no prediction has references, or either is not text.
     """
     if not predictions:
-        raise ConfigError("no predictions: there is nothing to score; give at least one caption")
+        raise ConfigError("no predictions to score; give at least one caption")
     notices = []
     for id_, text in predictions.items():
         if not isinstance(text, str):
@@ -207,8 +206,8 @@ def _collect(
         without = len(bare)
         if bare and len(bare) == len(list(asked)):
             raise ConfigError(
-                f"the references have none for {bare[0]!r} or any other prediction, their ids are like "
-                f"{next(iter(references))!r}; give those of the photos that were captioned"
+                f"there are no references for {bare[0]!r} or any other prediction, their ids look like "
+                f"{next(iter(references))!r}; give the references of the captioned photos"
             )
         if bare:
             photos = f"{without} of {len(list(asked))} photos have no references and are left out"

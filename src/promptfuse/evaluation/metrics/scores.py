@@ -136,11 +136,13 @@ class Scores:
             ConfigError: if the photos differ, or one of the two lacks the metric.
         """
         if self.ids != other.ids:
-            raise ConfigError("the systems captioned different photos; score both on the common ones")
+            raise ConfigError(
+                "the systems captioned different photos; score both on the photos that they share"
+            )
         for scores in (self, other):
             if name not in scores.columns:
                 found = scores.metrics.get(name)
-                reason = found.reason if isinstance(found, Unavailable) else "it was not asked for"
+                reason = found.reason if isinstance(found, Unavailable) else "it was not requested"
                 raise ConfigError(f"no {name}: {reason}")
         return difference(self.columns[name], other.columns[name], resamples=self.resamples, seed=self.seed)
 

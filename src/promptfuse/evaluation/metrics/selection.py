@@ -18,7 +18,7 @@ def choose(names: Sequence[str] | None) -> dict[str, set[str]]:
     if names is None:
         return {group: set(columns) for group, columns in METRICS.items()}
     if not names:
-        raise ConfigError(f"no metric is asked for; choose from: {', '.join(METRICS)}")
+        raise ConfigError(f"no metric given; choose from: {', '.join(METRICS)}")
     known = [*METRICS, *(column for columns in METRICS.values() for column in columns)]
     chosen: dict[str, set[str]] = {group: set() for group in METRICS}
     for name in names:

@@ -163,7 +163,8 @@ class TextJudge:
         known = [one.casefold() for one in self.labels]
         if label.casefold() not in known:
             raise ConfigError(
-                f"the judge knows no label {label!r}; its texts are labelled {', '.join(self.labels)}"
+                f"the judge does not know the label {label!r}; its texts are labelled "
+                f"{', '.join(self.labels)}"
             )
         return known.index(label.casefold())
 
@@ -209,8 +210,8 @@ class TextJudge:
         )
         warning = "" if self.better_than_chance else " and so is no better than chance: do not use it"
         return (
-            f"by a judge trained on {trained} texts with features of {self.encoder.name}; of texts that it "
-            f"was not trained on it recognises {right} ({100 * self.accuracy:.1f}% of all){warning}"
+            f"by a judge trained on {trained} texts with features of {self.encoder.name}; of held-out texts "
+            f"it recognises {right} ({100 * self.accuracy:.1f}% of all){warning}"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -84,8 +84,9 @@ class CacheGradientRecipe(Recipe):
 
 def _no_cache(name: str) -> ConfigError:
     return ConfigError(
-        f"recipe cache-gradient: {name} has no keys and values of every token that could be moved; use a "
-        "language model of attention layers alone, or another recipe, such as guided-decoding"
+        f"recipe cache-gradient: {name} does not have keys and values for every token, which it changes; "
+        "use a "
+        "language model with attention layers only, or another recipe, such as guided-decoding"
     )
 
 

@@ -184,7 +184,7 @@ class GibbsSampler:
         """
         rows, texts = self.candidates(row, position)
         if not rows:
-            raise TextError(f"length: no token can stand at place {position + 1}; give a smaller number")
+            raise TextError(f"length: no token can be at position {position + 1}; give a smaller number")
         return rows[int(self.scores(rows, texts).argmax())]
 
     def scores(self, rows: Sequence[Sequence[int]], texts: Sequence[str]) -> Tensor:

@@ -99,7 +99,7 @@ def _read(name: str, folder: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"no recipe {name!r}; {nearest(name, named)}, or give a .yaml file")
     if path.resolve() in below:
-        raise ConfigError(f"{path}: is based on itself; let 'base' name another recipe")
+        raise ConfigError(f"{path}: is based on itself; name another recipe as 'base'")
     values = read_yaml(path, "kind: search")
     models = values.get("models")
     if isinstance(models, str) and models.endswith((".yaml", ".yml")):

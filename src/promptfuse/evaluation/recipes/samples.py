@@ -50,10 +50,10 @@ class SamplesRecipe(Recipe):
         for name, value in (("sentiment", self.sentiment), ("steer", self.steer)):
             if self.by == "image" and value:
                 raise ConfigError(
-                    f"{name} {value!r}: samples picked by the image alone have none; set by: objective"
+                    f"{name} {value!r}: samples picked by the image alone have none; write by: objective"
                 )
         if self.pool is not None and self.pool < self.count:
-            raise ConfigError(f"pool: {self.pool} is less than the {self.count} of a photo; give more")
+            raise ConfigError(f"pool: {self.pool} must be at least {self.count}, the samples of a photo")
         return SamplesDescriber(self, device)
 
 

@@ -65,5 +65,5 @@ def check_run(config: DatasetRunConfig) -> RunCheck:
     missing = tuple(path for path in local if not Path(path).is_file())
     if len(missing) == len(photos):
         first = missing[0]
-        raise ConfigError(f"none of {len(photos)} photos is there, the first: {first}; check data and images")
+        raise ConfigError(f"none of {len(photos)} photos exists; the first is {first}; check data and images")
     return RunCheck(len(photos), missing, models, dataset.caption_problems)

@@ -71,7 +71,7 @@ class GroupWorker:
         for role, model in describer.models().items():
             if model != self.models.get(role):
                 raise ModelError(
-                    f"{model['name']}: the worker's files are not those of the process that started the "
-                    "run; give all machines the same"
+                    f"{model['name']}: the worker has other files than the process that started the "
+                    "run; give all machines the same files"
                 )
         return describer

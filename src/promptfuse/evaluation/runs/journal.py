@@ -147,7 +147,8 @@ def lock_folder(folder: Path) -> FileLock:
         owner = _read_owner(path)
         if owner and not _OWNER.fullmatch(owner):
             raise ConfigError(
-                f"run folder {folder}: its run.lock is not a run's and would be replaced; give another folder"
+                f"run folder {folder}: its run.lock does not belong to a run and would be replaced; give "
+                "another folder"
             )
         try:
             lock.acquire()
@@ -155,7 +156,7 @@ def lock_folder(folder: Path) -> FileLock:
             owner = (_read_owner(path) or owner).strip()
             raise ConfigError(
                 f"run folder {folder}: in use by {owner or 'another process'}; "
-                "wait for its end or give another folder"
+                "wait until it ends, or give another folder"
             ) from None
         with suppress(PermissionError):  # Windows keeps everybody off the bytes of a lock.
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")

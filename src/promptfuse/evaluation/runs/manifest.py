@@ -165,7 +165,7 @@ def require_same(folder: Path | str, before: Manifest, current: Manifest) -> Non
     if loaded and not all(model.get("identity") for model in before.models.values()):
         raise ConfigError(
             f"run folder {folder}: begun by an earlier version, which did not record all weights of its "
-            "models, so whether these are the same cannot be told; give another folder"
+            "models, so it is unknown whether these are the same; give another folder"
         )
     fixed = [key for key in FIXED if key != "models" or loaded]
     was, given = ({key: getattr(one, key) for key in fixed} for one in (before, current))

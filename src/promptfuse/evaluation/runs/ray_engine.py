@@ -76,7 +76,7 @@ class RayEngine:
             ) from None
         if device.startswith("cuda") and not settings.gpus_per_worker:
             raise ConfigError(
-                f"device {device}: Ray gives its workers no GPU; set engine.gpus_per_worker, e.g. 0.5"
+                f"device {device}: Ray workers get no GPU by default; set engine.gpus_per_worker, e.g. 0.5"
             )
         self.recipe, self.device, self.threads, self.settings = recipe, device, threads, settings
         self.models: Models = {}
@@ -194,8 +194,8 @@ def _connected(settings: EngineSettings) -> Iterator[None]:
                 ) from None
             said = " ".join(str(error).split())[:200]
             raise ConfigError(
-                f"engine ray: it cannot be started here: {said}; check RAY_TMPDIR and the machine's "
-                "limits, or take --engine local"
+                f"engine ray: cannot start here: {said}; check RAY_TMPDIR and the machine's "
+                "limits, or use --engine local"
             ) from None
         try:
             if not address:

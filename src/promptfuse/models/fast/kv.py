@@ -105,7 +105,7 @@ class KVReader:
     def outputs(self, batch: Batch, branches: Branches | None) -> Tensor:
         """NLL of every token but the first of each row, (rows, length - 1); zero if it is not predicted."""
         if branches is None:
-            raise ValueError("rows behind no prefix are for the plain reader")
+            raise ValueError("rows without a prefix are for the plain reader")
         return self.nll(batch.rows, branches, batch.first_scored) * batch.predicted
 
     @torch.no_grad()

@@ -74,7 +74,7 @@ class TowerReader:
     def outputs(self, batch: Batch, branches: Branches | None) -> Tensor:
         """Unit features of the rows, (rows, features)."""
         if branches is None:
-            raise ValueError("rows behind no prefix are for the plain reader")
+            raise ValueError("rows without a prefix are for the plain reader")
         return functional.normalize(at_least_float32(self.features(batch.rows, branches)), dim=-1)
 
     def pooling_column(self, row: Sequence[int]) -> int:

@@ -84,7 +84,7 @@ def compare(runs: Sequence[Run], references: str | None = None, keep_rejected: b
             f"runs, its ids are like {next(iter(written))!r}; add them, or use the captioned data set"
         )
     if not found and written:
-        notes.append("The references are about other photos than the runs; none is used.")
+        notes.append("The references are about photos that are not in the runs; none is used.")
     dataset = next((str(run.data["name"]) for run in runs if run.data.get("name")), "")
     return Comparison(runs, dataset, captioned, common, found, notes)
 
@@ -140,7 +140,7 @@ def _references(
             return found.texts, [f"References: {notice}." for notice in found.notices]
         if given is not None:
             about = "".join(f"; {notice}" for notice in found.notices)
-            raise ConfigError(f"{given}: no captions in it; give a data set with references{about}")
+            raise ConfigError(f"{given}: has no captions; give a data set with references{about}")
     if not sources:
-        return {}, ["The runs do not say which data set they are on; give its captions by --references."]
-    return {}, [f"No references: {reason}. Another file can be given by --references."]
+        return {}, ["The runs do not say which data set they are on; give its captions with --references."]
+    return {}, [f"No references: {reason}. Give another file with --references."]

@@ -113,12 +113,12 @@ def _read(name: str, folder: str) -> Run:
             raise ConfigError(f"{local}: {missing}; give the folder of a run")
         predictions = {one.id: one for one in read_predictions(lines)}
         if not predictions:
-            raise ConfigError(f"{lines}: no prediction in it; let the run finish a photo first")
+            raise ConfigError(f"{lines}: no predictions yet; let the run finish a photo first")
         try:
             values = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
         except (OSError, ValueError):
             raise ConfigError(
-                f"{manifest}: damaged; remove it, and the report says less about the run"
+                f"{manifest}: damaged; remove it (the report then says less about the run)"
             ) from None
         return Run(name, folder, mapping(values), predictions)
 

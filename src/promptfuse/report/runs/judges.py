@@ -64,7 +64,7 @@ def load_judges(
         ModelError: if a model cannot be loaded, or is of the wrong kind.
     """
     if labels and not classifier:
-        raise ConfigError(f"--label {labels[0]}: give the model that knows the label by --classifier")
+        raise ConfigError(f"--label {labels[0]}: give the classifier that has the label with --classifier")
     if not (clip or lm or classifier):
         return Judges()
     from promptfuse.models import SequenceClassifier, load_model
@@ -141,7 +141,7 @@ def _different_models(runs: Sequence[Run]) -> Iterator[str]:
             )
         elif not whole and any(model["identity"] for model in given):
             yield (
-                f"Whether the runs have the same model as {role} ({given[0]['name']}) cannot be told: an "
+                f"Whether the runs have the same model as {role} ({given[0]['name']}) is unknown: an "
                 "earlier version recorded only its embeddings and tokenizer."
             )
 
@@ -161,5 +161,5 @@ def _mixed_models(runs: Sequence[Run]) -> Iterator[str]:
         elif len(sessions) > 1 and len(known) < len(sessions) and run.models:
             yield (
                 f"{run.name} was resumed by an earlier version, which compared only its models' embeddings "
-                "and tokenizers: whether all its captions are by the same models cannot be told."
+                "and tokenizers: it is unknown whether all its captions come from the same models."
             )

@@ -44,7 +44,7 @@ _JUDGED = {
     "sentiment": "--classifier",
     JUDGED: "--judge-texts with --judge-model",
 }
-_NO_MODEL = "no model is given; {} adds it"
+_NO_MODEL = "no model given; {} adds it"
 
 
 @dataclass(frozen=True)

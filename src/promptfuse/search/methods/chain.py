@@ -32,7 +32,7 @@ class Chain(Method):
             if isinstance(method, Chain):
                 require(
                     method.steps is None,
-                    "steps: give them to the outermost chain alone, one number for each method",
+                    "steps: set them on the outermost chain only, one number for each method",
                 )
                 flat.extend(method.methods)
             else:

@@ -77,7 +77,7 @@ def remedy_for(text: str) -> str:
     letter = bad_character(text, ascii_only=False)
     if letter is not None and letter in "\n\r\t":
         return (
-            "texts that are found have none and begin with it, so use one line; lines that only the "
+            "texts begin with it and have no line breaks, so use one line; lines that only the "
             "language model is to read are the context of its Fluency term"
         )
     return "use other characters" if letter is not None else "use another text or other rules"

@@ -47,7 +47,7 @@ class GCG(Method):
     transport: Transports | Literal["none"] = "lexical"
 
     def __post_init__(self) -> None:
-        require(bool(self.init.strip()), "init: the text to begin with is empty; give at least one token")
+        require(bool(self.init.strip()), "init: the initial text is empty; give at least one token")
         at_least("top_k", self.top_k)
         at_least("batch", self.batch)
         check_transport(self.transport)

@@ -64,7 +64,7 @@ class PEZ(Method):
         )
         require(
             self.transport in ("t-product", "t-product-paper", "none"),
-            f"transport: {self.transport!r} carries no gradient to soft embeddings; choose t-product, "
+            f"transport: {self.transport!r} has no gradient for soft embeddings; choose t-product, "
             "t-product-paper or none",
         )
 

@@ -122,7 +122,7 @@ class EditProposer(Proposer):
         """A text to begin with, not scored yet.
 
         Raises:
-            TextError: if it cannot be read back, breaks the constraints, or runs into the prefix.
+            TextError: if it cannot be read back, breaks the constraints, or joins the prefix.
         """
         check_unicode(text, "text to begin with")
         (row,) = self.primary.plain_ids([text])
@@ -145,8 +145,7 @@ class EditProposer(Proposer):
             )
         if self.fixed(ids) is None:
             raise TextError(
-                f"text to begin with {shortened(text)}: runs into the prefix {self.context.prefix!r}; "
-                "leave a blank"
+                f"text to begin with {shortened(text)}: joins the prefix {self.context.prefix!r}; add a space"
             )
         return Hypothesis(text, ids, None)
 
@@ -182,7 +181,7 @@ class EditProposer(Proposer):
         """
         words = np.array(sorted(self.context.whole_words))
         if not len(words):
-            raise ConfigError("no whole word is left to begin with; loosen the constraints or give init")
+            raise ConfigError("no word can begin the text; loosen the constraints or give init")
         texts: list[str] = []
         for _ in range(1000):
             ids = generator.choice(words, size=length, replace=len(words) < length)

@@ -46,7 +46,7 @@ class RandomSearch(Method):
         require(0 < self.radius < 1e6, f"radius: {self.radius} is out of range; give a number above 0")
         require(
             self.ball == "l2" or self.radius >= 1,
-            f"radius: {self.radius} changes no token; give 1 or more for the l0 ball",
+            f"radius: {self.radius} must be at least 1 for the l0 ball",
         )
         at_least("candidates", self.candidates)
         at_least("length", self.length)

@@ -91,7 +91,9 @@ class SwapEstimator:
         """
         spans = self.primary.spans(text)
         if len(spans) != len(ids):
-            raise TextError(f"text {text!r}: {self.primary.name} does not read it as it was made")
+            raise TextError(
+                f"text {text!r}: {self.primary.name} reads it as other tokens than it was made of"
+            )
         return spans
 
     def _own(self, term: Term, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> Tensor:
