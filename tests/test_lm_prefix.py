@@ -59,7 +59,7 @@ def test_caption_reads_text_or_file(promptfuse, tmp_path: Path) -> None:
         ("@", ("'@'", "names no file")),
         ("@.", ("'@.'", "names no file")),
         ("@empty.txt", ("empty.txt", "has no text")),
-        ("@latin.txt", ("latin.txt", "is no UTF-8 text")),
+        ("@latin.txt", ("latin.txt", "is not UTF-8 text")),
         ("dog " * 300, ("the context 'dog dog", "the model takes 128", "shorten it")),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import promptfuse as pf
 from promptfuse.search.methods import (
     GRADIENTS,
+    PREFIX_CACHE,
     EditProposer,
     Hypothesis,
     Method,
@@ -89,6 +90,16 @@ def test_what_a_method_needs_is_checked_before_any_work(fluent, model):
         del lm.__dict__["has_gradient"]
         if before is not None:
             lm.__dict__["has_gradient"] = before
+
+
+def test_a_method_may_need_a_prefix_cache(checkpoint):
+    @dataclass(frozen=True)
+    class Cached(Repeat):
+        requires = (PREFIX_CACHE,)
+
+    slow = pf.load_model(checkpoint("gpt2"), fast=False)
+    with pytest.raises(pf.ConfigError, match=r"Cached needs a prefix cache, but .* reads every text whole"):
+        pf.optimize(pf.Objective(pf.Fluency(slow)), Cached())
 
 
 def test_a_method_that_is_no_dataclass_is_named(fluent):

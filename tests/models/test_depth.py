@@ -155,7 +155,7 @@ def test_arrays_and_tensors() -> None:
     expected = pf.ImageSimilarity(clip, load_image(photo)).features
     for several in (photo, [photo], np.stack([photo, photo])):
         assert torch.allclose(pf.ImageSimilarity(clip, several).features, expected, atol=1e-6)
-    with pytest.raises(ImageError, match="5 is no photo"):
+    with pytest.raises(ImageError, match="5 is not a photo"):
         pf.ImageSimilarity(clip, 5)  # type: ignore[arg-type]
     coarse = np.asarray(load_image((as_tensor / 255).bfloat16()), dtype=float)
     assert np.abs(coarse - photo).max() <= 2
@@ -174,12 +174,12 @@ def test_arrays_and_tensors() -> None:
         (np.zeros((40, 40), dtype=complex), ["complex128"]),
         (np.array([["a"] * 20] * 20), ["<U1"]),
         (np.full((20, 20), np.nan), ["no pixel has a finite value"]),
-        (np.zeros((20, 20), complex), ["pixels of type complex128 are no brightness; give"]),
-        (BytesIO(b"abc"), ["BytesIO", "is no photo", "a path"]),
-        (5, ["5 is no photo", "a path"]),
-        (None, ["None is no photo", "a path"]),
-        (b"\xff\xd8", ["is no photo", "a path"]),
-        ([PHOTO], ["is no photo", "a path"]),
+        (np.zeros((20, 20), complex), ["pixels of type complex128 are not a brightness; give"]),
+        (BytesIO(b"abc"), ["BytesIO", "is not a photo", "a path"]),
+        (5, ["5 is not a photo", "a path"]),
+        (None, ["None is not a photo", "a path"]),
+        (b"\xff\xd8", ["is not a photo", "a path"]),
+        ([PHOTO], ["is not a photo", "a path"]),
         (Image.new("RGB", (0, 5)), ["0x5 pixels is too small"]),
     ],
 )

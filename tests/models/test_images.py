@@ -205,7 +205,7 @@ def test_truncated(suffix: str, tmp_path: Path) -> None:
 
 def test_text_file_with_the_name_of_a_photo(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    path.write_text("This is no photo.\n")
+    path.write_text("This is not a photo.\n")
     refused(path, str(path), "not an image", "JPEG")
 
 

@@ -120,7 +120,7 @@ def test_the_start_can_be_chosen() -> None:
     assert eos in starting("auto").end_ids
     assert document in starting("auto").end_ids
     for start, said in {
-        "<s>": "is no token of chat", "a {} b {}": "several slots", "<|im_start": "no template",
+        "<s>": "is not a token of chat", "a {} b {}": "several slots", "<|im_start": "no template",
     }.items():  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             starting(start)

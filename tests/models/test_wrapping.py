@@ -100,17 +100,17 @@ def test_what_is_no_module(checkpoint: Callable[[str], Path]) -> None:
     for arguments, options, parts in [
         ((module,), {}, ["GPT2LMHeadModel", "without its tokenizer", "tokenizer="]),
         ((module,), {"tokenizer": str(folder)}, ["str is no tokenizer", "tokenizer="]),
-        ((torch.nn.Linear(2, 2),), {"tokenizer": tokenizer}, ["Linear is no model of transformers"]),
-        ((5,), {}, ["int is no model of transformers"]),
-        ((None,), {}, ["NoneType is no model of transformers"]),
+        ((torch.nn.Linear(2, 2),), {"tokenizer": tokenizer}, ["Linear is not a model of transformers"]),
+        ((5,), {}, ["int is not a model of transformers"]),
+        ((None,), {}, ["NoneType is not a model of transformers"]),
         ((load_model(folder),), {}, [str(folder), "is loaded already"]),
         (
             (module.transformer,),
             {"tokenizer": tokenizer},
-            ["GPT2Model is no causal LM", "class for its task"],
+            ["GPT2Model is not a causal LM", "class for its task"],
         ),
         ((clip,), {"tokenizer": words}, ["image processor", "processor="]),
-        ((clip.text_model,), {"tokenizer": words}, ["is no causal LM"]),
+        ((clip.text_model,), {"tokenizer": words}, ["is not a causal LM"]),
         ((empty,), {"tokenizer": tokenizer}, ["has no values", "load the weights first"]),
     ]:
         with pytest.raises(ModelError) as caught:

@@ -93,7 +93,7 @@ def test_other_faults(model: Callable[..., Any]) -> None:
         BlackBox(lambda texts: [1.0, 2.0], batched=True).exact("dog")
     with pytest.raises(ConfigError, match="return a number"):
         BlackBox(lambda texts: 3.0, batched=True).exact("dog")
-    with pytest.raises(ConfigError, match="str is no function"):
+    with pytest.raises(ConfigError, match="str is not a function"):
         BlackBox("len")  # type: ignore[arg-type]
     with pytest.raises(ZeroDivisionError):  # the function's own error is the caller's to see
         BlackBox(lambda text: 1 / 0).exact("dog")

@@ -90,12 +90,12 @@ def test_arguments_of_a_wrong_kind_are_named_with_the_remedy(puzzle, settings, p
 def test_what_is_no_term_is_named(puzzle):
     model = puzzle.objective.primary
     for wrong, problem in (
-        ("a dog", "'a dog' is no term"),
+        ("a dog", "'a dog' is not a term"),
         ([], "needs at least one term"),
-        (None, "None is no term"),
-        (model, r"the model .* is no term; say what it is to judge, e\.g\. Fluency"),
-        (pf.Fluency, "the class Fluency is no term"),
-        ([puzzle.objective], "an objective is no term"),
+        (None, "None is not a term"),
+        (model, r"the model .* is not a term; say what it is to judge, e\.g\. Fluency"),
+        (pf.Fluency, "the class Fluency is not a term"),
+        ([puzzle.objective], "an objective is not a term"),
     ):
         with pytest.raises(pf.ConfigError, match=problem):
             pf.optimize(wrong)
@@ -103,9 +103,9 @@ def test_what_is_no_term_is_named(puzzle):
         pf.Fluency("gpt2")
     with pytest.raises(pf.ModelError, match="not an object of GPT2LMHeadModel; write load_model"):
         pf.Fluency(model.module)
-    with pytest.raises(pf.ConfigError, match="weight of fluency: 'much' is no number"):
+    with pytest.raises(pf.ConfigError, match="weight of fluency: 'much' is not a number"):
         pf.Fluency(model, "much")
-    with pytest.raises(pf.ConfigError, match="target: 5 is no text"):
+    with pytest.raises(pf.ConfigError, match="target: 5 is not a text"):
         pf.TargetContinuation(model, 5)
     with pytest.raises(pf.ConfigError, match="seconds: 'long' is not a number"):
         pf.Stopping(seconds="long")
@@ -116,10 +116,10 @@ def test_one_text_is_no_list_of_its_letters(puzzle):
     for score in (objective.score, term.score):
         with pytest.raises(pf.TextError, match="'a dog' is one text; give a list of texts"):
             score("a dog")
-    with pytest.raises(pf.TextError, match="5 is no text; give a list of strings"):
+    with pytest.raises(pf.TextError, match="5 is not a text; give a list of strings"):
         objective.score(["a dog", 5])
     for wrong in (["a dog"], 5, None):
-        with pytest.raises(pf.TextError, match="is no text; give a string"):
+        with pytest.raises(pf.TextError, match="is not a text; give a string"):
             objective.exact(wrong)
     for part in ("prefix", "suffix", "context"):
         with pytest.raises(pf.ConfigError, match=f"{part}.*: 5 is not a text"):
@@ -143,5 +143,5 @@ def test_half_a_character_is_named(puzzle):
         lambda: pf.Fluency(puzzle.objective.primary, context=half),
         lambda: pf.TargetContinuation(puzzle.objective.primary, half),
     ):
-        with pytest.raises(pf.TextError, match=r"ud83d dog. is no valid Unicode"):
+        with pytest.raises(pf.TextError, match=r"ud83d dog. is not valid Unicode"):
             call()

@@ -21,10 +21,10 @@ WRONG: list[tuple[str, Any, list[str]]] = [
     ("models", MODELS | {"stepz": 3}, ["stepz", "did you mean 'steps'?"]),
     ("models", {"base": "midi"}, ["no preset 'midi'"]),
     ("models", {7: 8, **MODELS}, ["'7'"]),
-    ("models", [], ["[] is no preset", "mini, paper"]),
-    ("models", None, ["None is no preset"]),
-    ("models", 5, ["5 is no preset"]),
-    ("models", pf.Preset, ["is no preset"]),
+    ("models", [], ["[] is not a preset", "mini, paper"]),
+    ("models", None, ["None is not a preset"]),
+    ("models", 5, ["5 is not a preset"]),
+    ("models", pf.Preset, ["is not a preset"]),
     ("steps", "a", ["steps: 'a' is not a whole number"]),
     ("steps", 2.5, ["steps: 2.5 is not a whole number"]),
     ("steps", True, ["steps: True is not a whole number"]),
@@ -64,10 +64,10 @@ def test_wrong_kinds(name: str, value: Any, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (5, ["5 is no photo"]),
-        (None, ["None is no photo"]),
-        ([PHOTO], ["is no photo"]),
-        ({}, ["{} is no photo"]),
+        (5, ["5 is not a photo"]),
+        (None, ["None is not a photo"]),
+        ([PHOTO], ["is not a photo"]),
+        ({}, ["{} is not a photo"]),
     ],
 )
 def test_what_is_no_photo(value: Any, words: list[str]) -> None:

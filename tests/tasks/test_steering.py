@@ -99,9 +99,9 @@ def test_every_spelling_keeps_the_weight(given: Any, weights: list[float | None]
         ({5: 8}, ["5 needs a model and a label"]),
         ({"mini-tone": {7: 8}}, ["needs a model and a label"]),
         ([("mini-tone:positive", 8), "mini-tone:positive"], ["given twice"]),
-        (8, ["steer 8 is none", "MODEL:LABEL=WEIGHT"]),
-        ([8.0], ["steer 8.0 is none", "MODEL:LABEL=WEIGHT"]),
-        (iter(["mini-tone:positive"]), ["is none", "a list"]),
+        (8, ["steer 8 is not valid", "MODEL:LABEL=WEIGHT"]),
+        ([8.0], ["steer 8.0 is not valid", "MODEL:LABEL=WEIGHT"]),
+        (iter(["mini-tone:positive"]), ["is not valid", "a list"]),
     ],
 )
 def test_what_is_no_steer_is_refused(given: Any, words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""``promptfuse report``: compare runs over a data set on one page."""
+"""``promptfuse report``: one page about runs over a data set."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from promptfuse.errors import ConfigError
 
 
 def report(
-    folders: Annotated[list[str], typer.Argument(metavar="DIR", help="Run folders of `promptfuse run`.")],
+    folders: Annotated[list[str], typer.Argument(metavar="DIR", help="Folders of `promptfuse run`.")],
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.html",
-            help="The page to write.",
+            help="HTML page to write.",
             show_default="report.html, or no page with --table or --json",
         ),
     ] = None,
@@ -42,15 +42,13 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="File for the tables: .md, .tex or .csv.",
+            help="Write the tables for a paper or a notebook: .md, .tex or .csv.",
             show_default="no file",
         ),
     ] = None,
     references: Annotated[
         str | None,
-        typer.Option(
-            metavar="PATH", help="Captions that people wrote.", show_default="those of the runs' data set"
-        ),
+        typer.Option(metavar="PATH", help="Reference captions.", show_default="those of the runs' data set"),
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -62,7 +60,7 @@ def report(
             show_default="all",
         ),
     ] = None,
-    java: Annotated[bool, typer.Option("--java", help="Add METEOR and SPICE, which are slow.")] = False,
+    java: Annotated[bool, typer.Option("--java", help="Add METEOR and SPICE (slow; need Java).")] = False,
     clip: ClipJudge = None,
     lm: LmJudge = None,
     classifier: ClassifierJudge = None,
@@ -70,18 +68,16 @@ def report(
         list[str] | None,
         typer.Option(
             metavar="LABEL",
-            help="Label that captions should have; repeatable.",
+            help="Label to look for with --classifier; repeatable.",
             show_default="the labels that the runs were steered to",
         ),
     ] = None,
     judge_texts: JudgeTexts = None,
     judge_model: JudgeModel = None,
     judge_limit: JudgeLimit = 3000,
-    photos: Annotated[
-        bool, typer.Option("--photos/--no-photos", help="Show small photos in the gallery.")
-    ] = True,
+    photos: Annotated[bool, typer.Option("--photos/--no-photos", help="Show photos in the gallery.")] = True,
     limit_gallery: Annotated[
-        int, typer.Option(parser=whole, metavar="N", help="The most photos in the gallery.")
+        int, typer.Option(parser=whole, metavar="N", help="Most photos in the gallery.")
     ] = 2000,
     resamples: Resamples = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as a JSON object.")] = False,
@@ -90,11 +86,11 @@ def report(
 ) -> None:
     """Compare runs on one page: tables, plots and a gallery.
 
-    The tables have a 95% bootstrap interval for every number.
+    Every number in the tables has a 95% bootstrap interval.
     """
     for name, number in (("limit-gallery", limit_gallery), ("resamples", resamples)):
         if number < 0:
-            raise ConfigError(f"--{name} {number}: must be at least 0")
+            raise ConfigError(f"--{name} must be at least 0, got {number}")
 
     from promptfuse._utils.atomic_files import atomic_write, check_target
     from promptfuse.evaluation.metrics.labelled_texts import label_and_path
@@ -124,7 +120,7 @@ def report(
     with ExitStack() as stack:
         pictures = None
         if page is not None and photos:
-            # Other threads make them while the metrics are computed.
+            # Made in other threads while the metrics are computed.
             pictures = stack.enter_context(begin_thumbnails(comparison, limit_gallery))
         measured = measure_runs(comparison, judges, metrics=names, java=java, resamples=resamples)
         if page is not None:

@@ -38,7 +38,7 @@ def read_context(value: str, folder: Path | None = None) -> str:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}; give a text, or @FILE with the text") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is no UTF-8 text; save it as UTF-8") from None
+        raise ConfigError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     if len(raw) > MOST_BYTES:
         raise ConfigError(f"{path}: has more than {MOST_BYTES:,} bytes; give a few examples")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip()

@@ -42,7 +42,7 @@ def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind not in "iuf":
-        raise ValueError(f"pixels of type {values.dtype} are no brightness")
+        raise ValueError(f"pixels of type {values.dtype} are not a brightness")
     black, white, numbers = _range(values)
     # In place: a photo of a hundred megapixels takes hundreds of megabytes for each copy.
     numbers -= np.float32(black)

@@ -79,7 +79,7 @@ def _from_array(source: Any) -> Image.Image:
     """An image of an array or tensor of pixels."""
     if not hasattr(source, "__array__"):
         raise ImageError(
-            f"{source!r:.60} is no photo; give a path, an address, an open image or an array of pixels"
+            f"{source!r:.60} is not a photo; give a path, an address, an open image or an array of pixels"
         )
     if hasattr(source, "detach"):  # A tensor; numpy has no bfloat16.
         source = source.detach().cpu()
@@ -91,7 +91,7 @@ def _from_array(source: Any) -> Image.Image:
         values = values[:, :, 0]
     if values.ndim != 2 and not (values.ndim == 3 and values.shape[2] in (3, 4)):
         raise ImageError(
-            f"array of shape {values.shape} is no photo; give (height, width) or (height, width, 3) pixels"
+            f"array of shape {values.shape} is not a photo; give (height, width) or (height, width, 3) pixels"
         )
     _check_sides(values.shape[1], values.shape[0], "array")
     try:

@@ -62,7 +62,7 @@ def read_model_info(name: str, device: str = "cpu") -> ModelInfo:
     with quiet(downloads=False):
         config, role, _ = read_config(found)
     labels: tuple[str, ...] = ()
-    if role is SequenceClassifier:
+    if issubclass(role, SequenceClassifier):
         labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
     where: Literal["embedded", "folder", "hub"] = "folder" if Path(found.source).is_dir() else "hub"
     return ModelInfo(name, role, labels, "embedded" if name in EMBEDDED else where)

@@ -31,7 +31,8 @@ from promptfuse.models.sentence import SentenceEncoder
 from promptfuse.models.sentence_files import Layout, read_layout
 from promptfuse.models.wrapping import check_module, split_processor
 
-_NO_ROLE = "is no causal LM, image-text encoder, sequence classifier or sentence encoder"
+_NO_ROLE = "is not a causal LM, image-text encoder, sequence classifier or sentence encoder"
+_NO_START = "start {!r}: {} is not a causal LM, which alone has one; leave it out"
 
 
 def load_model(
@@ -91,7 +92,7 @@ def load_model(
     with quiet(downloads=not found.local):
         config, role, layout = read_config(found, **options)
         if start != "auto" and role is not CausalLM:
-            raise ConfigError(f"start {start!r}: {shown} is no causal LM, which alone has one; leave it out")
+            raise ConfigError(_NO_START.format(start, shown))
         with clear_errors(shown, "tokenizer"):
             tokenizer = load_tokenizer(found.tokenizer, shown, options)
         # Before they are read, since they may change later; merged weights are not those of the files.
@@ -142,7 +143,7 @@ def _wrap(
     if device is not None or dtype is not None:
         module = module.to(device=device, dtype=dtype)
     if start != "auto" and role is not CausalLM:
-        raise ConfigError(f"start {start!r}: {name} is no causal LM, which alone has one; leave it out")
+        raise ConfigError(_NO_START.format(start, name))
     given = None if processor is None else lambda: processor
     return role.from_parts(Parts(module, tokenizer, name, module.config, start, None, given))
 

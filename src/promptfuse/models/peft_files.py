@@ -76,7 +76,7 @@ def find_peft(source: str, name: str) -> PeftFiles | None:
         )
     if kind in _UNMERGEABLE:
         raise ModelError(
-            f"{name}: {PEFT_CONFIG} names an adapter of kind {kind}, which is no change of weights; "
+            f"{name}: {PEFT_CONFIG} names an adapter of kind {kind}, which does not change weights; "
             "only kinds that can be merged, such as LORA, are supported"
         )
     folder = _with_weights(source, local, name)

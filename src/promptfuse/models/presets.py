@@ -141,8 +141,8 @@ def load_preset(source: str | PathLike[str] | Mapping[str, Any] | Preset) -> Pre
         shown, values = "models", _based(dict(source), Path(), ())
     elif not isinstance(source, str | PathLike):
         raise ConfigError(
-            f"models: {source!r:.60} is no preset; choose from: {', '.join(PRESETS)}, or give a .yaml file, "
-            "its fields or a Preset"
+            f"models: {source!r:.60} is not a preset; choose from: {', '.join(PRESETS)}, or give a .yaml "
+            "file, its fields or a Preset"
         )
     elif str(source) in PRESETS:
         return PRESETS[str(source)]

@@ -89,8 +89,8 @@ def find_start(tokenizer: PreTrainedTokenizerFast, config: Any, wanted: str, nam
     index = tokenizer.get_vocab().get(wanted)
     if index is None:
         raise ConfigError(
-            f"start {wanted!r}: is no token of {name}, and no template, which has a slot {{}} for the text; "
-            "give auto, bos, none, chat, a token or a template"
+            f"start {wanted!r}: is not a token of {name}, nor a template, which has a slot {{}} for the "
+            "text; give auto, bos, none, chat, a token or a template"
         )
     return Start((index,))
 

@@ -35,8 +35,8 @@ def check_module(module: Any, tokenizer: Any) -> str:
         tokenizer: what was given with it.
 
     Raises:
-        ModelError: if it is no model of transformers, has an adapter that is not merged, or came without its
-            tokenizer.
+        ModelError: if it is not a model of transformers, has an adapter that is not merged, or came without
+            its tokenizer.
     """
     kind = type(module).__name__
     if isinstance(module, Model):
@@ -48,12 +48,12 @@ def check_module(module: Any, tokenizer: Any) -> str:
         raise ModelError(f"{kind}: has an adapter that is not merged; give what merge_and_unload() returns")
     if not isinstance(module, transformers.PreTrainedModel):
         raise ModelError(
-            f"{kind} is no model of transformers; give a PreTrainedModel, a folder or a Hugging Face id"
+            f"{kind} is not a model of transformers; give a PreTrainedModel, a folder or a Hugging Face id"
         )
     if tokenizer is None:
         raise ModelError(f"{kind}: came without its tokenizer; {_REMEDY}")
     if not isinstance(tokenizer, transformers.PreTrainedTokenizerBase):
-        raise ModelError(f"{kind}: {type(tokenizer).__name__} is no tokenizer of transformers; {_REMEDY}")
+        raise ModelError(f"{kind}: {type(tokenizer).__name__} is not a tokenizer of transformers; {_REMEDY}")
     return str(getattr(module.config, "_name_or_path", "")) or kind
 
 

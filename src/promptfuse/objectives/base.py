@@ -23,7 +23,7 @@ MAX_WEIGHT = 1e6
 def check_weight(weight: Any, name: str) -> None:
     """Raise ``ConfigError`` for a number that is no weight of a term."""
     if isinstance(weight, str) or not hasattr(weight, "__float__"):
-        raise ConfigError(f"weight of {name}: {weight!r:.60} is no number; give one other than zero")
+        raise ConfigError(f"weight of {name}: {weight!r:.60} is not a number; give one other than zero")
     if not math.isfinite(weight) or weight == 0:
         raise ConfigError(f"weight of {name}: {weight} is not a finite number other than zero; give one")
     if abs(weight) > MAX_WEIGHT:

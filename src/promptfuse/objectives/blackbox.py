@@ -44,7 +44,9 @@ class BlackBox(Term):
     ) -> None:
         super().__init__(None, weight, prefix, suffix, name)
         if not callable(function):
-            raise ConfigError(f"{name}: {type(function).__name__} is no function; give one that takes a text")
+            raise ConfigError(
+                f"{name}: {type(function).__name__} is not a function; give one that takes a text"
+            )
         self.function = function
         self.batched = batched
 

@@ -52,7 +52,7 @@ def check_unicode(text: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise TextError(f"{what} {text!r:.60} is no valid Unicode ({error.reason}); correct it") from None
+        raise TextError(f"{what} {text!r:.60} is not valid Unicode ({error.reason}); correct it") from None
 
 
 def check_texts(texts: Sequence[str]) -> None:
@@ -61,7 +61,7 @@ def check_texts(texts: Sequence[str]) -> None:
         raise TextError(f"{texts!r:.60} is one text; give a list of texts")
     for text in texts:
         if not isinstance(text, str):
-            raise TextError(f"{text!r:.60} is no text; give a list of strings")
+            raise TextError(f"{text!r:.60} is not a text; give a list of strings")
         check_unicode(text, "text")
 
 
@@ -77,7 +77,7 @@ def read_texts(text: str | Sequence[str], what: str) -> list[str]:
         raise ConfigError(f"{what}: none given; give at least one")
     for one in texts:
         if not isinstance(one, str):
-            raise ConfigError(f"{what}: {one!r:.60} is no text; give a string, or several")
+            raise ConfigError(f"{what}: {one!r:.60} is not a text; give a string, or several")
         if not one.strip():
             raise TextError(f"{what} {one!r} is empty; give at least one word")
         check_unicode(one, what)

@@ -25,15 +25,16 @@ class Evaluation:
 
 
 def _no_term(given: object) -> str:
-    """What to do about something that is no term."""
+    """What to do about something that is not a term."""
     if isinstance(given, Model):
-        return f"the model {given.name} is no term; say what it is to judge, e.g. Fluency(lm)"
+        return f"the model {given.name} is not a term; say what it is to judge, e.g. Fluency(lm)"
     if isinstance(given, Objective):
         return (
-            "an objective is no term; put its terms into one objective, Objective(*first.terms.values(), ...)"
+            "an objective is not a term; put its terms into one objective, "
+            "Objective(*first.terms.values(), ...)"
         )
     name = f"the class {given.__name__}" if isinstance(given, type) else f"{given!r:.60}"
-    return f"{name} is no term; give terms such as Fluency(lm)"
+    return f"{name} is not a term; give terms such as Fluency(lm)"
 
 
 class Objective:
@@ -99,10 +100,10 @@ class Objective:
         """Score one string from scratch: a fresh encode, batch of one, no cache in every model.
 
         Raises:
-            TextError: if it is no text, is empty or does not fit a model.
+            TextError: if it is not a text, is empty or does not fit a model.
         """
         if not isinstance(text, str):
-            raise TextError(f"{text!r:.60} is no text; give a string, or score(texts) several")
+            raise TextError(f"{text!r:.60} is not a text; give a string, or score(texts) several")
         check_unicode(text, "text")
         if not text.strip():
             raise TextError("the text is empty; give at least one word")

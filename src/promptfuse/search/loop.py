@@ -375,7 +375,7 @@ class Search(Resumable):
         What is not as it was asked for, such as a required phrase that is missing, is logged as a warning.
 
         Raises:
-            ConfigError: if there is no text yet.
+            ConfigError: if there is not a text yet.
         """
         best = self.best
         if not best.text.strip():

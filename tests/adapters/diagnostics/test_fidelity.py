@@ -137,7 +137,7 @@ def test_a_plot_is_written_and_bad_names_are_refused(report, tmp_path, monkeypat
         plot_fidelity(report, tmp_path / name)
         plot_fidelity(report, tmp_path / name)
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ConfigError, match=r"give such a name"):
+    with pytest.raises(ConfigError, match=r"must end in \.png, \.svg or \.pdf"):
         plot_fidelity(report, tmp_path / "table.txt")
     with pytest.raises(ConfigError, match="does not exist"):
         plot_fidelity(report, tmp_path / "no" / "table.png")

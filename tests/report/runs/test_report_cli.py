@@ -58,7 +58,7 @@ def test_judges(promptfuse, make_run, checkpoint):
         (["--classifier", "mini-tone"], "--label"),
         (["--classifier", "mini-tone", "--label", "loud"], "positive"),
         (["--classifier", "mini-clip"], "mini-clip"),
-        (["--limit-gallery", "-1"], "--limit-gallery -1"),
+        (["--limit-gallery", "-1"], "--limit-gallery must be at least 0, got -1"),
         (["--metric", "cidr"], "cider_d"),
         (["--references", "nowhere.json"], "nowhere.json"),
         (["--out", "nowhere/page.html"], "nowhere/page.html"),

@@ -58,7 +58,7 @@ def test_markdown_has_a_row_a_run_and_the_best_in_bold(measured, tmp_path):
     assert "**" not in second[at]
     assert all("METEOR" not in line for line in text.splitlines() if line.startswith("|"))  # no run has it
     assert "- METEOR, SPICE: a Java program" in text
-    assert "- The objective and its terms are by the models" in text
+    assert "- The objective and its terms come from the models" in text
     assert "image loss" not in text
     assert "image similarity ↑" in text
 

@@ -80,7 +80,7 @@ def test_the_searched_verdict_is_marked_unless_the_judge_is_independent(make_run
     assert own.score(0, name).title == "sentiment likely (searched model)"
     (warning,) = [warning for warning in own.warnings if "judge by another" in warning]
     assert "The trained judge's encoder" in warning
-    assert "captions of own were searched with" in warning
+    assert "captions of own, so it favours them" in warning
 
 
 def test_a_classifier_that_was_searched_with_is_marked(make_run, judge):

@@ -1,4 +1,4 @@
-"""Plots of measurements; they need matplotlib, which the ``plot`` extra installs."""
+"""Plots of measurements as images for papers, by matplotlib, which the ``plot`` extra installs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from promptfuse.errors import ConfigError
 
 
 def check_plot(path: Path) -> None:
-    """Make sure, before the work is done, that a plot can be written.
+    """Check that a plot can be written, before the work for it is done.
+
+    Args:
+        path: the file: ``.png``, ``.svg`` or ``.pdf``.
 
     Raises:
-        ConfigError: if matplotlib is missing, the folder does not exist, the name is not that of an image, or
-            there is a file already that is no such plot.
+        ConfigError: if matplotlib is missing, the folder does not exist, the name has another ending, or the
+            file exists and is not a plot of promptfuse.
     """
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"{path}: a plot is written as .png, .svg or .pdf; give such a name")
+        raise ConfigError(f"{path}: a plot's name must end in .png, .svg or .pdf")
     check_target(path)
     _figure()
 
@@ -26,8 +29,13 @@ def check_plot(path: Path) -> None:
 def plot_fidelity(report: FidelityReport, path: Path) -> None:
     """Draw a fidelity report as bars: a panel for each figure, a bar for each transport and probe.
 
+    Args:
+        report: the figures.
+        path: the file: ``.png``, ``.svg`` or ``.pdf``.
+
     Raises:
-        ConfigError: see `check_plot`.
+        ConfigError: if matplotlib is missing, or the file cannot or must not be written.
+        OSError: if writing fails.
     """
     check_plot(path)
     rows = report.rows()

@@ -102,8 +102,8 @@ def labels_of(runs: Sequence[Run], judges: Judges) -> tuple[str, ...]:
 def warnings(runs: Sequence[Run], judges: Judges) -> list[str]:
     """What may mislead a reader about the models of runs, a line each."""
     searched = [
-        f"{title} ({model.name}) is one that the captions of {', '.join(names)} were searched with, "
-        "which favours them; judge by another model."
+        f"{title} ({model.name}) guided the search for the captions of {', '.join(names)}, so it favours "
+        "them; judge by another model."
         for title, model in judges.given()
         if (names := searched_by(runs, model))
     ]

@@ -182,11 +182,11 @@ def measure_runs(
     if weights:
         listed = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
         notes.append(
-            f"The objective is a weighted sum, for all runs with the weights of {runs[0].name}: {listed}."
+            f"The objective is one weighted sum for all runs, with the weights of {runs[0].name}: {listed}."
         )
         warned.append(
-            "The objective and its terms are by the models that were searched with: they show how well a "
-            "search did, not how good its captions are."
+            "The objective and its terms come from the models that the captions were searched with: they "
+            "show how well the search did, not how good the captions are."
         )
     judge = judges.text.to_dict() if judges.text is not None else None
     return Measured(comparison, scores, columns, drawn, weights, warned, list(dict.fromkeys(notes)), judge)
@@ -320,7 +320,7 @@ def _terms(
             # Its loss is the negative log-probability of the label.
             likely = [math.nan if math.isnan(value) else float(value < math.log(2)) for value in values]
             title = f"{name.removeprefix('steer:')} likely{_mark(comparison, judges)}"
-            note = "share of captions to which the model of the search gives the label with more than half"
+            note = "share of captions for which the search's own model gives the label more than one half"
             yield mean(LIKELY + name, title, "higher" if wanted else "lower", likely, note=note)
         yield mean(TERM + name, f"{name} loss", "lower" if wanted else "higher", values)
 

@@ -143,7 +143,7 @@ function caption(photo, run, places, best) {
   });
   return make(
     "div", { class: "caption" }, head,
-    make("p", {}, ...(text ? marked(text) : [make("em", {}, "an empty text")])),
+    make("p", {}, ...(text ? marked(text) : [make("em", {}, "empty caption")])),
     make("div", { class: "values" }, ...numbers),
   );
 }
@@ -187,7 +187,7 @@ function render() {
   const metrics = report.metrics.map((_, place) => place)
     .filter((place) => report.metrics[place].shown || place === sorted);
   rows.replaceChildren(...now.map((place) => card(place, metrics)));
-  if (!now.length) rows.append(make("p", { class: "soft" }, "No photo has all of these words."));
+  if (!now.length) rows.append(make("p", { class: "soft" }, "No photo matches all of these words."));
   for (const pager of pagers) {
     pager.hidden = false;
     const range = now.length ? `${first + 1} to ${first + now.length} of ` : "";
@@ -216,7 +216,7 @@ function change(changes) {
 
 function setUp() {
   const option = (value, text) => make("option", { value }, text);
-  form.sort.append(option("index", "the data set's order"), option("id", "id"));
+  form.sort.append(option("index", "order of the data set"), option("id", "id"));
   form.sort.append(...report.metrics.map((one) => option(one.key, one.title)));
   form.run.append(...report.runs.map((one, run) => option(run, one.name)));
   form.minus.append(option(-1, "nothing"), ...report.runs.map((one, run) => option(run, one.name)));

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from promptfuse.search.methods.context import SearchContext
     from promptfuse.search.methods.proposer import EditProposer, Proposed, Proposer
     from promptfuse.search.methods.registry import methods
-    from promptfuse.search.methods.requirements import CAUSAL_PRIMARY, GRADIENTS, Requirement
+    from promptfuse.search.methods.requirements import CAUSAL_PRIMARY, GRADIENTS, PREFIX_CACHE, Requirement
 
 _HOME = {
     "AppendProposer": "append",
@@ -25,12 +25,14 @@ _HOME = {
     "methods": "registry",
     "CAUSAL_PRIMARY": "requirements",
     "GRADIENTS": "requirements",
+    "PREFIX_CACHE": "requirements",
     "Requirement": "requirements",
 }
 
 __all__ = [
     "CAUSAL_PRIMARY",
     "GRADIENTS",
+    "PREFIX_CACHE",
     "AppendProposer",
     "EditProposer",
     "Hypothesis",

@@ -174,7 +174,7 @@ class PEZProposer(EditProposer):
         for _ in range(self.method.updates):
             prompt = prompt.stepped(gradient, self.method.lr, self.method.weight_decay)
             projected = self.project(prompt.embeddings)
-            # Where there is no text, or none that fits the models, the last gradient is used again.
+            # Where there is not a text, or none that fits the models, the last gradient is used again.
             if projected is None or projected[1] == prompt.text or not self._fits(projected[1]):
                 continue
             ids, text = projected

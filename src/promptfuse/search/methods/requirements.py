@@ -42,14 +42,15 @@ def _no_gradient(objective: Objective) -> str | None:
     if any(term.has_gradient for term in terms):
         return None
     names = list(dict.fromkeys(term.model.name for term in terms if term.has_model))
-    return f"{' and '.join(names)} give{'s' * (len(names) == 1)} none; use RandomSearch or Polish"
+    given = f"{' and '.join(names)} give{'s' * (len(names) == 1)} none" if names else "no term has a model"
+    return f"{given}; use RandomSearch or Polish"
 
 
-def _no_start(objective: Objective) -> str | None:
+def _no_cache(objective: Objective) -> str | None:
     primary = objective.primary
-    if primary.start_ids:
+    if primary.reader.name != "plain":
         return None
-    return f"{primary.name} has no begin-of-text token; load it with start=TEXT or use AutoDAN with a prefix"
+    return f"{primary.name} reads every text whole; load it with fast=True, or use another model"
 
 
 CAUSAL_PRIMARY = Requirement("a causal language model", _no_primary)
@@ -58,5 +59,5 @@ CAUSAL_PRIMARY = Requirement("a causal language model", _no_primary)
 GRADIENTS = Requirement("gradients", _no_gradient)
 """At least one term whose model gives gradients at its input embeddings."""
 
-START_TOKEN = Requirement("a begin-of-text token", _no_start)
-"""A primary that can be asked for the first word of a text."""
+PREFIX_CACHE = Requirement("a prefix cache", _no_cache)
+"""A primary that reads what texts have in common once."""
