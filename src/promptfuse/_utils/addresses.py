@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from promptfuse._utils.messages import one_line
 from promptfuse.errors import PromptfuseError
 from promptfuse.version import __version__
 
@@ -151,14 +152,10 @@ def _explained(address: str, kind: type[PromptfuseError]) -> Iterator[None]:
     except ImportError as error:
         if error.name == "fsspec":
             raise kind(f"{address}: reading addresses needs fsspec; pip install fsspec") from None
-        raise kind(f"{address}: a package is missing ({_line(error)}); install it") from None
+        raise kind(f"{address}: a package is missing ({one_line(error)}); install it") from None
     except FileNotFoundError:
         raise kind(f"{address}: no such file; check the address") from None
     except PermissionError as error:
-        raise kind(f"{address}: no permission ({_line(error)}); check the credentials") from None
+        raise kind(f"{address}: no permission ({one_line(error)}); check the credentials") from None
     except Exception as error:  # Each file system has exceptions of its own.
-        raise kind(f"{address}: cannot be read ({_line(error)}); check the address") from None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:200]
+        raise kind(f"{address}: cannot be read ({one_line(error)}); check the address") from None

@@ -14,6 +14,7 @@ import torch
 from loky.backend.reduction import dumps
 from PIL import Image
 
+from promptfuse._utils.messages import one_line
 from promptfuse._utils.processes import BrokenProcessPool, map_in_processes
 from promptfuse.errors import ConfigError, ImageError
 from promptfuse.models import Preset, load_image
@@ -57,7 +58,7 @@ def caption_on_workers(
     try:
         dumps(make_worker)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(f"a setting cannot be sent to another process ({reason}); use workers=1") from None
     outcomes: dict[int, Outcome] = {}
 

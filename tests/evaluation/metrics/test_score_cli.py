@@ -147,7 +147,7 @@ def test_references_may_be_left_out(promptfuse, tmp_path):
 def test_an_id_that_is_not_known(promptfuse, files, tmp_path):
     (tmp_path / "other.jsonl").write_text('{"id": "dog.jpg", "text": "a dog"}\n')
     outcome = promptfuse(tmp_path / "other.jsonl", files[1])
-    refused(outcome, f"{files[1]} has no references for 'dog.jpg'", "like '0'", "use the data set")
+    refused(outcome, f"{files[1]} has no references for 'dog.jpg'", "like '0'", "use the captioned data set")
 
 
 def test_references_for_some_photos_only(promptfuse, files, tmp_path, system, written):

@@ -8,6 +8,7 @@ from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from promptfuse._utils.messages import one_line
 from promptfuse._utils.paths import cache_root, expand_user
 from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
@@ -90,9 +91,8 @@ def _load(name: str) -> dict[str, Any]:
         else:
             found = datasets.load_dataset(str(path) if path.is_dir() else name)
     except Exception as error:  # Each file format and the hub have exceptions of their own.
-        said = " ".join((str(error) or type(error).__name__).split())[:200]
         raise ConfigError(
-            f"the package datasets cannot read it ({said}); check the name and the network"
+            f"the package datasets cannot read it ({one_line(error)}); check the name and the network"
         ) from None
     finally:
         if shown:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from promptfuse._utils.addresses import is_address
+from promptfuse._utils.messages import one_line
 from promptfuse._utils.paths import cache_root
 from promptfuse.errors import ConfigError
 from promptfuse.evaluation.run_files import LINES, MANIFEST
@@ -117,9 +118,8 @@ class RemoteOutput(LocalOutput):
         except ConfigError:
             raise
         except Exception as error:  # Each file system has exceptions of its own.
-            said = " ".join((str(error) or type(error).__name__).split())[:200]
             raise ConfigError(
-                f"{self.address}: {said}; check the address and the credentials; "
+                f"{self.address}: {one_line(error)}; check the address and the credentials; "
                 f"what is done so far is in {self.folder}; run the same command to resume"
             ) from None
 

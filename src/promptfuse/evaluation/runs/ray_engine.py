@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from promptfuse._utils.messages import one_line
 from promptfuse.errors import ConfigError, PromptfuseError
 from promptfuse.evaluation.recipes import Recipe, describe
 from promptfuse.evaluation.runs.config import EngineSettings
@@ -119,9 +120,8 @@ class RayEngine:
             except ray.exceptions.RayTaskError:
                 raise  # A fault of the program, with its traceback.
             except ray.exceptions.RayError as error:
-                said = " ".join(str(error).split())[:300]
                 raise ConfigError(
-                    f"engine ray: {said}; see Ray's logs; run the same command to resume"
+                    f"engine ray: {one_line(error, 300)}; see Ray's logs; run the same command to resume"
                 ) from None
 
 
@@ -192,9 +192,8 @@ def _connected(settings: EngineSettings) -> Iterator[None]:
                     f"engine ray: RAY_ADDRESS {address}: {str(error).split('.')[0][:200]}; start the "
                     "cluster, or unset RAY_ADDRESS for workers on this machine"
                 ) from None
-            said = " ".join(str(error).split())[:200]
             raise ConfigError(
-                f"engine ray: cannot start here: {said}; check RAY_TMPDIR and the machine's "
+                f"engine ray: cannot start here: {one_line(error)}; check RAY_TMPDIR and the machine's "
                 "limits, or use --engine local"
             ) from None
         try:
