@@ -60,7 +60,7 @@ def test_caption_reads_text_or_file(promptfuse, tmp_path: Path) -> None:
         ("@.", ("'@.'", "has no file name")),
         ("@empty.txt", ("empty.txt", "has no text")),
         ("@latin.txt", ("latin.txt", "is not UTF-8 text")),
-        ("dog " * 300, ("the context 'dog dog", "the model takes 128", "shorten it")),
+        ("dog " * 300, ("the context 'dog dog", "the model reads at most 128", "shorten it")),
     ],
 )
 def test_what_cannot_be_read_is_named(promptfuse, tmp_path: Path, monkeypatch, given, words) -> None:

@@ -86,7 +86,7 @@ class TestBadInput:
         photo.write_bytes(Path(DOG).read_bytes())
         refused(promptfuse("caption", str(photo), "--trace", str(photo)), "one of the input files")
         assert photo.read_bytes() == Path(DOG).read_bytes()
-        refused(promptfuse("caption", DOG, "--trace", str(tmp_path / "x.pdf")), "is written as .html")
+        refused(promptfuse("caption", DOG, "--trace", str(tmp_path / "x.pdf")), "must end in .html")
 
     def test_trace_onto_a_folder_or_a_device(self, promptfuse, tmp_path):
         refused(promptfuse("caption", DOG, "--trace", str(tmp_path)), str(tmp_path), "regular file")

@@ -128,7 +128,7 @@ def test_a_page_replaces_nothing_but_pages(promptfuse, config, tmp_path):
             "was not written by promptfuse",
         )
         assert page.read_text() == text
-    refused(promptfuse("optimize", config, "--trace", config), "is written as .html")
+    refused(promptfuse("optimize", config, "--trace", config), "must end in .html")
     page.write_text("")
     for _ in range(2):
         assert promptfuse("optimize", config, "--trace", page, "--steps", 1)[0] == 0

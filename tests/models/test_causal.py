@@ -158,7 +158,7 @@ def test_nll_agrees_with_next_log_probabilities(model: Callable[..., Any]) -> No
 def test_rows_that_do_not_fit(model: Callable[..., Any]) -> None:
     lm = model("gpt2")
     assert lm.next_log_probabilities([[1] * 39]).shape == (1, len(lm.embedding_table))
-    with pytest.raises(TextError, match="41 tokens, the model takes 40"):
+    with pytest.raises(TextError, match="41 tokens, the model reads at most 40"):
         lm.next_log_probabilities([[1], [1] * 40])
 
 

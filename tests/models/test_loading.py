@@ -228,7 +228,7 @@ def test_rows_up_to_the_stated_length_run_and_longer_ones_are_refused(
     assert torch.isfinite(outputs).all()
     longer = _of_length(loaded, loaded.max_length + 1, fixed)
     with pytest.raises(
-        TextError, match=f"{loaded.max_length + 1} tokens, the model takes {loaded.max_length}"
+        TextError, match=f"{loaded.max_length + 1} tokens, the model reads at most {loaded.max_length}"
     ):
         loaded.encode([text, longer])
 

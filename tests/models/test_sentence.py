@@ -240,7 +240,7 @@ def test_longest_text_and_case(folder: Callable[..., Path]) -> None:
     )
     encoder = load_model(made)
     assert encoder.max_length == 12
-    with pytest.raises(TextError, match="the model takes 12"):
+    with pytest.raises(TextError, match="the model reads at most 12"):
         encoder.encode(["dog " * 20])
     assert encoder.token_rows(["A DOG"]) == encoder.token_rows(["a dog"])
     plain = load_model(folder("roberta"))

@@ -177,7 +177,7 @@ def test_a_start_is_for_causal_models(checkpoint: Callable[[str], Path]) -> None
 
 def test_a_context_behind_which_there_is_no_room(model: Callable[..., Any]) -> None:
     lm = model("gpt2")
-    with pytest.raises(TextError, match=r"the context 'dog .*' has \d+ tokens, the model takes 40"):
+    with pytest.raises(TextError, match=r"the context 'dog .*' has \d+ tokens, the model reads at most 40"):
         pf.Fluency(lm, context="dog cat " * 60)
 
 

@@ -68,5 +68,5 @@ def test_a_model_that_has_no_room_says_nothing_more(model: Callable[..., Any]) -
     text = "a" * (lm.max_length - len(lm.start_ids) - len(lm.plain_ids([" dog"])[0]))
     assert len(lm.plain_ids([text])[0]) == len(text) > 20
     assert len(term.continuation(text).text) < 20
-    with pytest.raises(pf.TextError, match="the model takes"):
+    with pytest.raises(pf.TextError, match="the model reads at most"):
         term.continuation(text + "aa")

@@ -118,9 +118,9 @@ def test_what_is_refused(judge: Any, model: Callable[..., Any], tmp_path: Path, 
             TextSimilarity(loaded, empty)
     with pytest.raises(ConfigError, match="target text: none given"):
         TextSimilarity(loaded, [])
-    with pytest.raises(TextError, match="the model takes"):
+    with pytest.raises(TextError, match="the model reads at most"):
         TextSimilarity(loaded, "dog cat " * 60)
-    with pytest.raises(TextError, match="the model takes"):
+    with pytest.raises(TextError, match="the model reads at most"):
         TextSimilarity(loaded, "dog").exact("dog cat " * 60)
     for other, kind in (("gpt2", "causal-lm"), ("bert", "classifier")):
         with pytest.raises(ModelError, match=f"of kind sentence-encoder or image-text; .* is of kind {kind}"):

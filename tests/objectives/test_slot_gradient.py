@@ -196,7 +196,7 @@ def test_a_text_with_no_room_for_the_slot_is_too_long(name: str, model: Callable
     room = loaded.max_length - len(loaded.token_rows([text])[0][0])
     probe = probes(loaded, 2)
     assert torch.isfinite(term.slot_gradient(["dog", text], probe, room).loss).all()
-    with pytest.raises(TextError, match=f"the model takes {loaded.max_length}"):
+    with pytest.raises(TextError, match=f"the model reads at most {loaded.max_length}"):
         term.slot_gradient(["dog", text], probe, room + 1)
 
 

@@ -131,12 +131,12 @@ def test_what_is_refused(model: Callable[..., Any]) -> None:
         TargetContinuation(model("clip"), " a dog")
     term = TargetContinuation(lm, " dog" * 10)
     for call in (term.exact, term.check, lambda text: term.score(["dog", text])):
-        with pytest.raises(TextError, match="the model takes 40"):
+        with pytest.raises(TextError, match="the model reads at most 40"):
             call("dog" + " a" * 35)
     assert Objective(term).fits("dog")
     assert not Objective(term).fits("dog" + " a" * 35)
     probe = lm.embedding_table[5:6]
-    with pytest.raises(TextError, match="the model takes 40"):
+    with pytest.raises(TextError, match="the model reads at most 40"):
         term.slot_gradient(["dog" + " a" * 25], probe, 5)
 
 

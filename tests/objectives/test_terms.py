@@ -112,7 +112,7 @@ def test_a_text_of_the_typical_length_has_one_fluency(model: Callable[..., Any])
 
 @pytest.mark.parametrize("exponent", [-0.1, 1.1, math.nan])
 def test_a_length_exponent_out_of_range_is_refused(model: Callable[..., Any], exponent: float) -> None:
-    with pytest.raises(ConfigError, match=r"length exponent: .* give 0 \(sum\) to 1 \(mean\)"):
+    with pytest.raises(ConfigError, match=r"length exponent: .* must be from 0 \(sum\) to 1 \(mean\)"):
         Fluency(model("gpt2"), length_exponent=exponent)
 
 
@@ -165,7 +165,7 @@ def test_weights_that_are_none(weight: float, model: Callable[..., Any]) -> None
         lambda: ImageSimilarity(model("clip"), photo(), weight),
         lambda: ClassProbability(model("bert"), "positive", weight),
     ):
-        with pytest.raises(ConfigError, match=r"weight of \w+: .* is must be finite and not zero"):
+        with pytest.raises(ConfigError, match=r"weight of \w+: .* must be finite and not zero"):
             make()
     assert Fluency(model("gpt2"), -2).weight == -2.0
 
@@ -188,9 +188,9 @@ def test_models_of_another_kind(model: Callable[..., Any]) -> None:
 def test_texts_that_do_not_fit(model: Callable[..., Any]) -> None:
     for name in MODELS:
         term = term_of(model(name))
-        with pytest.raises(TextError, match="tokens, the model takes"):
+        with pytest.raises(TextError, match="tokens, the model reads at most"):
             term.exact("dog cat " * 60)
-        with pytest.raises(TextError, match="tokens, the model takes"):
+        with pytest.raises(TextError, match="tokens, the model reads at most"):
             term.score(["dog", "dog cat " * 60])
 
 

@@ -108,7 +108,7 @@ def test_what_is_refused(kind: str, model: Callable[..., Any], photos: Any) -> N
         make("dog", LABELS, template="a photo")
     with pytest.raises(ModelError, match=r"needs a model of kind image-text; .* is of kind classifier"):
         make("dog", LABELS, "bert")
-    with pytest.raises(TextError, match="the model takes"):
+    with pytest.raises(TextError, match="the model reads at most"):
         make("dog", LABELS).exact("dog cat " * 60)
     assert make("dog", LABELS, weight=-3).weight == -3
     full = make("dog", LABELS)
@@ -117,7 +117,7 @@ def test_what_is_refused(kind: str, model: Callable[..., Any], photos: Any) -> N
         longest += " a"
     full.check("dog")
     if kind == "prompt":  # There must be room for the label too.
-        with pytest.raises(TextError, match="the model takes"):
+        with pytest.raises(TextError, match="the model reads at most"):
             full.check(longest)
     else:
         full.check(longest)

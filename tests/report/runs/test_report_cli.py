@@ -119,7 +119,7 @@ def test_what_somebody_else_wrote_is_not_replaced(promptfuse, make_run, tmp_path
 def test_a_page_is_html(promptfuse, make_run, tmp_path):
     code, _, err = promptfuse("report", make_run("one"), "--out", tmp_path / "page.pdf")
     assert code == 2
-    assert "is written as .html" in err
+    assert "must end in .html" in err
 
 
 def test_references_of_other_photos_are_refused(promptfuse, make_run, tmp_path):

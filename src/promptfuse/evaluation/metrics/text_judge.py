@@ -163,8 +163,7 @@ class TextJudge:
         known = [one.casefold() for one in self.labels]
         if label.casefold() not in known:
             raise ConfigError(
-                f"the judge does not know the label {label!r}; its texts are labelled "
-                f"{', '.join(self.labels)}"
+                f"the judge has no label {label!r}; its texts are labelled {', '.join(self.labels)}"
             )
         return known.index(label.casefold())
 
