@@ -120,7 +120,7 @@ def test_the_start_can_be_chosen() -> None:
     assert eos in starting("auto").end_ids
     assert document in starting("auto").end_ids
     for start, said in {
-        "<s>": "is not a token of chat", "a {} b {}": "several slots", "<|im_start": "no template",
+        "<s>": "is not a token of chat", "a {} b {}": "several slots", "<|im_start": "nor a template",
     }.items():  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             starting(start)
@@ -171,7 +171,7 @@ def test_a_chat_template_brings_its_own_beginning() -> None:
 
 def test_a_start_is_for_causal_models(checkpoint: Callable[[str], Path]) -> None:
     assert load_model(checkpoint("gpt2"), start="none").start_ids == ()  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="no causal LM"):
+    with pytest.raises(ConfigError, match="not a causal LM"):
         load_model(checkpoint("bert"), start="bos")
 
 
