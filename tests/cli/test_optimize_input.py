@@ -70,7 +70,7 @@ def test_bad_options(promptfuse, config, tmp_path):
     refused(promptfuse("optimize"), "CONFIG.yaml")
     refused(promptfuse("optimize", tmp_path / "gone.yaml"), "gone.yaml", "no such file")
     refused(promptfuse("optimize", config, "--steps", "many"), "many", "whole number")
-    refused(promptfuse("optimize", config, "--steps", 0), "stopping", "steps: 0")
+    refused(promptfuse("optimize", config, "--steps", 0), "stopping", "steps: must be at least 1, got 0")
     refused(promptfuse("optimize", config, "--set", "seed"), "KEY=VALUE")
     refused(promptfuse("optimize", config, "--set", "seed=[1"), "not a valid YAML value")
     refused(promptfuse("optimize", config, "--set", "prefix.x=1"), "prefix has no place 'x'")
@@ -98,7 +98,7 @@ def test_validate_reads_what_texts_begin_with(promptfuse, config):
     for change_, words in (
         (
             "method={kind: GCG, init: x x x}",
-            ("method.init", "'x x x' breaks the constraints", "no_repeated_word"),
+            ("method.init", "'x x x' violates the constraints", "no_repeated_word"),
         ),
         ("method={kind: Chain, methods: [{kind: GCG, init: a a}, Polish], steps: [1, 1]}", ("method.init",)),
         ('prefix="A\\nB"', ("prefix", "it has a line break")),
