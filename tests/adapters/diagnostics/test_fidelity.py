@@ -103,7 +103,7 @@ def test_progress_counts_texts(model, adapters):
 
 
 def test_too_few_candidates_are_refused(model, adapters):
-    with pytest.raises(ConfigError, match="give 16 or more"):
+    with pytest.raises(ConfigError, match="must be at least 16"):
         measure(model("gpt2"), model("roberta"), [], adapters, candidates=15)
 
 
