@@ -73,9 +73,9 @@ def test_bad_options(promptfuse, config, tmp_path):
     refused(promptfuse("optimize", config, "--steps", 0), "stopping", "steps: must be at least 1, got 0")
     refused(promptfuse("optimize", config, "--set", "seed"), "KEY=VALUE")
     refused(promptfuse("optimize", config, "--set", "seed=[1"), "not a valid YAML value")
-    refused(promptfuse("optimize", config, "--set", "prefix.x=1"), "prefix has no place 'x'")
+    refused(promptfuse("optimize", config, "--set", "prefix.x=1"), "prefix has no key 'x'")
     refused(promptfuse("optimize", config, "--set", "terms.fluency.wait=1"), "'wait'", "'weight'?")
-    refused(promptfuse("optimize", config, "--trace", tmp_path), "plain file")
+    refused(promptfuse("optimize", config, "--trace", tmp_path), "not a regular file")
     refused(promptfuse("optimize", config, "--trace", tmp_path / "no" / "page.html"), "does not exist")
     refused(promptfuse("optimize", config, "--out", config), "is a file")
     change(
