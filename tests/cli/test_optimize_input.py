@@ -75,7 +75,7 @@ def test_bad_options(promptfuse, config, tmp_path):
     refused(promptfuse("optimize", config, "--set", "seed=[1"), "not a valid YAML value")
     refused(promptfuse("optimize", config, "--set", "prefix.x=1"), "prefix has no key 'x'")
     refused(promptfuse("optimize", config, "--set", "terms.fluency.wait=1"), "'wait'", "'weight'?")
-    refused(promptfuse("optimize", config, "--trace", tmp_path), "regular file")
+    refused(promptfuse("optimize", config, "--trace", tmp_path), "not a regular file")
     refused(promptfuse("optimize", config, "--trace", tmp_path / "no" / "page.html"), "does not exist")
     refused(promptfuse("optimize", config, "--out", config), "is a file")
     change(
@@ -98,7 +98,7 @@ def test_validate_reads_what_texts_begin_with(promptfuse, config):
     for change_, words in (
         (
             "method={kind: GCG, init: x x x}",
-            ("method.init", "'x x x' breaks the constraints", "no_repeated_word"),
+            ("method.init", "'x x x' violates the constraints", "no_repeated_word"),
         ),
         ("method={kind: Chain, methods: [{kind: GCG, init: a a}, Polish], steps: [1, 1]}", ("method.init",)),
         ('prefix="A\\nB"', ("prefix", "it has a line break")),

@@ -91,7 +91,7 @@ def load_model(
     shown, options = found.name, {"trust_remote_code": trust_remote_code}
     with quiet(downloads=not found.local):
         config, role, layout = read_config(found, **options)
-        if start != "auto" and role is not CausalLM:
+        if start != "auto" and not issubclass(role, CausalLM):
             raise ConfigError(_NO_START.format(start, shown))
         with clear_errors(shown, "tokenizer"):
             tokenizer = load_tokenizer(found.tokenizer, shown, options)
@@ -142,7 +142,7 @@ def _wrap(
         check_finite(module, name)
     if device is not None or dtype is not None:
         module = module.to(device=device, dtype=dtype)
-    if start != "auto" and role is not CausalLM:
+    if start != "auto" and not issubclass(role, CausalLM):
         raise ConfigError(_NO_START.format(start, name))
     given = None if processor is None else lambda: processor
     return role.from_parts(Parts(module, tokenizer, name, module.config, start, None, given))
