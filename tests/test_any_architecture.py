@@ -158,7 +158,7 @@ def test_rows_longer_than_a_border_stand_with_rows_of_their_length_only() -> Non
     assert mixed.groups([3, 16, 5]) == [[0, 1, 2]]
     assert mixed.groups([3, 17, 5, 20, 17]) == [[0, 2], [1, 4], [3]]
     assert Verdict(padded=False).groups([3, 4, 3]) == [[0, 2], [1]]
-    assert Verdict(together=False).groups([3, 3]) == [[0], [1]]
+    assert Verdict(batched=False).groups([3, 3]) == [[0], [1]]
     for kind, border in (("longrope", 16), ("dynamic", 64), ("yarn", 2**31), ("default", 2**31)):
         settings = {"rope_type": kind, "original_max_position_embeddings": 16}
         if kind == "dynamic":

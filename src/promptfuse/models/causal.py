@@ -149,7 +149,7 @@ class CausalLM(CausalRows):
         ids = [index for index in range(len(self.embedding_table)) if index not in special][-40:]
         verdict = self.verdict
         few = len(ids) < 4 or self.max_length < 8
-        if few or not verdict.together or verdict.causal < 8 or not KVReader.takes(self.module):
+        if few or not verdict.batched or verdict.causal < 8 or not KVReader.takes(self.module):
             return (), None
         readers = [
             KVReader(

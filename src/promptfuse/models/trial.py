@@ -45,14 +45,14 @@ class Verdict:
 
     Attributes:
         padded: whether rows of different lengths may.
-        together: whether rows of one length may.
+        batched: whether rows of one length may.
         border: rows that are longer change what shorter ones give, so they may stand with rows of their
             own length only.
         causal: rows up to this length give what their beginnings give by themselves.
     """
 
     padded: bool = True
-    together: bool = True
+    batched: bool = True
     border: int = 2**31
     causal: int = 2**31
 
@@ -62,7 +62,7 @@ class Verdict:
         Args:
             lengths: tokens of each row.
         """
-        if not self.together:
+        if not self.batched:
             return [[index] for index in range(len(lengths))]
         if len(set(lengths)) < 2 or (self.padded and max(lengths) <= self.border):
             return [list(range(len(lengths)))]

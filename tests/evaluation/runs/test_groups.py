@@ -45,7 +45,7 @@ def test_lines_are_the_recipe_photo_by_photo_and_the_same_bits_each_time(describ
     assert list(lines(describer, other)) != list(first)
     assert lines(describer, one) == first
     for photo, seed in zip(one.photos, one.seeds, strict=True):
-        describer.forget()
+        describer.clear_text_cache()
         alone, line = describer(photo.image, seed=seed), first[photo.id]
         assert (line.text, line.complete) == (alone.text, alone.complete)
         assert (line.exact_evaluations, line.weights) == (alone.exact_evaluations, alone.weights)

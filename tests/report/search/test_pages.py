@@ -16,7 +16,7 @@ from promptfuse.report.search.changes import around, changed, compared
 from promptfuse.report.search.pareto import pareto_plots
 from promptfuse.report.search.search_page import write_search_page
 from promptfuse.report.search.steps import gains_plot, terms_plot
-from promptfuse.report.search.tree import MOST_ROWS, beam_tree, grow, winning_path
+from promptfuse.report.search.tree import MOST_ROWS, beam_tree, build_tree, winning_path
 from promptfuse.search import Hypothesis, Result
 from tests.report.search.searches import result, text
 
@@ -32,7 +32,7 @@ def grown() -> Result:
 
 
 def test_the_way_leads_through_texts_that_waited(grown):
-    rows = grow(grown)
+    rows = build_tree(grown)
     path = winning_path(rows)
     assert [node.item.text for node in path] == ["", "the", "the owl", "the owl."]
     assert [node.row for node in path] == [0, 1, 3, 4]
@@ -48,7 +48,7 @@ def test_methods_that_begin_with_texts_of_their_own():
     first, second = text("x y", 4, "! !"), text("z y", 3, "? ?")
     last = text("z w", 2, "z y", complete=True)
     found = result([first, second], [last, first], best=[second, last])
-    rows = grow(found)
+    rows = build_tree(found)
     assert [node.item.text for node in rows[0]] == ["! !", "? ?"]
     assert [node.item.text for node in winning_path(rows)] == ["? ?", "z y", "z w"]
     assert rows[2][0].complete  # In its place among the beams, not once more behind them.

@@ -141,7 +141,7 @@ class Describer(ABC):
             TextError: if a text cannot be read by a model.
         """
 
-    def forget(self) -> None:
+    def clear_text_cache(self) -> None:
         """Empty the models' caches, so that what comes next does not depend on what was before."""
         self.captioner.clear_text_cache()
 

@@ -84,7 +84,7 @@ def keeps_cache(lm: CausalLM) -> bool:
 @torch.no_grad()
 def _agrees(lm: CausalLM) -> bool:
     row, _ = trial_row(lm, min(24, lm.max_length, lm.verdict.border))
-    if len(row) < 3 or not lm.verdict.together:
+    if len(row) < 3 or not lm.verdict.batched:
         return False
     ids = torch.tensor([row, [row[0], *reversed(row[1:])]], device=lm.device)
     try:

@@ -85,7 +85,7 @@ def describe_group(describer: Describer, group: Group, on_line: Callable[[Predic
     Raises:
         ConfigError, ModelError: if the models cannot do what is asked of them.
     """
-    describer.forget()
+    describer.clear_text_cache()
     give_memory_back()
     began = since = time.perf_counter()
     in_flight, share = len(group.photos), 0.0

@@ -65,7 +65,7 @@ class Chip(NamedTuple):
     pieces: Sequence[Piece]
 
 
-def grow(result: Result) -> list[list[Node]]:
+def build_tree(result: Result) -> list[list[Node]]:
     """The nodes of all steps, row by row; row 0 holds the texts that the search began with."""
     beams = max((len(step.beams) for step in result.history), default=1)
     roots: list[Node] = []
@@ -111,7 +111,7 @@ def beam_tree(result: Result, listed: bool = True) -> Markup:
         result: of the search.
         listed: whether a list of the texts on the path to the returned one follows.
     """
-    rows = grow(result)
+    rows = build_tree(result)
     shown = _shown(rows)
     place = {number: index for index, number in enumerate(shown)}
     nodes = [node for number in shown for node in rows[number]]
