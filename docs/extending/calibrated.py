@@ -9,7 +9,7 @@ from torch import Tensor
 
 @models.register("calibrated-classifier")
 class CalibratedClassifier(SequenceClassifier):
-    """A classifier whose ``config.json`` has a ``calibration_temperature``, which divides its logits."""
+    """A single-label classifier whose ``config.json`` has a ``calibration_temperature`` for its logits."""
 
     kind = "calibrated-classifier"
 

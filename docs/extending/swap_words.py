@@ -34,7 +34,7 @@ class SwapWordsProposer(EditProposer):
                 swapped = list(words)
                 swapped[one], swapped[two] = words[two], words[one]
                 text = " ".join(swapped)
-                (ids,) = self.context.encode([text])
-                if ids is not None and self.leaves_prefix(text):  # It reads back and keeps the rules.
+                (ids,) = self.encode([text])
+                if ids is not None:  # It reads back, keeps the rules, and begins with the prefix.
                     found.setdefault(text, Proposal(text, ids, nll=None, parent=number))
         return Proposed(list(found.values()), ended=[])

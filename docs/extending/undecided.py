@@ -7,10 +7,10 @@ from torch import Tensor
 
 @terms.register("Undecided")
 class Undecided(Term):
-    """Minus the entropy of the labels' probabilities under a classifier, in nats.
+    """Minus the entropy of the labels' probabilities under a single-label classifier, in nats.
 
     Args:
-        model: the classifier.
+        model: the classifier; the probabilities of its labels add up to one.
         weight: factor in the objective.
         prefix: put before every text.
         suffix: put after it.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +125,23 @@ def test_a_strategy_need_not_be_registered(fluent):
     result = pf.optimize(fluent, pf.RandomAppend(4), Widest(), steps=2)
     assert result.config["strategy"] == {"name": "Widest", "width": 3}
     assert len(result.history[-1].beams) == 3
+
+
+def test_the_strategy_of_the_page_selects_new_texts(fluent, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (snippet,) = (block for block in blocks if "strategies.register" in block)
+    monkeypatch.setattr(strategies, "_items", dict(strategies._items))
+    names = {"__name__": "onward"}
+    exec(compile(snippet, "onward", "exec", dont_inherit=True), names)
+    assert strategies["Onward"] is names["Onward"]
+    search = pf.Search(
+        fluent, pf.Polish(init="a dog runs", candidates=8), names["Onward"](3), constraints=FREE
+    )
+    before = set()
+    for _ in range(3):
+        beams = search.step().beams
+        assert 0 < len(beams) <= 3
+        assert not before & {beam.text for beam in beams}
+        before = {beam.text for beam in beams}
+    assert search.result().config["strategy"] == {"name": "Onward", "width": 3}

@@ -115,6 +115,20 @@ def test_a_method_and_a_term_work_by_name(outside: Outside, tmp_path: Path) -> N
     assert "terms.doubt: no field 'wait'; did you mean 'weight'?" in done.stderr
 
 
+def test_a_method_keeps_the_prefix(outside: Outside, tmp_path: Path) -> None:
+    config = tmp_path / "search.yaml"
+    config.write_text(
+        "models: {lm: mini-lm}\nterms: {fluency: {kind: Fluency, model: lm}}\nprefix: dog the\n"
+        "method: {kind: SwapWords, init: grass a through runs}\nstopping: {steps: 2}\n"
+    )
+    done = outside("optimize", config, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = json.loads(done.stdout)["text"]
+    assert text.startswith("dog the ")
+    assert text != "dog the grass a through runs"
+    assert sorted(text.split()) == sorted("dog the grass a through runs".split())
+
+
 def test_a_kind_of_model_is_found_by_its_configuration(outside: Outside, tmp_path: Path) -> None:
     tone = ROOT / "src" / "promptfuse" / "models" / "mini" / "tone"
     losses = []

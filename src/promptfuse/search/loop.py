@@ -246,6 +246,8 @@ class Search(Resumable):
         started = time.perf_counter()
         best_before = self.finished.best()
         proposals, ended = self.proposer.propose(self.beams)
+        # Whatever a method does: no other text is scored, and so none is returned.
+        proposals = [item for item in proposals if item.text.startswith(self.prefix)]
         for number in ended:
             self.texts.end(self.beams[number])
         before = self.exact_evaluations

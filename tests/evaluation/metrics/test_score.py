@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from promptfuse import load_model
 from promptfuse.errors import ConfigError
-from promptfuse.evaluation.metrics import METRICS, Score, Unavailable, score
+from promptfuse.evaluation.metrics import METRICS, Metric, Score, Unavailable, score
+from promptfuse.evaluation.metrics import metrics as registered
 
 PHOTOS = sorted((Path(__file__).parents[3] / "examples" / "photos").glob("*.jpg"))[:6]
 QUICK = ["bleu", "rouge_l", "cider_d", "diversity", "words"]
@@ -285,3 +287,28 @@ def test_an_empty_caption_has_no_label():
         for label in tone.labels
     ]  # fmt: skip
     assert accuracies == [0.0] * len(tone.labels)
+
+
+def test_a_metric_that_cannot_be_made_costs_its_own_columns_alone(system, monkeypatch):
+    class Broken(Metric):
+        titles: ClassVar[dict[str, str]] = {"depth": "depth", "breadth": "breadth"}
+
+        @classmethod
+        def create(cls, models):
+            raise ConfigError("no scale given; give one")
+
+        def measure(self, captions):
+            raise AssertionError
+
+    monkeypatch.setitem(registered._items, "broken", Broken)
+    found = python(system, {}, metrics=None)
+    for name, title in Broken.titles.items():
+        assert found.metrics[name] == Unavailable(name, title, "no scale given; give one")
+    assert found.metrics["words"].value > 0
+    with pytest.raises(ConfigError, match="no scale given"):
+        python(system, {}, metrics=["words", "depth"])
+    tone = load_model("mini-tone")
+    with pytest.raises(
+        ConfigError, match="has no label 'joyful'"
+    ):  # What the user gave is told all the same.
+        python(system, {}, metrics=None, classifier=tone, label="joyful")

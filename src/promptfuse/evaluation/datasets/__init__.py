@@ -2,7 +2,7 @@
 
 from promptfuse.evaluation.datasets.names import register, registered
 from promptfuse.evaluation.datasets.readers import Reader, Source, readers
-from promptfuse.evaluation.datasets.records import Contents, Dataset, Photo, Row
+from promptfuse.evaluation.datasets.records import Contents, Dataset, Photo, PhotoStore, Row
 from promptfuse.evaluation.datasets.registry import read_dataset
 from promptfuse.models.images import load_image as open_photo
 
@@ -10,6 +10,7 @@ __all__ = [
     "Contents",
     "Dataset",
     "Photo",
+    "PhotoStore",
     "Reader",
     "Row",
     "Source",

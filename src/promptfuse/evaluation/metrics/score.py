@@ -81,9 +81,9 @@ def score(
     if text_judge is not None and JUDGED in chosen:
         chosen[JUDGED] = {_judged_column(name, text_judge) for name in chosen[JUDGED]}
     judging = JudgingModels(clip, lm, classifier, label, text_judge)
-    judges = {group: registered[group].create(judging) for group in chosen}
-    captions, notices, left_out = _collect(predictions, references, ids, images, seed, tokenizer)
     required = metrics is not None if required is None else required
+    judges = {group: _create(group, judging, required) for group in chosen}
+    captions, notices, left_out = _collect(predictions, references, ids, images, seed, tokenizer)
     found: list[Column | Unavailable] = []
     for group, metric in judges.items():
         if progress is not None:
@@ -158,6 +158,30 @@ def _judged_column(name: str, judge: TextJudge) -> str:
     """
     label = name.removeprefix(JUDGED).removeprefix("_")
     return f"{JUDGED}_{judge.labels[judge.label_index(label)]}" if label else name
+
+
+class _NotCreated(Metric):
+    """Stands for a metric that could not be made, and says why."""
+
+    def __init__(self, titles: Mapping[str, str], reason: str) -> None:
+        self.titles = titles  # type: ignore[misc]
+        self.reason = reason
+
+    def measure(self, captions: Captions) -> list[Column | Unavailable]:
+        del captions
+        return self.unavailable(self.reason)
+
+
+def _create(group: str, models: JudgingModels, required: bool) -> Metric:
+    """The metric; one of another package that cannot be made costs its own columns alone."""
+    kind = registered[group]
+    try:
+        return kind.create(models)
+    except ConfigError as error:
+        # Ours raise for a label that the classifier does not have, which the caller has to correct.
+        if required or kind.__module__.startswith("promptfuse."):
+            raise
+        return _NotCreated(kind.titles, str(error))
 
 
 def _measure(group: str, metric: Metric, captions: Captions, required: bool) -> list[Column | Unavailable]:

@@ -97,10 +97,8 @@ class PolishProposer(EditProposer):
         for number, beam in enumerate(beams):
             texts = [text for text in dict.fromkeys(self._edits(beam.text)) if text not in seen]
             kept = 0
-            for text, ids in zip(texts, self.context.encode(texts), strict=True):
-                if ids is None or self.fixed(ids) is None or not self.leaves_prefix(text):
-                    continue
-                if kept < self.method.candidates:
+            for text, ids in zip(texts, self.encode(texts), strict=True):
+                if ids is not None and kept < self.method.candidates:
                     seen.add(text)
                     kept += 1
                     found.append(Proposal(text, ids, None, number))

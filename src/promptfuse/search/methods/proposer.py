@@ -155,16 +155,30 @@ class EditProposer(Proposer):
         return len(prefix) if tuple(ids[: len(prefix)]) == prefix else None
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str | None]:
-        """As ``SearchContext.decode``; None also where a text continues the prefix's last word."""
+        """As ``SearchContext.decode``; None also where a text does not keep the prefix as it stands."""
         return [
             text if text is not None and self.leaves_prefix(text) else None
             for text in self.context.decode(rows)
         ]
 
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...] | None]:
+        """The tokens of texts; None where a text may not be proposed.
+
+        It may not if it is not read back to the same, breaks a rule, or does not begin with the prefix as it
+        stands, in characters, in tokens and as whole words.
+
+        Args:
+            texts: whole texts, prefix included.
+        """
+        return [
+            ids if ids is not None and self.fixed(ids) is not None and self.leaves_prefix(text) else None
+            for text, ids in zip(texts, self.context.encode(texts), strict=True)
+        ]
+
     def leaves_prefix(self, text: str) -> bool:
-        """Whether the prefix's last word stands in a text as it is."""
-        end = len(self.context.prefix)
-        return end == 0 or self.context.glue or not glues(self.context.prefix, text[end:])
+        """Whether a text begins with the prefix and does not continue its last word."""
+        prefix = self.context.prefix
+        return text.startswith(prefix) and (self.context.glue or not glues(prefix, text[len(prefix) :]))
 
     def after_prefix(self, text: str) -> str:
         """A text put after the prefix."""
