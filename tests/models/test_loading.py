@@ -260,7 +260,7 @@ def test_missing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_file_in_place_of_a_folder(checkpoint: Callable[[str], Path]) -> None:
-    refused(checkpoint("gpt2") / "model.safetensors", "is a file", "give the folder")
+    refused(checkpoint("gpt2") / "model.safetensors", "is a file", "give its folder")
 
 
 def test_folder_without_config(copy: Callable[[str], Path]) -> None:

@@ -102,7 +102,7 @@ def test_files_of_an_adapter_that_are_not_whole(copy: Callable[[str], Path], tmp
     (folder / "adapter_config.json").write_text("{")
     refused(folder, "adapter_config.json is damaged")
     (folder / "adapter_config.json").write_text(json.dumps({"config": {"reduction_factor": 16}}))
-    refused(folder, "adapter_config.json is not PEFT's")
+    refused(folder, "adapter_config.json is not from PEFT")
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n"
     (folder / "adapter_config.json").write_text(pointer)
     refused(folder, "adapter_config.json is a git-lfs pointer")
@@ -116,7 +116,7 @@ def test_adapters_in_folders_below(copy: Callable[[str], Path], caplog: pytest.L
     below = write_lora(base / "style", base)
     assert load_model(base).kind == "causal-lm"
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "style is not merged" in message
+    assert "style is unmerged" in message
     assert str(below) in message
     (base / "config.json").unlink()
     refused(base, "no config.json", f"give {below}")
@@ -127,7 +127,7 @@ def test_changes_in_files_of_other_names(file: str, copy: Callable[[str], Path])
     base = copy("gpt2")
     weights = {"text_model.q_proj.lora_down.weight": torch.zeros(2, 2)}
     safetensors.torch.save_file(weights, base / file)
-    refused(base, file, "not merged", "text_model.q_proj.lora_down.weight")
+    refused(base, file, "unmerged", "text_model.q_proj.lora_down.weight")
 
 
 def test_changes_among_the_weights(copy: Callable[[str], Path]) -> None:
@@ -135,7 +135,7 @@ def test_changes_among_the_weights(copy: Callable[[str], Path]) -> None:
     weights = safetensors.torch.load_file(base / "model.safetensors")
     weights["transformer.h.0.attn.c_attn.lora_A.default.weight"] = torch.zeros(2, 16)
     safetensors.torch.save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="not merged") as caught:
+    with pytest.raises(ModelError, match="unmerged") as caught:
         load_model(base)
     assert "lora_A.default.weight" in str(caught.value)
 
@@ -176,7 +176,7 @@ def test_a_lora_is_merged(copy: Callable[[str], Path], tmp_path: Path) -> None:
 
 
 def save_adapter(kind: str, base: Path, folder: Path, **settings: Any) -> Any:
-    """An adapter of any kind with random weights, made by PEFT itself; the module with it, not merged."""
+    """An adapter of any kind with random weights, made by PEFT itself; the module with it, unmerged."""
     import peft
 
     loaded = load_model(base)

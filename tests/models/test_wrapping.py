@@ -99,7 +99,7 @@ def test_what_is_no_module(checkpoint: Callable[[str], Path]) -> None:
         empty = transformers.AutoModelForCausalLM.from_config(module.config)
     for arguments, options, parts in [
         ((module,), {}, ["GPT2LMHeadModel", "without its tokenizer", "tokenizer="]),
-        ((module,), {"tokenizer": str(folder)}, ["str is no tokenizer", "tokenizer="]),
+        ((module,), {"tokenizer": str(folder)}, ["str is not a tokenizer", "tokenizer="]),
         ((torch.nn.Linear(2, 2),), {"tokenizer": tokenizer}, ["Linear is not a model of transformers"]),
         ((5,), {}, ["int is not a model of transformers"]),
         ((None,), {}, ["NoneType is not a model of transformers"]),

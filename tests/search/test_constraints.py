@@ -228,14 +228,14 @@ def test_rules_of_a_text_are_those_of_its_words(words, blank, size, echo):
         ({"vocabulary": ()}, "has no word"),
         ({"vocabulary": ("dog", "cat"), "banned": ("Dog", "cat")}, "all its words are banned"),
         ({"vocabulary": ("Zürich", "a"), "ascii": True}, "set ascii to false"),
-        ({"vocabulary": ("dog",), "min_words": 2}, "echo"),
+        ({"vocabulary": ("dog",), "min_words": 2}, "repeat a word"),
         ({"min_words": 5, "max_tokens": 4}, "leave no text"),
         ({"banned": (5,)}, "5 is not a string"),
         ({"banned": 5}, "is not a list"),
         ({"max_words": "3"}, "'3' is not a whole number"),
         ({"max_words": True}, "True is not a whole number"),
         ({"ascii": "no"}, "neither true nor false"),
-        ({"no_repeat_ngram": -1}, "negative"),
+        ({"no_repeat_ngram": -1}, "must be at least 0"),
     ],
 )
 def test_rules_that_contradict_each_other_are_refused(rules, message):

@@ -39,7 +39,7 @@ def test_an_early_stop_ends_at_the_first_match(wanting: Callable[..., pf.Objecti
     assert result.continuations["target"].matched == " fox ."
     assert objective.exact(result.text).value == pytest.approx(result.value)
     assert result.to_dict()["continuations"]["target"]["matches"] is True
-    assert "the model goes on with ' fox" in repr(result)
+    assert "the model continues with ' fox" in repr(result)
     assert "which matches ' fox .'" in repr(result)
     # Without it the search goes on for all its steps.
     assert len(search_of(objective).run().history) == 40

@@ -141,8 +141,8 @@ def test_chebyshev_finds_a_compromise_that_no_weighted_sum_finds(puzzle):
     ("settings", "message"),
     [
         ({"weights": "best"}, "choose given or auto"),
-        ({"weights": {"image": 1.0}}, "no term 'image'; choose from: fluency, class"),
-        ({"weights": {"class": -1.0}}, "not positive"),
+        ({"weights": {"image": 1.0}}, "no term is called 'image'; choose from: fluency, class"),
+        ({"weights": {"class": -1.0}}, "must be above 0"),
         ({"scalarisation": "minimum"}, "choose weighted or chebyshev"),
     ],
 )

@@ -104,7 +104,7 @@ def test_other_addresses_of_a_file(promptfuse: Any) -> None:
         ("gone.jpg", ["404", "check the address"]),
         ("page.jpg", ["not an image"]),
         ("endless.jpg", ["more than 1,000,000 bytes", "smaller"]),
-        ("slow.jpg", ["not complete after 0.5 seconds"]),
+        ("slow.jpg", ["not finished after 0.5 seconds"]),
         ("silent.jpg", ["timed out", "check the address"]),
     ],
 )

@@ -54,7 +54,9 @@ def test_no_photo_is_no_caption_and_bad_settings_are_refused_all_the_same(worker
 
 
 def test_a_setting_that_cannot_travel_is_named():
-    with pytest.raises(pf.ConfigError, match=r"cannot go to another process \(.*lock.*\); use workers=1"):
+    with pytest.raises(
+        pf.ConfigError, match=r"cannot be sent to another process \(.*lock.*\); use workers=1"
+    ):
         pf.caption_many(PHOTOS, workers=2, method=threading.Lock())
 
 

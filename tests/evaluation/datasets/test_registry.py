@@ -42,8 +42,8 @@ def test_start_and_limit_count_within_the_split(ten):
     [
         ({"start": -1}, "start must be at least 0, got -1"),
         ({"limit": 0}, "limit must be at least 1, got 0"),
-        ({"start": 10}, "start 10 is beyond its 10 photos"),
-        ({"split": "val", "start": 5}, "start 5 is beyond its 5 photos"),
+        ({"start": 10}, "start 10 is past the last of its 10 photos"),
+        ({"split": "val", "start": 5}, "start 5 is past the last of its 5 photos"),
         ({"split": "vla"}, "no photos in the split 'vla'; did you mean 'val'?"),
         ({"split": "test"}, "no photos in the split 'test'; choose from: train, val"),
         ({"split": "restval"}, "no photos in the split 'restval'"),
@@ -146,7 +146,7 @@ def test_known_names_lie_in_the_data_folder(write, photo, tmp_path, monkeypatch,
     with pytest.raises(ConfigError, match=f"{name}: set PROMPTFUSE_DATA .* has {known.files[0]}"):
         read_dataset(name)
     monkeypatch.setenv("PROMPTFUSE_DATA", str(tmp_path))
-    with pytest.raises(ConfigError, match=f"{name}: PROMPTFUSE_DATA=.* has none of {known.files[0]}"):
+    with pytest.raises(ConfigError, match=f"{name}: PROMPTFUSE_DATA=.* does not contain {known.files[0]}"):
         read_dataset(name)
     if known.format == "karpathy":
         image = {"filename": "a.jpg", "filepath": "val2014", "split": "val", "sentences": [{"raw": "x"}]}

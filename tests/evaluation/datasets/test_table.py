@@ -213,7 +213,7 @@ def test_an_empty_list_does_not_hide_a_caption(write):
 
 def test_a_quotation_mark_does_not_swallow_lines_between_tabs(write):
     path = write("d.tsv", 'image\tcaption\na.jpg\t"A dog\nb.jpg\ttwo cats"\n')
-    with pytest.raises(ConfigError, match=r"line 3: a quotation mark .* other rows"):
+    with pytest.raises(ConfigError, match=r"line 3: a quotation mark .* the rows after it"):
         read_dataset(path)
 
 

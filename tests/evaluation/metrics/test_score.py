@@ -67,7 +67,7 @@ def test_a_judge_that_was_searched_with_is_told(system, written, searched):
         searched=["0123456789abcdef", *([getattr(judge, searched)] if searched else [])],
     )  # fmt: skip
     assert found.judge_is_searched is bool(searched)
-    assert any("mini-clip" in notice and "searched with" in notice for notice in found.notices) is bool(
+    assert any("mini-clip" in notice and "guided their search" in notice for notice in found.notices) is bool(
         searched
     )
     assert found.to_dict()["judge_is_searched"] is bool(searched)
@@ -80,7 +80,7 @@ def test_other_models_that_were_searched_with_are_told_too(system, written):
         searched=[lm.fingerprint],
     )  # fmt: skip
     (notice,) = found.notices
-    assert notice.startswith("perplexity is by mini-lm, which the captions were searched with")
+    assert notice.startswith("perplexity is by mini-lm, which guided their search")
     assert not found.judge_is_searched
 
 
@@ -110,7 +110,7 @@ def test_predictions_without_references_are_left_out_and_counted(system, written
 def test_references_of_other_photos(system, written):
     other = {f"{id_}.jpg": texts for id_, texts in written.items()}
     with pytest.raises(
-        ConfigError, match=r"none for 'dog' or any other prediction, their ids look like 'dog\.jpg'"
+        ConfigError, match=r"no references for 'dog' or any other prediction, their ids look like 'dog\.jpg'"
     ):
         python(system, other)
 

@@ -278,7 +278,7 @@ def test_a_searched_classifier_is_marked_unless_an_independent_judge_is_there(ju
     searched = common | {"searched": [tone.identity, judge.encoder.identity]}
     both = score(CAPTIONS, {}, metrics=["sentiment", "judged"], text_judge=judge, **searched)
     assert both.metrics["sentiment_accuracy"].title == "positive accuracy (searched model)"
-    assert any("judged labels' encoder is" in one and "searched with" in one for one in both.notices)
+    assert any("judged labels' encoder is" in one and "guided the search" in one for one in both.notices)
 
 
 # The command.

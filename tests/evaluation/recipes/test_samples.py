@@ -134,5 +134,5 @@ def test_each_photo_takes_its_own_part_of_a_pool(photos):
         == describer.draw(language, 1)
         == quick("best-of-n", count=6, pool=10, steps=6).draw(language, 1)
     )
-    with pytest.raises(ConfigError, match="pool: 5 is less than the 6"):
+    with pytest.raises(ConfigError, match="pool: 5 must be at least 6"):
         quick("best-of-n", count=6, pool=5)

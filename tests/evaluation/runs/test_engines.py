@@ -67,5 +67,5 @@ def test_what_a_worker_ends_with_ends_the_run(tmp_path):
     groups = make_groups(load_run_config(write_config(tmp_path / "run.yaml")).read().photos, 2)
     engine = ProcessEngine(load_recipe(QUICK), "cpu", 1, 2)
     engine.models = {"lm": {"name": "mini-lm", "fingerprint": "0"}}
-    with pytest.raises(pf.ModelError, match="the worker' has other files than the process that started"):
+    with pytest.raises(pf.ModelError, match="the worker has other files than the process that started"):
         engine.run(groups, [].append, [].append)

@@ -41,12 +41,12 @@ def test_groups_and_lines_survive_the_way_to_a_worker_and_back(group):
 def test_a_worker_whose_model_differs_beyond_its_embeddings_is_found_out(group):
     models = models_of(load_recipe(QUICK))
     models["image_text"]["identity"] = "0" * 16
-    with pytest.raises(pf.ModelError, match="mini-clip: the worker' has other files than the process that"):
+    with pytest.raises(pf.ModelError, match="mini-clip: the worker has other files than the process that"):
         GroupWorker(QUICK, "cpu", 1, models)(group)
 
 
 def test_a_worker_with_other_models_is_found_out(group):
     models = {**models_of(load_recipe(QUICK)), "lm": {"name": "mini-lm", "fingerprint": "0"}}
     worker = GroupWorker(QUICK, "cpu", 1, models)
-    with pytest.raises(pf.ModelError, match="mini-lm: the worker' has other files than the process that"):
+    with pytest.raises(pf.ModelError, match="mini-lm: the worker has other files than the process that"):
         worker(group)

@@ -89,7 +89,7 @@ def test_what_is_odd_in_the_data_is_told(promptfuse, tmp_path):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ((), "--out is missing; give a folder"),
+        ((), "--out is missing; give a run folder"),
         (("--out", "run", "--set", "recipe"), "--set 'recipe' is not KEY=VALUE"),
         (("--out", "run", "--set", "recipe.stepz=3"), "no field 'stepz'; did you mean 'steps'"),
         (("--out", "run", "--limit", "x"), "'x' is not a whole number"),
@@ -174,7 +174,7 @@ def test_validate_refuses_what_a_run_would(place, tmp_path, promptfuse):
                  recipe={"kind": "samples", "by": "image", "sentiment": "positive"})  # fmt: skip
     code, _, err = promptfuse("run", tmp_path / "run.yaml", "--validate")
     assert code == 2
-    assert "set by: objective" in err
+    assert "write by: objective" in err
 
 
 def test_failures_are_told_with_the_first_reason(place, tmp_path, promptfuse):

@@ -183,7 +183,7 @@ def test_models_are_told_apart_by_all_their_weights(make_run):
 
     first, merged, old = made("first", "a1"), made("merged", "b2"), made("old", None)
     assert "different models as fluency (tiny-lm a1, tiny-lm b2)" in told(first, merged)[0]
-    assert "fluency (tiny-lm) cannot be told" in told(first, old)[0]
+    assert "fluency (tiny-lm) is unknown" in told(first, old)[0]
     assert not any("fluency" in line or "again" in line for line in told(first, made("again", "a1")))
     mixed = made("mixed", "a1", sessions=[{"models": {"fluency": "a1"}}, {"models": {"fluency": "b2"}}])
     assert "captions of mixed were found with different models as fluency" in told(mixed)[0]

@@ -108,7 +108,7 @@ def test_what_somebody_else_wrote_is_not_replaced(promptfuse, make_run, tmp_path
     target.write_text(text)
     code, _, err = promptfuse("report", run, "--json", option, target)
     assert code == 2
-    assert f"{target}: is there already, and was not written by promptfuse" in err
+    assert f"{target}: exists and was not written by promptfuse" in err
     assert target.read_text() == text
     target.write_text("")
     for _ in range(2):  # What it wrote itself may be written anew.

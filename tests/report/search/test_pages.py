@@ -149,7 +149,7 @@ def test_the_page_says_how_the_model_goes_on(tmp_path: Path):
     page = tmp_path / "page.html"
     write_search_page(page, "short", found)
     html = page.read_text(encoding="utf-8")
-    said = "target: the model goes on with ' <on> the sea', which does not match ' on the beach.'"
+    said = "target: the model continues with ' <on> the sea', which does not match ' on the beach.'"
     assert escape(said) in html
 
 
