@@ -4,6 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from promptfuse.adapters.fit import embed_words
 from promptfuse.adapters.maps import Maps
 from promptfuse.tproduct import t_solve, t_transpose
 
@@ -21,3 +22,8 @@ def test_dimensions_that_do_not_belong_together_are_refused():
 def test_maps_of_other_widths_are_refused():
     with pytest.raises(TypeCheckError):
         Maps({1: torch.zeros(3, 2, 1)}, torch.zeros(4, 2)).of_length(1)
+
+
+def test_words_of_numbers_that_are_not_ids_are_refused():
+    with pytest.raises(TypeCheckError):
+        embed_words(torch.zeros(3, 2), torch.zeros(4, 1))
