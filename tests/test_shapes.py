@@ -6,6 +6,7 @@ from jaxtyping import TypeCheckError
 
 from promptfuse.adapters.fit import embed_words
 from promptfuse.adapters.maps import Maps
+from promptfuse.objectives.gradients import TextGradient
 from promptfuse.tproduct import t_solve, t_transpose
 
 
@@ -27,3 +28,8 @@ def test_maps_of_other_widths_are_refused():
 def test_words_of_numbers_that_are_not_ids_are_refused():
     with pytest.raises(TypeCheckError):
         embed_words(torch.zeros(3, 2), torch.zeros(4, 1))
+
+
+def test_a_gradient_at_more_tokens_than_there_are_is_refused():
+    with pytest.raises(TypeCheckError):
+        TextGradient(torch.tensor([1, 2]), [(0, 1), (1, 2)], torch.zeros(3, 4), None)
