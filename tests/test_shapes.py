@@ -6,6 +6,7 @@ from jaxtyping import TypeCheckError
 
 from promptfuse.adapters.fit import embed_words
 from promptfuse.adapters.maps import Maps
+from promptfuse.models import Batch
 from promptfuse.objectives.gradients import TextGradient
 from promptfuse.tproduct import t_solve, t_transpose
 
@@ -33,3 +34,8 @@ def test_words_of_numbers_that_are_not_ids_are_refused():
 def test_a_gradient_at_more_tokens_than_there_are_is_refused():
     with pytest.raises(TypeCheckError):
         TextGradient(torch.tensor([1, 2]), [(0, 1), (1, 2)], torch.zeros(3, 4), None)
+
+
+def test_a_batch_whose_mask_has_other_columns_is_refused():
+    with pytest.raises(TypeCheckError):
+        Batch(torch.tensor([[1, 2]]), torch.ones(1, 3), ((0, 2),))
