@@ -8,6 +8,7 @@ from promptfuse.adapters.fit import embed_words
 from promptfuse.adapters.maps import Maps
 from promptfuse.models import Batch
 from promptfuse.objectives.gradients import TextGradient
+from promptfuse.search.methods.swaps import against_table
 from promptfuse.tproduct import t_solve, t_transpose
 
 
@@ -39,3 +40,8 @@ def test_a_gradient_at_more_tokens_than_there_are_is_refused():
 def test_a_batch_whose_mask_has_other_columns_is_refused():
     with pytest.raises(TypeCheckError):
         Batch(torch.tensor([[1, 2]]), torch.ones(1, 3), ((0, 2),))
+
+
+def test_gradients_of_another_width_than_the_table_are_refused():
+    with pytest.raises(TypeCheckError):
+        against_table(torch.zeros(1, 3), torch.zeros(5, 4), [0])
