@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.adapters import files
@@ -153,7 +154,9 @@ class Adapter:
         """How the adapter was fitted and how good it is."""
         return self._report
 
-    def push(self, x_a: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
+    def push(
+        self, x_a: Float[Tensor, "*_"], n_a: Sequence[int], n_b: Sequence[int]
+    ) -> Float[Tensor, "batch {sum(n_b)} d_b"]:
         """Map A's embeddings of a text to approximations of B's.
 
         Args:
@@ -166,7 +169,9 @@ class Adapter:
         """
         return self.maps.push(x_a, n_a, n_b)
 
-    def pull(self, gradient_b: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
+    def pull(
+        self, gradient_b: Float[Tensor, "*_"], n_a: Sequence[int], n_b: Sequence[int]
+    ) -> Float[Tensor, "batch {sum(n_a)} d_a"]:
         """Carry gradients at B's embeddings of a text to A's.
 
         Args:

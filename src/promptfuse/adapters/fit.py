@@ -17,6 +17,7 @@ from itertools import islice
 from zlib import crc32
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -126,10 +127,10 @@ class _Group:
     """Words of one length n: their ids in both models, (words, n), weights, and whether they are held out."""
 
     n: int
-    ids_a: Tensor
-    ids_b: Tensor
-    weights: Tensor
-    held_out: Tensor
+    ids_a: Int[Tensor, "words n"]
+    ids_b: Int[Tensor, "words n"]
+    weights: Float[Tensor, " words"]
+    held_out: Bool[Tensor, " words"]
     frequency: float
 
     def only_held_out(self) -> _Group:
@@ -210,7 +211,12 @@ class _Fitter:
     """
 
     def __init__(
-        self, table_a: Tensor, table_b: Tensor, config: FitConfig, total: int, progress: Progress | None
+        self,
+        table_a: Float[Tensor, "rows_a d_a"],
+        table_b: Float[Tensor, "rows_b d_b"],
+        config: FitConfig,
+        total: int,
+        progress: Progress | None,
     ) -> None:
         self.table_a, self.table_b = table_a, table_b
         self.config = config
@@ -243,7 +249,7 @@ class _Fitter:
 
     def solve(
         self, n: int, pair: _Pair, words: int, lengths: Sequence[int], ridge: float
-    ) -> tuple[Tensor, LengthReport]:
+    ) -> tuple[Float[Tensor, "d_a d_b _"], LengthReport]:
         """The map for words of n sub-tokens, 0 for the positional one, and its report.
 
         Args:
@@ -277,7 +283,7 @@ class _Fitter:
         )
         return both.solve(both.scale() * ridge, rcond), report
 
-    def _cosine(self, g: Tensor, groups: Sequence[_Group]) -> float:
+    def _cosine(self, g: Float[Tensor, "d_a d_b n"], groups: Sequence[_Group]) -> float:
         """Weighted mean cosine between mapped and true embeddings of the words held out."""
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
         for group in groups:
@@ -290,7 +296,9 @@ class _Fitter:
                 total += torch.stack([(weights * cosines).sum(), weights.sum()])
         return float(total[0] / total[1])
 
-    def _batches(self, group: _Group, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _batches(
+        self, group: _Group, chosen: Bool[Tensor, " words"]
+    ) -> Iterator[tuple[Float[Tensor, "N d_a n"], Float[Tensor, "N d_b n"], Float[Tensor, " N"]]]:
         """Embeddings (N, d_A, n) and (N, d_B, n), with weights (N,), in double precision."""
         widest = max(self.table_a.shape[1], self.table_b.shape[1])
         size = max(64, _BATCH_NUMBERS // (widest * group.n))
@@ -302,12 +310,12 @@ class _Fitter:
             yield x.to(self.device).double(), y.to(self.device).double(), group.weights[part].to(self.device)
 
 
-def pad_words(rows: Sequence[Sequence[int]], n: int) -> Tensor:
+def pad_words(rows: Sequence[Sequence[int]], n: int) -> Int[Tensor, "{len(rows)} {n}"]:
     """Ids of words, (N, n), padded with -1 on the right: always there, whatever the length and the model."""
     return torch.tensor([[*row, *[-1] * (n - len(row))] for row in rows], dtype=torch.long).reshape(-1, n)
 
 
-def embed_words(table: Tensor, padded: Tensor) -> Tensor:
+def embed_words(table: Float[Tensor, "rows d"], padded: Int[Tensor, "N n"]) -> Float[Tensor, "N d n"]:
     """Embeddings of padded words, zero at the padding.
 
     Args:
@@ -322,7 +330,7 @@ def embed_words(table: Tensor, padded: Tensor) -> Tensor:
     return embedded.transpose(1, 2)
 
 
-def _apart(x: Tensor, n: int) -> Tensor:
+def _apart(x: Float[Tensor, "_ d _"], n: int) -> Float[Tensor, "_ d {n}"]:
     """(N, d, m) as it is where m = n; else, for n = 1, every position as a row of its own, (N m, d, 1)."""
     if x.shape[-1] == n:
         return x

@@ -17,6 +17,7 @@ from math import prod
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from promptfuse.errors import AdapterError
@@ -29,7 +30,9 @@ class Workspace:
     def __init__(self) -> None:
         self._held: list[Tensor] = []
 
-    def take(self, shape: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    def take(
+        self, shape: Sequence[int], device: torch.device
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
         """Two tensors in double precision with arbitrary contents, until the next call."""
         count = prod(shape)
         if not self._held or self._held[0].numel() < count or self._held[0].device != device:
@@ -79,12 +82,12 @@ class Moments:
         self.power_b = 0.0
 
     @property
-    def grams(self) -> list[Tensor]:
+    def grams(self) -> list[Num[Tensor, "d_a d_a"]]:
         """For each of the ``n // 2 + 1`` slices (d_A, d_A), real or complex."""
         return [sums.gram() for sums in self._sums]
 
     @property
-    def crosses(self) -> list[Tensor]:
+    def crosses(self) -> list[Num[Tensor, "d_a d_b"]]:
         """For each slice (d_A, d_B)."""
         return [sums.cross() for sums in self._sums]
 
@@ -99,7 +102,9 @@ class Moments:
         """
         return (1.0 if self.is_real(s) else 2.0) / self.n
 
-    def update(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
+    def update(
+        self, x: Float[Tensor, "N d_a n"], y: Float[Tensor, "N d_b n"], weights: Num[Tensor, " N"]
+    ) -> None:
         """Add a batch of words.
 
         Args:
@@ -199,7 +204,7 @@ class Moments:
         variance = self.power_b - float(self.sum_b.square().sum()) / self.weight
         return variance if variance > 1e-9 * self.power_b else 0.0
 
-    def solve(self, ridge: float, rcond: float) -> Tensor:
+    def solve(self, ridge: float, rcond: float) -> Float[Tensor, "d_a d_b {self.n}"]:
         """The map that fits these words best; the smallest of them where they leave it open.
 
         Args:
@@ -222,7 +227,7 @@ class Moments:
         slices = torch.stack([part.to(torch.complex128) for part in solved])
         return from_slices(slices, self.n, torch.float64)
 
-    def squared_error(self, g: Tensor) -> float:
+    def squared_error(self, g: Float[Tensor, "d_a d_b n"]) -> float:
         """``sum_w omega_w |x_w * G - y_w|^2`` of these words for any map, without the words.
 
         Args:
@@ -246,7 +251,7 @@ class _Sums(ABC):
     """How many real matrices a batch has for the slice."""
 
     @abstractmethod
-    def add(self, *parts: Tensor) -> None:
+    def add(self, *parts: Float[Tensor, "N d"]) -> None:
         """Add a batch: its real matrices, each (N, d_A + d_B), scaled by the roots of the weights."""
 
     @abstractmethod
@@ -254,11 +259,11 @@ class _Sums(ABC):
         """The sums themselves."""
 
     @abstractmethod
-    def gram(self) -> Tensor:
+    def gram(self) -> Num[Tensor, "d_a d_a"]:
         """(d_A, d_A), Hermitian."""
 
     @abstractmethod
-    def cross(self) -> Tensor:
+    def cross(self) -> Num[Tensor, "d_a d_b"]:
         """(d_A, d_B)."""
 
     @abstractmethod
@@ -284,13 +289,13 @@ class _RealSums(_Sums):
         self.upper = torch.zeros(d_a, d_a + d_b, dtype=torch.float64, device=device)
 
     @classmethod
-    def of(cls, both: Tensor) -> _RealSums:
+    def of(cls, both: Float[Tensor, "d_a d"]) -> _RealSums:
         """From known sums, (d_A, d_A + d_B)."""
         sums = cls(len(both), both.shape[1] - len(both), both.device)
         sums.upper.copy_(both)
         return sums
 
-    def add(self, *parts: Tensor) -> None:
+    def add(self, *parts: Float[Tensor, "N d"]) -> None:
         (both,) = parts
         for first in range(0, self.d_a, _BLOCK):
             last = min(first + _BLOCK, self.d_a)
@@ -299,11 +304,11 @@ class _RealSums(_Sums):
     def tensors(self) -> list[Tensor]:
         return [self.upper]
 
-    def gram(self) -> Tensor:
+    def gram(self) -> Num[Tensor, "d_a d_a"]:
         upper = self.upper[:, : self.d_a].triu()
         return upper + upper.triu(1).T
 
-    def cross(self) -> Tensor:
+    def cross(self) -> Num[Tensor, "d_a d_b"]:
         return self.upper[:, self.d_a :]
 
     def trace(self) -> float:
@@ -326,7 +331,7 @@ class _ComplexSums(_Sums):
         self.real_cross = torch.zeros(d_a, d_b, dtype=torch.float64, device=device)
         self.imaginary = _RealSums(d_a, d_b, device)
 
-    def add(self, *parts: Tensor) -> None:
+    def add(self, *parts: Float[Tensor, "N d"]) -> None:
         (real, imaginary), d_a = parts, self.d_a
         self.mixed.addmm_((real[:, :d_a] - imaginary[:, :d_a]).T, real + imaginary)
         self.real_cross.addmm_(real[:, :d_a].T, real[:, d_a:])
@@ -335,11 +340,11 @@ class _ComplexSums(_Sums):
     def tensors(self) -> list[Tensor]:
         return [self.mixed, self.real_cross, *self.imaginary.tensors()]
 
-    def gram(self) -> Tensor:
+    def gram(self) -> Num[Tensor, "d_a d_a"]:
         mixed = self.mixed[:, : self.d_a]
         return torch.complex((mixed + mixed.T) / 2 + 2 * self.imaginary.gram(), (mixed - mixed.T) / 2)
 
-    def cross(self) -> Tensor:
+    def cross(self) -> Num[Tensor, "d_a d_b"]:
         pc, qd = self.real_cross, self.imaginary.cross()
         return torch.complex(pc + qd, self.mixed[:, self.d_a :] - pc + qd)
 
@@ -347,7 +352,7 @@ class _ComplexSums(_Sums):
         return float(self.mixed.diagonal().sum()) + 2 * self.imaginary.trace()
 
 
-def _real_dft(n: int) -> Tensor:
+def _real_dft(n: int) -> Float[Tensor, "{n} {n}"]:
     """The discrete Fourier transform of real tubes as a real matrix, (n, n).
 
     Its rows give the slices in order: one row for a slice that is real, two, the real and the imaginary
@@ -362,7 +367,9 @@ def _real_dft(n: int) -> Tensor:
     return torch.stack(rows)
 
 
-def _surely_full_rank(grams: list[Tensor], crosses: list[Tensor], rcond: float) -> list[Tensor] | None:
+def _surely_full_rank(
+    grams: list[Num[Tensor, "d_a d_a"]], crosses: list[Num[Tensor, "d_a d_b"]], rcond: float
+) -> list[Num[Tensor, "d_a d_b"]] | None:
     """``gram^-1 cross`` of all slices if it is plain that no eigenvalue is up to the cut-off, else None.
 
     The smallest eigenvalue of ``L L^H`` is at least ``1 / |L^-1|^2`` in the Frobenius norm, and the largest
@@ -382,7 +389,9 @@ def _surely_full_rank(grams: list[Tensor], crosses: list[Tensor], rcond: float) 
     return solved
 
 
-def _low_rank(grams: list[Tensor], crosses: list[Tensor], rcond: float) -> list[Tensor]:
+def _low_rank(
+    grams: list[Num[Tensor, "d_a d_a"]], crosses: list[Num[Tensor, "d_a d_b"]], rcond: float
+) -> list[Num[Tensor, "d_a d_b"]]:
     """``gram^+ cross`` of all slices; eigenvalues up to ``rcond`` times the largest count as zero."""
     spectra = [torch.linalg.eigh(gram) for gram in grams]
     cutoff = rcond * max(float(values[-1]) for values, _ in spectra)
@@ -393,11 +402,11 @@ def _low_rank(grams: list[Tensor], crosses: list[Tensor], rcond: float) -> list[
     return solved
 
 
-def _identity_like(square: Tensor) -> Tensor:
+def _identity_like(square: Num[Tensor, "d d"]) -> Num[Tensor, "d d"]:
     return torch.eye(len(square), dtype=square.dtype, device=square.device)
 
 
-def spectral_gains(eigenvalues: Tensor, ridge: float, cutoff: float) -> Tensor:
+def spectral_gains(eigenvalues: Float[Tensor, " d"], ridge: float, cutoff: float) -> Float[Tensor, " d"]:
     """``1 / (e + ridge)`` for each eigenvalue; without a ridge, 0 for those up to the cut-off."""
     kept = (eigenvalues > cutoff) if ridge == 0 else torch.ones_like(eigenvalues, dtype=torch.bool)
     return torch.where(kept, 1.0 / torch.where(kept, eigenvalues + ridge, 1.0), 0.0)

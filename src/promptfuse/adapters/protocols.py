@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.text.segments import FastTokenizer
@@ -22,7 +23,7 @@ class EmbeddingModel(Protocol):
         """Its fast tokenizer."""
 
     @property
-    def embedding_table(self) -> Tensor:
+    def embedding_table(self) -> Float[Tensor, "rows d"]:
         """Input embeddings, (rows, d). Rows and token ids need not match: either may outnumber the other."""
 
     @property

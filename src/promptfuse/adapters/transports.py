@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,9 +44,9 @@ class SlotGradient:
         ValueError: if the shapes do not match.
     """
 
-    loss: Tensor
-    gradient: Tensor
-    probe: Tensor
+    loss: Float[Tensor, "*_"]
+    gradient: Float[Tensor, "*_"]
+    probe: Float[Tensor, "*_"]
 
     def __post_init__(self) -> None:
         beams, lengths = self.loss.shape
@@ -68,7 +69,7 @@ class _Candidates:
     """
 
     rows: int
-    tokens: Tensor
+    tokens: Int[Tensor, " K"]
     spellings: tuple[tuple[int, ...], ...]
 
     @classmethod
@@ -126,7 +127,7 @@ class Transport(ABC):
         self._owner, self._order, self._subtoken = torch.tensor(entries).reshape(-1, 3).long().unbind(1)
 
     @abstractmethod
-    def estimate(self, slot: SlotGradient) -> Tensor:
+    def estimate(self, slot: SlotGradient) -> Float[Tensor, "beams rows"]:
         """First-order estimate of B's loss when an A-token is appended as a new word.
 
         Args:
@@ -141,25 +142,25 @@ class Transport(ABC):
         """
 
     @property
-    def tokens(self) -> Tensor:
+    def tokens(self) -> Int[Tensor, " K"]:
         """Ids in A of the K tokens that have estimates, (K,): those that begin a word that B can spell."""
         return self._candidates.tokens
 
-    def word_embeddings(self) -> Tensor:
+    def word_embeddings(self) -> Float[Tensor, "K d_b"]:
         """B's embeddings of the words of `tokens`, (K, d_B); the mean for words of several sub-tokens."""
         table = self.model_b.embedding_table
         owner, subtoken = self._owner.to(table.device), self._subtoken.to(table.device)
         total = table.new_zeros(len(self._lengths), table.shape[1]).index_add(0, owner, table[subtoken])
         return total / self._lengths.to(total)[:, None]
 
-    def embeddings_of(self, tokens: Sequence[int]) -> Tensor:
+    def embeddings_of(self, tokens: Sequence[int]) -> Float[Tensor, "{len(tokens)} d_b"]:
         """B's embeddings of the words of some of `tokens`, (number of them, d_B)."""
         table = self.model_b.embedding_table
         place = torch.searchsorted(self._candidates.tokens, torch.tensor(tokens, dtype=torch.long))
         ids = [self._candidates.spellings[index] for index in place.tolist()]
         return torch.stack([table[list(row)].mean(0) for row in ids])
 
-    def along(self, direction: Tensor) -> Tensor:
+    def along(self, direction: Float[Tensor, " d_b"]) -> Float[Tensor, " rows"]:
         """Scalar products of `word_embeddings` with a direction in B's space, for A's rows.
 
         Args:
@@ -174,7 +175,7 @@ class Transport(ABC):
         total = against.new_zeros(len(self._lengths)).index_add(0, owner, against[subtoken])
         return self._spread((total / self._lengths.to(total))[None])[0]
 
-    def expected_embedding(self, probabilities: Tensor) -> Tensor:
+    def expected_embedding(self, probabilities: Float[Tensor, "beams rows"]) -> Float[Tensor, "beams d_b"]:
         """B's expected embedding of the next word: a good probe, since it is close to the likely words.
 
         A word of several sub-tokens in B counts with their mean.
@@ -203,7 +204,7 @@ class Transport(ABC):
                 "use the same number"
             )
 
-    def _spread(self, estimates: Tensor) -> Tensor:
+    def _spread(self, estimates: Float[Tensor, "beams K"]) -> Float[Tensor, "beams rows"]:
         """Put the estimates of the candidates, (beams, K), at their rows, (beams, rows)."""
         spread = estimates.new_full((len(estimates), self._candidates.rows), float("nan"))
         spread[:, self._candidates.tokens.to(estimates.device)] = estimates
@@ -235,7 +236,7 @@ class LexicalTransport(Transport):
         sharing = (length - max_subtokens + 1).clamp(min=1)
         self._share = torch.where(position == max_subtokens - 1, 1.0 / sharing, 1.0)
 
-    def estimate(self, slot: SlotGradient) -> Tensor:
+    def estimate(self, slot: SlotGradient) -> Float[Tensor, "beams rows"]:
         """First-order estimate of B's loss for each A-token, (beams, rows of A's embedding table)."""
         self._check(slot)
         device = slot.gradient.device
@@ -278,7 +279,7 @@ class TProductTransport(Transport):
         self._kind_slots = kinds.clamp(max=max_subtokens) - 1
         self._pulls = [self._pull_of(n) for n in kinds.tolist()]
 
-    def _pull_of(self, n: int) -> Tensor:
+    def _pull_of(self, n: int) -> Float[Tensor, "{self.max_subtokens} d_b d_a"]:
         """The map from the slot's gradient to the single A-token of a word of n B-tokens, (M, d_B, d_A).
 
         With one sub-token in A, ``(g * G')`` at its position is the sum of g_j times the transposed slice
@@ -290,7 +291,7 @@ class TProductTransport(Transport):
         kept = torch.cat([slices[: m - 1], slices[m - 1 :].mean(0, keepdim=True)])
         return torch.cat([kept, kept.new_zeros(self.max_subtokens - m, *kept.shape[1:])])
 
-    def estimate(self, slot: SlotGradient) -> Tensor:
+    def estimate(self, slot: SlotGradient) -> Float[Tensor, "beams rows"]:
         """First-order estimate of B's loss for each A-token, (beams, rows of A's embedding table)."""
         self._check(slot)
         device, dtype = slot.loss.device, slot.loss.dtype
@@ -305,7 +306,9 @@ class TProductTransport(Transport):
         base = (slot.loss - at_probe.to(dtype))[:, self._slots.to(device) - 1]
         return self._spread(base + terms)
 
-    def transport_gradient(self, gradient_b: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
+    def transport_gradient(
+        self, gradient_b: Float[Tensor, "*_"], n_a: Sequence[int], n_b: Sequence[int]
+    ) -> Float[Tensor, "batch {sum(n_a)} d_a"]:
         """Carry gradients at B's embeddings of a text to A's.
 
         Args:
@@ -318,7 +321,13 @@ class TProductTransport(Transport):
         """
         return self.adapter.pull(gradient_b, n_a, n_b)
 
-    def couple(self, x_a: Tensor, y_b: Tensor, n_a: Sequence[int], n_b: Sequence[int]) -> Tensor:
+    def couple(
+        self,
+        x_a: Float[Tensor, "batch tokens_a d_a"],
+        y_b: Float[Tensor, "batch tokens_b d_b"],
+        n_a: Sequence[int],
+        n_b: Sequence[int],
+    ) -> Float[Tensor, "batch tokens_b d_b"]:
         """B's own embeddings of a text, whose gradient continues to A's embeddings of it.
 
         Args:
@@ -340,16 +349,18 @@ class _Coupling(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: torch.autograd.function.FunctionCtx,
-        x_a: Tensor,
-        y_b: Tensor,
+        x_a: Float[Tensor, "batch tokens_a d_a"],
+        y_b: Float[Tensor, "batch tokens_b d_b"],
         adapter: Adapter,
         n_a: tuple[int, ...],
         n_b: tuple[int, ...],
-    ) -> Tensor:
+    ) -> Float[Tensor, "batch tokens_b d_b"]:
         ctx.adapter, ctx.n_a, ctx.n_b = adapter, n_a, n_b  # type: ignore[attr-defined]
         return y_b.clone()
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, gradient: Float[Tensor, "batch tokens_b d_b"]
+    ) -> tuple[Float[Tensor, "batch _ _"] | None, ...]:
         adapter, n_a, n_b = ctx.adapter, ctx.n_a, ctx.n_b  # type: ignore[attr-defined]
         return adapter.pull(gradient, n_a, n_b), gradient, None, None, None

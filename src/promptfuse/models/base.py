@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 import transformers
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -194,7 +195,7 @@ class Model(ForwardPass):
         with self._products() if self.fast else nullcontext():
             yield
 
-    def outputs(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> Float[Tensor, "rows *_"]:
         """What the model says of a batch, (rows, ...); differentiable with respect to the input embeddings.
 
         Causal language models give the NLL of each token, (rows, length - 1); encoders give unit features,
@@ -205,7 +206,7 @@ class Model(ForwardPass):
         with self.fast_products():
             return self.reader.outputs(batch, batch.branches)
 
-    def _read_whole(self, batch: Batch) -> Tensor:
+    def _read_whole(self, batch: Batch) -> Float[Tensor, "rows *_"]:
         return self.read_apart(batch, self.read_padded)
 
     @cached_property

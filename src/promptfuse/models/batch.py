@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from promptfuse.models.branches import Branches
@@ -28,10 +29,10 @@ class Batch:
             token; what stands before it may be wrong. None for all.
     """
 
-    ids: Tensor
-    mask: Tensor
+    ids: Int[Tensor, "rows length"]
+    mask: Num[Tensor, "rows length"]
     text_spans: tuple[tuple[int, int], ...]
-    placeholder_mask: Tensor | None = None
+    placeholder_mask: Bool[Tensor, "rows length"] | None = None
     branches: Branches | None = None
     rows: Sequence[Sequence[int]] = ()
     first_scored: Sequence[int] | None = None
@@ -43,7 +44,7 @@ class Batch:
             object.__setattr__(self, "rows", rows)
 
     @property
-    def predicted(self) -> Tensor:
+    def predicted(self) -> Float[Tensor, "rows {self.ids.shape[1]-1}"]:
         """Where a column but the first is a token that a model predicts, (rows, length - 1) of 0 and 1."""
         valid = self.mask[:, 1:].to(torch.float32)
         return valid if self.placeholder_mask is None else valid * ~self.placeholder_mask[:, 1:]

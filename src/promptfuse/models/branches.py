@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -27,10 +28,10 @@ class KVPrefix:
     """
 
     ids: tuple[int, ...]
-    keys: tuple[Tensor, ...] | Tensor = ()
-    values: tuple[Tensor, ...] | Tensor = ()
-    following: Tensor | None = None
-    nll: Tensor | None = None
+    keys: tuple[Float[Tensor, "heads length width"], ...] | Float[Tensor, "layers heads length width"] = ()
+    values: tuple[Float[Tensor, "heads length width"], ...] | Float[Tensor, "layers heads length width"] = ()
+    following: Float[Tensor, " vocabulary"] | None = None
+    nll: Float[Tensor, " _"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,7 +62,7 @@ class Branches:
     prefixes: tuple[KVPrefix, ...]
     prefix_index: tuple[int, ...]
     prefix_length: tuple[int, ...]
-    embeddings: Tensor | None = None
+    embeddings: Float[Tensor, "rows length d"] | None = None
 
     def part(self, rows: Sequence[int]) -> Branches:
         """The branches of some of the rows, with the prefixes that those need."""

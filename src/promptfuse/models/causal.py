@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 import transformers
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -88,7 +89,7 @@ class CausalLM(CausalRows):
         """The vocabulary."""
         return len(self.embedding_table)
 
-    def nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def nll(self, batch: Batch) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
         """Summed NLL in nats and the number of tokens predicted, both (rows,); differentiable.
 
         Placeholders are read but not predicted: the probability of a word that is not chosen yet has no
@@ -97,7 +98,7 @@ class CausalLM(CausalRows):
         losses = self.token_nll(batch)
         return losses.sum(1), batch.predicted.sum(1)
 
-    def content_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def content_nll(self, batch: Batch) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
         """As ``nll``, of the rows' content alone: given what stands before it, such as a context."""
         starts = [start for start, _ in batch.text_spans]
         if max(starts, default=0) <= 1:
@@ -107,7 +108,9 @@ class CausalLM(CausalRows):
         inside = (columns >= torch.tensor(starts, device=valid.device)[:, None]).to(valid.dtype)
         return (losses * inside).sum(1), (valid * inside).sum(1)
 
-    def token_nll(self, batch: Batch, first: Sequence[int] | None = None) -> Tensor:
+    def token_nll(
+        self, batch: Batch, first: Sequence[int] | None = None
+    ) -> Float[Tensor, "rows {batch.ids.shape[1]-1}"]:
         """NLL in nats of every token but the first of each row, (rows, length - 1); differentiable.
 
         Zero where nothing is predicted: at the padding and at placeholders. Column k is the token in
@@ -120,16 +123,16 @@ class CausalLM(CausalRows):
         """
         return self.outputs(replace(batch, first_scored=first))
 
-    def _read_whole(self, batch: Batch) -> Tensor:
+    def _read_whole(self, batch: Batch) -> Float[Tensor, "rows {batch.ids.shape[1]-1}"]:
         width = batch.ids.shape[1] - 1
 
-        def read(part: Batch) -> Tensor:
+        def read(part: Batch) -> Float[Tensor, "rows _"]:
             found = self.read_padded(part)
             return functional.pad(found, (0, width - found.shape[1]))
 
         return self.read_apart(batch, read)
 
-    def read_padded(self, batch: Batch) -> Tensor:
+    def read_padded(self, batch: Batch) -> Float[Tensor, "rows {batch.ids.shape[1]-1}"]:
         """NLL in nats of every token but the first, (rows, length - 1), in one pass over padded rows."""
         logits = self.call(batch).logits[:, :-1]
         target = batch.ids[:, 1:]
@@ -172,7 +175,9 @@ class CausalLM(CausalRows):
         return 1
 
     @torch.no_grad()
-    def next_log_probabilities(self, rows: Sequence[Sequence[int]], reuse: bool = True) -> Tensor:
+    def next_log_probabilities(
+        self, rows: Sequence[Sequence[int]], reuse: bool = True
+    ) -> Float[Tensor, "{len(rows)} vocabulary"]:
         """Log-probabilities of the token after each row, (rows, vocabulary), at least float32.
 
         Args:
@@ -197,13 +202,13 @@ class CausalLM(CausalRows):
             return batched_call(("next", id(self)), full, self._next_of_several)
         return self._next(full, reuse=False)
 
-    def _next_of_several(self, asked: Sequence[list[list[int]]]) -> list[Tensor]:
+    def _next_of_several(self, asked: Sequence[list[list[int]]]) -> list[Float[Tensor, "_ vocabulary"]]:
         """Next-token log-probabilities of several searches' rows, in one go."""
         found = self._next([row for rows in asked for row in rows], reuse=True)
         return list(torch.split(found, [len(rows) for rows in asked]))
 
     @torch.no_grad()
-    def _next(self, full: list[list[int]], reuse: bool) -> Tensor:
+    def _next(self, full: list[list[int]], reuse: bool) -> Float[Tensor, "{len(full)} vocabulary"]:
         """See `next_log_probabilities`; of rows with the begin-of-text token."""
         longest = max(map(len, full))
         if reuse and isinstance(reader := self.reader, KVReader) and longest <= reader.longest:
@@ -217,7 +222,7 @@ class CausalLM(CausalRows):
         batch = self.collate(full, [(len(self.start_ids), len(row)) for row in full])
         return self.of_all_ids(self.read_apart(batch, self._following))
 
-    def of_all_ids(self, log_probabilities: Tensor) -> Tensor:
+    def of_all_ids(self, log_probabilities: Float[Tensor, "*rows _"]) -> Float[Tensor, "*rows vocabulary"]:
         """Log-probabilities with a column for each row of the embedding table.
 
         Some models read more ids than they predict: placeholders, or tokens added to the table alone.
@@ -225,7 +230,7 @@ class CausalLM(CausalRows):
         missing = len(self.embedding_table) - log_probabilities.shape[-1]
         return functional.pad(log_probabilities, (0, max(0, missing)), value=-torch.inf)
 
-    def _following(self, batch: Batch) -> Tensor:
+    def _following(self, batch: Batch) -> Float[Tensor, "rows vocabulary"]:
         """Log-probabilities of the token after each row of a batch, in one pass."""
         last = torch.tensor([len(row) - 1 for row in batch.rows], device=self.device)
         keep: Tensor = last.unique()  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import transformers
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -83,14 +84,14 @@ class SequenceClassifier(Model):
             raise ConfigError(f"{self.name} has no label {label!r}; choose from: {known}")
         return names.index(label.casefold())
 
-    def log_probabilities(self, batch: Batch) -> Tensor:
+    def log_probabilities(self, batch: Batch) -> Float[Tensor, "rows labels"]:
         """Log-probabilities of the labels, (rows, labels); differentiable.
 
         They add up to one, except for a multi-label model, whose labels do not exclude each other.
         """
         return self.outputs(batch)
 
-    def read_padded(self, batch: Batch) -> Tensor:
+    def read_padded(self, batch: Batch) -> Float[Tensor, "rows labels"]:
         """Log-probabilities of the labels, (rows, labels), in one pass over padded rows."""
         logits = self.call(batch).logits
         if self.module.config.problem_type == "multi_label_classification":

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -67,7 +68,7 @@ class ForwardPass(TextRows):
         return max(found, key=lambda part: part.num_embeddings)
 
     @property
-    def embedding_table(self) -> Tensor:
+    def embedding_table(self) -> Float[Tensor, "vocabulary d"]:
         """Input embeddings of all ids, (rows, d); rows may outnumber the tokenizer's ids."""
         module = self.embedding
         if type(module) is nn.Embedding:
@@ -76,13 +77,13 @@ class ForwardPass(TextRows):
         return self._embedded
 
     @cached_property
-    def _embedded(self) -> Tensor:
+    def _embedded(self) -> Float[Tensor, "vocabulary d"]:
         weight: Tensor = self.embedding.weight  # type: ignore[assignment]
         with torch.no_grad():
             # Some architectures scale or normalise after the look-up; the module's output is what counts.
             return self.embed(torch.arange(len(weight), device=self.device))
 
-    def embed(self, ids: Tensor) -> Tensor:
+    def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d"]:
         """Input embeddings of ids, (..., d)."""
         return found_embeddings(self.embedding(ids))
 
@@ -126,7 +127,7 @@ class ForwardPass(TextRows):
             stacklevel=3,
         )
 
-    def read_padded(self, batch: Batch) -> Tensor:
+    def read_padded(self, batch: Batch) -> Float[Tensor, "rows *_"]:
         """What the model makes of the rows of a batch in one pass, (rows, ...); differentiable.
 
         Not everything may stand in one batch with anything: see ``read_apart``. A kind of model that says
@@ -136,7 +137,9 @@ class ForwardPass(TextRows):
         read = batch.mask.to(hidden)[..., None]
         return (hidden * read).sum(1) / read.sum(1)
 
-    def read_apart(self, batch: Batch, read: Callable[[Batch], Tensor]) -> Tensor:
+    def read_apart(
+        self, batch: Batch, read: Callable[[Batch], Float[Tensor, "rows *_"]]
+    ) -> Float[Tensor, "rows *_"]:
         """What ``read`` makes of a batch, (rows, ...), in parts where rows would change each other."""
         rows = batch.rows
         lengths = [len(row) for row in rows]
@@ -177,7 +180,7 @@ class ForwardPass(TextRows):
         return 0
 
     @contextmanager
-    def embeddings_from(self, embeddings: Tensor) -> Iterator[None]:
+    def embeddings_from(self, embeddings: Float[Tensor, "rows length d"]) -> Iterator[None]:
         """Make the next forward pass use these input embeddings in place of the look-up.
 
         Not every text tower takes ``inputs_embeds`` (CLIP's does not), but every one has an embedding

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
+from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
@@ -36,7 +37,7 @@ _TYPES = (
 )
 
 
-def _pooled(output: Any) -> Tensor:
+def _pooled(output: Any) -> Float[Tensor, "rows d"]:
     """The feature tensor, whether the model returns it bare or in an output object."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
@@ -124,18 +125,18 @@ class ImageTextModel(Model):
         reader = TowerReader(tower, projection, prefix_bytes(self.device))
         return [reader], self._trial(ids, (end,), self.max_length)
 
-    def text_features(self, batch: Batch) -> Tensor:
+    def text_features(self, batch: Batch) -> Float[Tensor, "rows d"]:
         """Unit features of encoded texts, (rows, d); differentiable."""
         return self.outputs(batch)
 
-    def read_padded(self, batch: Batch) -> Tensor:
+    def read_padded(self, batch: Batch) -> Float[Tensor, "rows d"]:
         """Unit features, (rows, d), in one pass over padded rows."""
         # A model that reads full rows was trained without a mask.
         mask = None if self.full_rows else batch.mask
         features = _pooled(self.module.get_text_features(input_ids=batch.ids, attention_mask=mask))
         return functional.normalize(at_least_float32(features), dim=-1)
 
-    def image_features(self, images: Sequence[Image.Image]) -> Tensor:
+    def image_features(self, images: Sequence[Image.Image]) -> Float[Tensor, "{len(images)} d"]:
         """Unit features of RGB photos, (photos, d).
 
         Raises:
@@ -146,7 +147,7 @@ class ImageTextModel(Model):
         return batched_call(("photos", id(self)), images, self._features_of_several)
 
     @torch.no_grad()
-    def _features_of_several(self, asked: Sequence[Sequence[Image.Image]]) -> list[Tensor]:
+    def _features_of_several(self, asked: Sequence[Sequence[Image.Image]]) -> list[Float[Tensor, "_ d"]]:
         """Features of several searches' photos, in one go."""
         images = [image for several in asked for image in several]
         found = self._read_photos(images)
@@ -154,7 +155,7 @@ class ImageTextModel(Model):
             found = functional.normalize(found + self._read_photos([*map(ImageOps.mirror, images)]), dim=-1)
         return list(torch.split(found, [len(several) for several in asked]))
 
-    def _read_photos(self, images: Sequence[Image.Image]) -> Tensor:
+    def _read_photos(self, images: Sequence[Image.Image]) -> Float[Tensor, "{len(images)} d"]:
         """Unit features of photos as they stand, (photos, d)."""
         inputs = self.processor(images=list(images), return_tensors="pt")
         # Some models take the patches of each photo's own shape, with what tells it.

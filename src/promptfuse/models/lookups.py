@@ -15,6 +15,7 @@ from threading import get_ident
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 
@@ -37,7 +38,7 @@ _PART: ContextVar[tuple[Tensor, int] | None] = ContextVar("part", default=None)
 
 
 @contextmanager
-def reading_part(rows: Tensor, length: int) -> Iterator[None]:
+def reading_part(rows: Int[Tensor, " rows"], length: int) -> Iterator[None]:
     """Say that a block reads only some rows of the batch for which there are embeddings.
 
     Args:
@@ -51,20 +52,24 @@ def reading_part(rows: Tensor, length: int) -> Iterator[None]:
         _PART.reset(token)
 
 
-def found_embeddings(output: Any) -> Tensor:
+def found_embeddings(output: Any) -> Num[Tensor, "*_"]:
     """The embeddings that a module gives, by themselves or with something after them (I-BERT)."""
     found: Tensor = output[0] if isinstance(output, tuple) else output
     return found
 
 
-def _asked_ids(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+def _asked_ids(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Num[Tensor, "rows length"] | None:
     """The ids that a module is given."""
     given = next(iter((*args, *kwargs.values())), None)
     return given if isinstance(given, Tensor) and given.dim() == 2 else None
 
 
 def find_lookups(
-    whole: nn.Module, read: Callable[[], object], ids: Tensor, expected: Tensor, named: nn.Module
+    whole: nn.Module,
+    read: Callable[[], object],
+    ids: Int[Tensor, "1 length"],
+    expected: Float[Tensor, "1 length d"],
+    named: nn.Module,
 ) -> tuple[Lookup, ...]:
     """The modules that look the ids of a text up while it is read, in the order in which they do so.
 
@@ -108,7 +113,9 @@ def find_lookups(
 
 
 @contextmanager
-def embeddings_replaced(lookups: Sequence[Lookup], embeddings: Tensor) -> Iterator[None]:
+def embeddings_replaced(
+    lookups: Sequence[Lookup], embeddings: Float[Tensor, "rows length d"]
+) -> Iterator[None]:
     """Make a model's look-ups give these embeddings in place of their own.
 
     A module that is given the ids one place further to the right, as decoders are, keeps what it has in
@@ -121,7 +128,7 @@ def embeddings_replaced(lookups: Sequence[Lookup], embeddings: Tensor) -> Iterat
     asker = get_ident()  # Another thread may use the modules meanwhile.
     before: list[Tensor] = []
 
-    def shift_of(ids: Tensor) -> int:
+    def shift_of(ids: Num[Tensor, "rows length"]) -> int:
         for last in before:
             moved = ids.shape[1] > 1 and last.shape == ids.shape and not torch.equal(last, ids)
             if moved and torch.equal(ids[:, 1:], last[:, :-1]):

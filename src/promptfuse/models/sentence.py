@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 import transformers
+from jaxtyping import Float
 from tokenizers import normalizers
 from torch import Tensor, nn
 from torch.nn import functional
@@ -96,7 +97,7 @@ class SentenceEncoder(Model):
         module: nn.Module = self.module.encoder if hasattr(self.module, "shared") else self.module
         return module
 
-    def text_features(self, batch: Batch) -> Tensor:
+    def text_features(self, batch: Batch) -> Float[Tensor, "rows d"]:
         """Unit features of encoded texts, (rows, d), at least float32; differentiable.
 
         Raises:
@@ -104,12 +105,12 @@ class SentenceEncoder(Model):
         """
         return self.outputs(batch)
 
-    def _read_whole(self, batch: Batch) -> Tensor:
+    def _read_whole(self, batch: Batch) -> Float[Tensor, "rows d"]:
         if not bool(batch.mask.any(1).all()):
             raise TextError(f"{self.name} has no tokens for an empty text; give at least one word")
         return super()._read_whole(batch)
 
-    def read_padded(self, batch: Batch) -> Tensor:
+    def read_padded(self, batch: Batch) -> Float[Tensor, "rows d"]:
         """Unit features, (rows, d), in one pass over padded rows."""
         counts = batch.mask.sum(1)
         hidden = self.call(batch).last_hidden_state

@@ -9,6 +9,7 @@ from itertools import chain
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
@@ -42,7 +43,7 @@ class TextRows:
 
     @property
     @abstractmethod
-    def embedding_table(self) -> Tensor:
+    def embedding_table(self) -> Float[Tensor, "vocabulary d"]:
         """Input embeddings of all ids, (rows, d); rows may outnumber the tokenizer's ids."""
 
     @property

@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from promptfuse._utils.values import some_text
@@ -96,19 +97,19 @@ class Term:
         """Terms with equal keys make their losses from the same ``outputs``, so one pass serves them all."""
         return ("outputs", id(self.model)) if type(self).outputs is Term.outputs else id(self)
 
-    def outputs(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> Num[Tensor, "rows *_"]:
         """What the model says of encoded texts, (rows, ...); differentiable at the input embeddings."""
         return self.model.outputs(batch)
 
-    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+    def loss_from_outputs(self, outputs: Num[Tensor, "rows *_"]) -> Num[Tensor, "*_"]:
         """The losses, (texts,), that follow from ``outputs``; by default, the outputs are the losses."""
         return outputs
 
-    def losses(self, batch: Batch) -> Tensor:
+    def losses(self, batch: Batch) -> Num[Tensor, " texts"]:
         """Losses of encoded texts, (texts,); differentiable with respect to the input embeddings."""
         return self.loss_from_outputs(self.outputs(batch))
 
-    def label_gradient(self, row: Sequence[int], start: int) -> Tensor | None:
+    def label_gradient(self, row: Sequence[int], start: int) -> Float[Tensor, "{len(row)} vocabulary"] | None:
         """The loss's gradient with respect to the one-hot tokens of a row in their role as what is predicted.
 
         Args:
@@ -192,7 +193,7 @@ class Term:
         texts: Sequence[str],
         batch_size: int | None = None,
         parents: Sequence[str] | None = None,
-    ) -> Tensor:
+    ) -> Num[Tensor, "{len(texts)}"]:
         """Losses of texts, (len(texts),), in the order given.
 
         Args:
@@ -208,11 +209,13 @@ class Term:
         """
         return evaluator.score(self, texts, batch_size, parents)
 
-    def outputs_of(self, texts: Sequence[str], parents: Sequence[str]) -> Tensor:
+    def outputs_of(self, texts: Sequence[str], parents: Sequence[str]) -> Num[Tensor, "rows *_"]:
         """What the model says of texts that grew from others, (rows, ...); see ``outputs``."""
         return evaluator.outputs_of(self, texts, parents)
 
-    def slot_gradient(self, texts: Sequence[str], probe: Tensor, slots: int) -> SlotGradient:
+    def slot_gradient(
+        self, texts: Sequence[str], probe: Float[Tensor, "{len(texts)} d"], slots: int
+    ) -> SlotGradient:
         """Gradients of the loss at a placeholder for the next word of each text.
 
         For every slot length m up to ``slots``, m placeholder tokens stand after the text (before

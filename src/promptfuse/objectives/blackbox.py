@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from promptfuse.adapters import SlotGradient
@@ -74,7 +75,7 @@ class BlackBox(Term):
         texts: Sequence[str],
         batch_size: int | None = None,
         parents: Sequence[str] | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "{len(texts)}"]:
         """What the function gives for texts, (len(texts),), in float64; ``parents`` are not used."""
         del parents
         step = batch_size or max(1, len(texts))
@@ -83,11 +84,13 @@ class BlackBox(Term):
         ]
         return torch.tensor(found, dtype=torch.float64)
 
-    def outputs(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> Num[Tensor, "rows *_"]:
         """Not for a function of strings."""
         raise ConfigError(f"the term {self.name} reads strings, not tokens; use score")
 
-    def slot_gradient(self, texts: Sequence[str], probe: Tensor, slots: int) -> SlotGradient:
+    def slot_gradient(
+        self, texts: Sequence[str], probe: Float[Tensor, "{len(texts)} d"], slots: int
+    ) -> SlotGradient:
         """Not for a function of strings."""
         raise ConfigError(f"the term {self.name} has no gradient; ask has_gradient first")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.errors import ConfigError
@@ -58,7 +59,7 @@ class ClassProbability(Term):
         """The classifier."""
         return cast(SequenceClassifier, self.model)
 
-    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+    def loss_from_outputs(self, outputs: Float[Tensor, "rows labels"]) -> Float[Tensor, " rows"]:
         """NLL of the label, (rows,), of the log-probabilities of all labels, (rows, labels)."""
         return -outputs[:, self.index]
 
@@ -128,7 +129,7 @@ class ZeroShotClass(Term):
         """The image-text model."""
         return cast(ImageTextModel, self.model)
 
-    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+    def loss_from_outputs(self, outputs: Float[Tensor, "rows d"]) -> Float[Tensor, " rows"]:
         """NLL of the label, (rows,), of unit features, (rows, d)."""
         logits = self.scale * outputs @ self.features.T
         return -logits.log_softmax(-1)[:, self.index]
@@ -193,7 +194,7 @@ class ZeroShotPrompt(ContinuationTerm):
         """The image-text model."""
         return cast(ImageTextModel, self.model)
 
-    def combine(self, outputs: Tensor) -> Tensor:
+    def combine(self, outputs: Float[Tensor, "texts labels d"]) -> Float[Tensor, " texts"]:
         """Mean NLL of the label over the photos, (texts,), from (texts, labels, d)."""
         logits = self.scale * outputs @ self.features.T
         return -logits.log_softmax(1)[:, self.index].mean(-1)

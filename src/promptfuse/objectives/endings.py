@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from jaxtyping import Num
 from torch import Tensor
 
 from promptfuse.models import Model
@@ -34,10 +35,10 @@ class ContinuationTerm(Term):
         self.endings = list(endings)
 
     @abstractmethod
-    def combine(self, outputs: Tensor) -> Tensor:
+    def combine(self, outputs: Num[Tensor, "texts endings *_"]) -> Num[Tensor, " texts"]:
         """Losses, (texts,), from the outputs (texts, endings, ...)."""
 
-    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+    def loss_from_outputs(self, outputs: Num[Tensor, "rows *_"]) -> Num[Tensor, " texts"]:
         """Losses, (texts,), of rows in which the endings of a text follow each other."""
         return self.combine(outputs.reshape(-1, len(self.endings), *outputs.shape[1:]))
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Num
 from torch import Tensor
 
 from promptfuse._utils.batched_calls import batched_call
@@ -39,7 +40,7 @@ def exact(term: Term, text: str) -> float:
 @torch.no_grad()
 def score(
     term: Term, texts: Sequence[str], batch_size: int | None = None, parents: Sequence[str] | None = None
-) -> Tensor:
+) -> Num[Tensor, "{len(texts)}"]:
     """Losses of texts, (len(texts),), in the order given; see ``Term.score``."""
     check_texts(texts)
     if not texts:
@@ -50,12 +51,12 @@ def score(
 
 
 @torch.no_grad()
-def outputs_of(term: Term, texts: Sequence[str], parents: Sequence[str]) -> Tensor:
+def outputs_of(term: Term, texts: Sequence[str], parents: Sequence[str]) -> Num[Tensor, "rows *_"]:
     """The outputs of texts that grew from others, (rows, ...); see ``Term.outputs``."""
     return read_rows(term.model, term.outputs, term.rows(texts), _beginnings(term, parents), None)
 
 
-def check_losses(term: Term, losses: Tensor, texts: Sequence[str]) -> Tensor:
+def check_losses(term: Term, losses: Num[Tensor, "*_"], texts: Sequence[str]) -> Num[Tensor, "{len(texts)}"]:
     """The losses, if there is a finite one for each text.
 
     Raises:
@@ -83,7 +84,7 @@ class _Texts:
 
 
 @torch.no_grad()
-def _score_several(asked: Sequence[_Texts], batch_size: int | None) -> list[Tensor]:
+def _score_several(asked: Sequence[_Texts], batch_size: int | None) -> list[Num[Tensor, "*_"]]:
     """Losses of the texts of terms with one ``batch_key``, in one go."""
     rows: list[list[int]] = []
     spans: list[tuple[int, int]] = []
@@ -112,11 +113,11 @@ def _beginnings(term: Term, texts: Sequence[str]) -> list[list[int]]:
 
 def read_rows(
     model: Model,
-    outputs: Callable[[Batch], Tensor],
+    outputs: Callable[[Batch], Num[Tensor, "rows *_"]],
     rows_and_spans: Rows,
     beginnings: Sequence[Sequence[int]] | None,
     batch_size: int | None,
-) -> Tensor:
+) -> Num[Tensor, "{len(rows_and_spans[0])} *_"]:
     """Outputs of rows, (rows, ...) in the order given, in batches that fit.
 
     Args:
@@ -141,7 +142,7 @@ def read_rows(
             [fresh[index] for index in order], [index_of[index] for index in order], budget, batch_size
         )
 
-    def run(start: int, stop: int) -> Tensor:
+    def run(start: int, stop: int) -> Num[Tensor, "{stop-start} *_"]:
         part = order[start:stop]
         batch = model.collate([rows[index] for index in part], [spans[index] for index in part])
         if branches is not None:

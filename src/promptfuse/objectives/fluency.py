@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Any, cast
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -94,7 +95,7 @@ class Fluency(Term):
         """The text alone: the model reads the prefix or context before every text by itself."""
         return text
 
-    def length_normalizer(self, tokens: Tensor) -> Tensor:
+    def length_normalizer(self, tokens: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """What one nat of a text's NLL adds to its loss, by the number of predicted tokens."""
         return tokens.pow(-self.length_exponent) * float(TYPICAL_LENGTH ** (self.length_exponent - 1))
 
@@ -108,7 +109,7 @@ class Fluency(Term):
         """The language model that is given the texts; it reads the prefix or context by itself."""
         return self._lm
 
-    def outputs(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> Float[Tensor, " rows"]:
         """NLL by length, (rows,).
 
         Raises:
@@ -127,7 +128,7 @@ class Fluency(Term):
         return total * self.length_normalizer(count.to(total.dtype))
 
     @torch.no_grad()
-    def label_gradient(self, row: Sequence[int], start: int) -> Tensor:
+    def label_gradient(self, row: Sequence[int], start: int) -> Float[Tensor, "{len(row)} vocabulary"]:
         """Minus the log-probability of every token in each column, as it counts in the fluency.
 
         Args:

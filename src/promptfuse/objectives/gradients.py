@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from promptfuse._utils.batched_calls import batched_call
@@ -30,10 +31,12 @@ class _Slots:
 
     term: Term
     texts: Sequence[str]
-    probe: Tensor
+    probe: Float[Tensor, "beams d"]
 
 
-def slot_gradient(term: Term, texts: Sequence[str], probe: Tensor, slots: int) -> SlotGradient:
+def slot_gradient(
+    term: Term, texts: Sequence[str], probe: Float[Tensor, "{len(texts)} d"], slots: int
+) -> SlotGradient:
     """Gradients of the loss at a placeholder for the next word of each text; see ``Term.slot_gradient``."""
     joint = partial(_slots_of_several, slots=slots)
     return batched_call(("slot", term.batch_key, slots), _Slots(term, texts, probe), joint)
@@ -52,7 +55,7 @@ def _slots_of_several(asked: Sequence[_Slots], slots: int) -> list[SlotGradient]
     first, each = asked[0].term, asked[0].term.rows_per_text
     counts = [len(one.texts) for one in asked]
 
-    def losses_of(batch: Batch) -> Tensor:
+    def losses_of(batch: Batch) -> Num[Tensor, " texts"]:
         parts = torch.split(first.outputs(batch), [slots * count * each for count in counts])
         return torch.cat([one.term.loss_from_outputs(part) for one, part in zip(asked, parts, strict=True)])
 
@@ -114,9 +117,9 @@ def _at_placeholders(
     model: Model,
     batch: Batch,
     places: Sequence[tuple[int, int]],
-    probe: Tensor,
-    losses_of: Callable[[Batch], Tensor],
-) -> tuple[Tensor, Tensor, Tensor]:
+    probe: Float[Tensor, "beams d"],
+    losses_of: Callable[[Batch], Num[Tensor, " texts"]],
+) -> tuple[Num[Tensor, " texts"], Float[Tensor, "{len(places)} slots d"], Float[Tensor, "beams d"]]:
     """Losses, and gradients at the placeholders.
 
     Args:
@@ -176,10 +179,10 @@ class TextGradient:
             their role as what is predicted; only a fluency term has it, for others None.
     """
 
-    ids: Tensor
+    ids: Int[Tensor, " tokens"]
     spans: Spans
-    gradient: Tensor
-    labels: Tensor | None
+    gradient: Float[Tensor, "tokens d"]
+    labels: Float[Tensor, "tokens vocabulary"] | None
 
 
 def text_gradient(term: Term, text: str) -> TextGradient:

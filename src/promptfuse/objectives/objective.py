@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Num
 from torch import Tensor
 
 from promptfuse.errors import ConfigError, TextError
@@ -123,10 +124,10 @@ class Objective:
         self,
         texts: Sequence[str],
         *,
-        known: Mapping[str, Tensor] | None = None,
+        known: Mapping[str, Num[Tensor, " texts"]] | None = None,
         batch_size: int | None = None,
         parents: Sequence[str] | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Num[Tensor, " texts"]]:
         """Losses of many texts by term, each (len(texts),).
 
         Args:
@@ -151,6 +152,6 @@ class Objective:
         """The weighted sum of one text's losses."""
         return sum(term.weight * losses[name] for name, term in self.terms.items())
 
-    def totals(self, losses: Mapping[str, Tensor]) -> Tensor:
+    def totals(self, losses: Mapping[str, Num[Tensor, "*texts"]]) -> Num[Tensor, "*texts"]:
         """The weighted sums of many texts' losses."""
         return torch.stack([term.weight * losses[name] for name, term in self.terms.items()]).sum(0)

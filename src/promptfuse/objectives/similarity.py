@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.models import ImageTextModel, Model, SentenceEncoder
@@ -17,9 +18,9 @@ from promptfuse.objectives.settings import OfKind, Photos, Texts
 class _Similarity(Term):
     """One minus the cosine of a text's features and others, which a subclass puts into ``features``, (d,)."""
 
-    features: Tensor
+    features: Float[Tensor, " d"]
 
-    def loss_from_outputs(self, outputs: Tensor) -> Tensor:
+    def loss_from_outputs(self, outputs: Float[Tensor, "rows d"]) -> Float[Tensor, " rows"]:
         """1 - cosine similarity, (rows,), between 0 and 2, of unit features, (rows, d)."""
         return 1 - outputs @ self.features
 

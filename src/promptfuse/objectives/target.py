@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.errors import TextError
@@ -82,7 +83,7 @@ class TargetContinuation(ContinuationTerm):
                 raise TextError(f"{self.model.name} has no tokens for the target {target!r}; give another")
         return rows, content
 
-    def outputs(self, batch: Batch) -> Tensor:
+    def outputs(self, batch: Batch) -> Float[Tensor, " rows"]:
         """Mean NLL per token of the target, (rows,)."""
         losses = self.lm.token_nll(batch, [start - 1 for start, _ in batch.text_spans])
         columns = torch.arange(1, batch.ids.shape[1], device=losses.device)
@@ -111,6 +112,6 @@ class TargetContinuation(ContinuationTerm):
         ]
         return GreedyDecoding(self.lm, rows[0][: content[0][0]], targets)
 
-    def combine(self, outputs: Tensor) -> Tensor:
+    def combine(self, outputs: Float[Tensor, "texts endings"]) -> Float[Tensor, " texts"]:
         """Their mean over the targets, (texts,), from (texts, targets)."""
         return outputs.mean(1)

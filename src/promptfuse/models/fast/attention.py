@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from promptfuse.models.branches import KVPrefix
@@ -55,14 +56,18 @@ class _PrefixMask:
         slots: (queries,) where ``spread``, flattened, has each query; None likewise.
     """
 
-    hidden: Tensor | None
+    hidden: Bool[Tensor, "queries longest"] | None
     runs: tuple[slice, ...]
-    spread: Tensor | None
-    slots: Tensor | None
+    spread: Int[Tensor, "prefixes most"] | None
+    slots: Int[Tensor, " queries"] | None
 
     @classmethod
     def of(
-        cls, owner: Tensor, prefix_length: Tensor, prefixes: Sequence[KVPrefix], device: torch.device
+        cls,
+        owner: Int[Tensor, " queries"],
+        prefix_length: Int[Tensor, " queries"],
+        prefixes: Sequence[KVPrefix],
+        device: torch.device,
     ) -> _PrefixMask:
         """The sight of queries that each have a prefix, and the number of its tokens that they share."""
         beyond = torch.arange(max(map(len, prefixes))) >= prefix_length[:, None]
@@ -79,7 +84,12 @@ class _PrefixMask:
         slots[grouped] = owner[grouped] * spread.shape[1] + rank
         return cls(hidden, (), spread.to(device), slots.to(device))
 
-    def score(self, queries: Tensor, keys: Tensor, into: Tensor) -> None:
+    def score(
+        self,
+        queries: Float[Tensor, "queries heads width"],
+        keys: Float[Tensor, "prefixes heads longest width"],
+        into: Float[Tensor, "heads longest queries"],
+    ) -> None:
         """Each query times the keys of its prefix, -inf at those that it does not see.
 
         Args:
@@ -96,7 +106,12 @@ class _PrefixMask:
         if self.hidden is not None:
             into.masked_fill_(self.hidden.T, -torch.inf)
 
-    def add_values(self, chances: Tensor, values: Tensor, to: Tensor) -> None:
+    def add_values(
+        self,
+        chances: Float[Tensor, "heads longest queries"],
+        values: Float[Tensor, "prefixes heads longest width"],
+        to: Float[Tensor, "queries heads width"],
+    ) -> None:
         """The values of each query's prefix, weighed by chances.
 
         Args:
@@ -209,7 +224,7 @@ def before(prefixes: Sequence[KVPrefix], layout: Layout) -> Sequence[Before]:
     return list(zip(keys.unbind(0), values.unbind(0), strict=True))
 
 
-def _all_layers(sides: Sequence[Tensor | tuple[Tensor, ...]], layout: Layout) -> Tensor:
+def _all_layers(sides: Sequence[Tensor | tuple[Tensor, ...]], layout: Layout) -> Float[Tensor, "layers *_"]:
     """Keys or values of prefixes as ``before`` gives them, with the layers in front of all else."""
     each = [side if isinstance(side, Tensor) else torch.stack(side) if side else None for side in sides]
     known = [tensor for tensor in each if tensor is not None]
@@ -227,8 +242,13 @@ def _all_layers(sides: Sequence[Tensor | tuple[Tensor, ...]], layout: Layout) ->
 
 
 def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, known: Before, layout: Layout, only_last: bool
-) -> Tensor:
+    queries: Float[Tensor, "queries heads width"],
+    keys: Float[Tensor, "tokens heads width"],
+    values: Float[Tensor, "tokens heads width"],
+    known: Before,
+    layout: Layout,
+    only_last: bool,
+) -> Float[Tensor, "queries heads width"]:
     """Attention of branches to their prefix and to themselves.
 
     Args:
@@ -250,13 +270,13 @@ def attend(
 
 
 def _by_branch(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    queries: Float[Tensor, "queries heads width"],
+    keys: Float[Tensor, "tokens heads width"],
+    values: Float[Tensor, "tokens heads width"],
     known: Before,
     layout: Layout,
     only_last: bool,
-) -> Tensor:
+) -> Float[Tensor, "queries heads width"]:
     """Attention branch by branch, where one mask would be large.
 
     Args:
@@ -297,7 +317,12 @@ class _ShortBranchAttention:
         self.last = layout.last if only_last else None
         self.depth = layout.depth[layout.last] if only_last else layout.depth
 
-    def score(self, queries: Tensor, keys: Tensor, into: Tensor) -> None:
+    def score(
+        self,
+        queries: Float[Tensor, "queries heads width"],
+        keys: Float[Tensor, "tokens heads width"],
+        into: Float[Tensor, "heads _ queries"],
+    ) -> None:
         """Write products of queries and keys, (heads, distances, queries), where there are any."""
         for distance, asking, known in self._parts():
             column = (queries[asking] * keys[known]).sum(-1)
@@ -305,7 +330,9 @@ class _ShortBranchAttention:
                 column = column.masked_fill((self.depth[asking] < distance)[:, None], -torch.inf)
             into[:, distance, asking] = column.T
 
-    def values(self, chances: Tensor, values: Tensor) -> Tensor:
+    def values(
+        self, chances: Float[Tensor, "heads _ queries"], values: Float[Tensor, "tokens heads width"]
+    ) -> Float[Tensor, "queries heads width"]:
         """Values weighed by chances (heads, distances, queries), (queries, heads, width)."""
         weights = chances.permute(1, 2, 0)[..., None]
         found = weights[0] * (values if self.last is None else values[self.last])
@@ -338,7 +365,12 @@ class _Grouped:
     def __init__(self, layout: Layout, only_last: bool) -> None:
         self.groups, self.only_last = layout.groups, only_last
 
-    def score(self, queries: Tensor, keys: Tensor, into: Tensor) -> None:
+    def score(
+        self,
+        queries: Float[Tensor, "queries heads width"],
+        keys: Float[Tensor, "tokens heads width"],
+        into: Float[Tensor, "heads _ queries"],
+    ) -> None:
         """Write products of queries and keys, (heads, widest, queries), where there are any."""
         for rows, part, many in self._parts():
             asking, known = _split(queries[rows], many), _split(keys[part], many)
@@ -348,7 +380,9 @@ class _Grouped:
             flat = own.permute(1, 3, 0, 2).flatten(2)
             into[:, : flat.shape[1], rows] = flat
 
-    def values(self, chances: Tensor, values: Tensor) -> Tensor:
+    def values(
+        self, chances: Float[Tensor, "heads _ queries"], values: Float[Tensor, "tokens heads width"]
+    ) -> Float[Tensor, "queries heads width"]:
         """Values weighed by chances (heads, widest, queries), (queries, heads, width)."""
         found = []
         for rows, part, many in self._parts():
@@ -367,6 +401,6 @@ class _Grouped:
             yield slice(start, start := start + many * asking), part, many
 
 
-def _split(tensor: Tensor, many: int) -> Tensor:
+def _split(tensor: Float[Tensor, "_ heads any"], many: int) -> Float[Tensor, "{many} _ heads any"]:
     """(branches x tokens, heads, any) of equally long branches as (branches, tokens, heads, any)."""
     return tensor.reshape(many, -1, *tensor.shape[1:])

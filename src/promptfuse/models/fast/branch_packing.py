@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -33,7 +34,9 @@ def pack(prefix_index: Sequence[int], lengths: Sequence[int], most: int) -> list
     return rows
 
 
-def tree_mask(owner: Tensor, prefix_length: Tensor, longest: int, kind: torch.dtype) -> Tensor:
+def tree_mask(
+    owner: Int[Tensor, "rows columns"], prefix_length: Int[Tensor, " _"], longest: int, kind: torch.dtype
+) -> Float[Tensor, "rows 1 columns {longest+owner.shape[1]}"]:
     """What is added to the attention of each token to its prefix and its row: 0 at what it sees.
 
     Args:
@@ -52,7 +55,9 @@ def tree_mask(owner: Tensor, prefix_length: Tensor, longest: int, kind: torch.dt
     return mask.masked_fill_(~visible, torch.finfo(kind).min)[:, None]
 
 
-def row_mask(owner: Tensor, prefix_length: Tensor, longest: int) -> Tensor:
+def row_mask(
+    owner: Int[Tensor, "rows columns"], prefix_length: Int[Tensor, " _"], longest: int
+) -> Int[Tensor, "rows {longest+owner.shape[1]}"]:
     """Where a row of one branch and its prefix has tokens, (rows, longest + columns); see ``tree_mask``."""
     before = torch.arange(longest) < prefix_length[owner[:, :1]]
     return torch.cat([before, owner >= 0], 1).long()
@@ -104,8 +109,12 @@ class PrefixCacheLayer(DynamicLayer):  # type: ignore[misc]
             self.keys, self.values = keys, values
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        key_states: Float[Tensor, "rows heads new width"],
+        value_states: Float[Tensor, "rows heads new _"],
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Float[Tensor, "rows heads tokens width"], Float[Tensor, "rows heads tokens _"]]:
         """Keys and values of all tokens, (rows, heads, tokens, width) each; the new ones are kept apart."""
         del args, kwargs
         self.new = key_states, value_states

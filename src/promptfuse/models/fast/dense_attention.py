@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from promptfuse.models.branches import KVPrefix
@@ -19,8 +20,12 @@ DENSE_ELSEWHERE = 2**22
 
 
 def dense_mask(
-    prefixes: Sequence[KVPrefix], owner: Tensor, seen: Tensor, branch: Tensor, device: torch.device
-) -> Tensor | None:
+    prefixes: Sequence[KVPrefix],
+    owner: Int[Tensor, " tokens"],
+    seen: Int[Tensor, " tokens"],
+    branch: Int[Tensor, " tokens"],
+    device: torch.device,
+) -> Float[Tensor, "tokens _"] | None:
     """0 where a token sees another and -inf elsewhere; None where that would be large.
 
     Args:
@@ -40,7 +45,9 @@ def dense_mask(
     return torch.zeros(visible.shape, device=device).masked_fill_(~visible, -torch.inf)
 
 
-def behind(before: Tensor | None, own: Tensor) -> Tensor:
+def behind(
+    before: Float[Tensor, "heads _ width"] | None, own: Float[Tensor, "tokens heads width"]
+) -> Float[Tensor, "heads _ width"]:
     """Keys or values of the prefixes and, after them, of new tokens, (heads, all tokens, width).
 
     Args:
@@ -51,7 +58,11 @@ def behind(before: Tensor | None, own: Tensor) -> Tensor:
     return own if before is None else torch.cat([before, own], 1)
 
 
-def dense_chances(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+def dense_chances(
+    queries: Float[Tensor, "heads queries width"],
+    keys: Float[Tensor, "heads tokens width"],
+    mask: Float[Tensor, "queries tokens"],
+) -> Float[Tensor, "heads queries tokens"]:
     """How much of each token a query takes, (heads, queries, tokens).
 
     Args:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -102,7 +103,9 @@ class KVReader:
         """All tokens but the last, whose prediction is asked for."""
         return len(row) - 1
 
-    def outputs(self, batch: Batch, branches: Branches | None) -> Tensor:
+    def outputs(
+        self, batch: Batch, branches: Branches | None
+    ) -> Float[Tensor, "rows {batch.ids.shape[1]-1}"]:
         """NLL of every token but the first of each row, (rows, length - 1); zero if it is not predicted."""
         if branches is None:
             raise ValueError("rows without a prefix are for the plain reader")
@@ -137,7 +140,7 @@ class KVReader:
 
     def nll(
         self, rows: Sequence[Sequence[int]], branches: Branches, first: Sequence[int] | None = None
-    ) -> Tensor:
+    ) -> Float[Tensor, "{len(rows)} _"]:
         """NLL of every token but the first of each row, (rows, longest row - 1); differentiable.
 
         The prefixes have their NLL. Zero after a row's end.
@@ -187,7 +190,7 @@ class KVReader:
         prefix = branches.prefixes[branches.prefix_index[index]]
         return branches.prefix_length[index] == len(prefix) and prefix.following is not None
 
-    def _known(self, rows: Sequence[Sequence[int]], branches: Branches) -> Tensor:
+    def _known(self, rows: Sequence[Sequence[int]], branches: Branches) -> Float[Tensor, "{len(rows)} _"]:
         """The NLL that is known from the prefixes, (rows, longest row - 1), zero elsewhere."""
         parameter = next(self.module.parameters())
         kind = torch.promote_types(parameter.dtype, torch.float32)
@@ -255,7 +258,7 @@ class KVReader:
         prefix_index: Sequence[int],
         prefix_length: Sequence[int],
         fresh: Sequence[Sequence[int]],
-        embeddings: Tensor | None,
+        embeddings: Float[Tensor, "_ _ d"] | None,
         columns: Sequence[int] | None = None,
         wanted: Sequence[range] | None = None,
     ) -> _Run:

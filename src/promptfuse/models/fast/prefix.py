@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from promptfuse.models.branches import EMPTY, KVPrefix
@@ -56,7 +57,9 @@ class PrefixCache:
             self.nbytes -= oldest.nbytes
 
 
-def stack_keys(tensors: Iterable[Tensor], longest: int) -> Tensor:
+def stack_keys(
+    tensors: Iterable[Float[Tensor, "heads _ width"]], longest: int
+) -> Float[Tensor, "prefixes heads {longest} width"]:
     """Keys or values of several prefixes, (prefixes, heads, longest, width), zero after the short ones."""
     listed = list(tensors)
     if len(listed) == 1:
@@ -68,7 +71,9 @@ def stack_keys(tensors: Iterable[Tensor], longest: int) -> Tensor:
     return found
 
 
-def ragged_positions(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def ragged_positions(
+    starts: Int[Tensor, " rows"], lengths: Int[Tensor, " rows"]
+) -> tuple[Int[Tensor, " tokens"], Int[Tensor, " tokens"]]:
     """Row and position of every token of ragged rows that begin at ``starts``, both (tokens,)."""
     rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     first = lengths.cumsum(0) - lengths

@@ -14,6 +14,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
@@ -71,7 +72,7 @@ class FastProducts:
                 layer.__dict__.pop("forward", None)
 
 
-def fast_linear(layer: nn.Module, inputs: Tensor) -> Tensor:
+def fast_linear(layer: nn.Module, inputs: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape out"]:
     """``layer(inputs)``, faster for float32 on a CPU where the layer's weights take no gradient.
 
     Args:
@@ -115,7 +116,12 @@ class _Product(torch.autograd.Function):
         return _multiply(gradient, weight, None, not ctx.transposed), None, None, None
 
 
-def _multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool = False) -> Tensor:
+def _multiply(
+    inputs: Float[Tensor, "*shape d"],
+    weight: Float[Tensor, "_ _"],
+    bias: Float[Tensor, " out"] | None,
+    transposed: bool = False,
+) -> Float[Tensor, "*shape out"]:
     """A product and its bias, (..., out), by oneDNN; the weight is (out, in), or (in, out) if transposed."""
     matrix = PACKED.of(weight, transposed)
     found: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, matrix, bias, "none", [], "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.models.batch import Batch
@@ -28,7 +29,7 @@ class PrefixReader(Protocol):
     def prefixes(self, rows: Sequence[tuple[int, ...]]) -> list[KVPrefix]:
         """What rows of tokens came to, for ``Branches``; remembered for later calls."""
 
-    def outputs(self, batch: Batch, branches: Branches | None) -> Tensor:
+    def outputs(self, batch: Batch, branches: Branches | None) -> Float[Tensor, "rows *_"]:
         """The model's outputs, (rows, ...); differentiable.
 
         Args:
@@ -50,7 +51,7 @@ class PlainReader:
     name = "plain"
     longest = 0
 
-    def __init__(self, read: Callable[[Batch], Tensor]) -> None:
+    def __init__(self, read: Callable[[Batch], Float[Tensor, "rows *_"]]) -> None:
         self._read = read
 
     def most_shared(self, row: Sequence[int]) -> int:
@@ -62,7 +63,7 @@ class PlainReader:
         """The tokens alone."""
         return [KVPrefix(row) for row in rows]
 
-    def outputs(self, batch: Batch, branches: Branches | None) -> Tensor:
+    def outputs(self, batch: Batch, branches: Branches | None) -> Float[Tensor, "rows *_"]:
         """One pass over the whole rows, or several where rows would change each other."""
         del branches
         return self._read(batch)

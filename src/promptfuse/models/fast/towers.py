@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -71,7 +72,7 @@ class TowerReader:
         """The tokens before the one whose features are the text's."""
         return self.pooling_column(row)
 
-    def outputs(self, batch: Batch, branches: Branches | None) -> Tensor:
+    def outputs(self, batch: Batch, branches: Branches | None) -> Float[Tensor, "rows features"]:
         """Unit features of the rows, (rows, features)."""
         if branches is None:
             raise ValueError("rows without a prefix are for the plain reader")
@@ -96,7 +97,9 @@ class TowerReader:
         self.cache.hold(found)
         return found
 
-    def features(self, rows: Sequence[Sequence[int]], branches: Branches) -> Tensor:
+    def features(
+        self, rows: Sequence[Sequence[int]], branches: Branches
+    ) -> Float[Tensor, "{len(rows)} features"]:
         """Features of rows, (rows, features), of any length; differentiable."""
         lengths = [
             self.pooling_column(row) + 1 - prefix_length
@@ -142,7 +145,7 @@ class TowerReader:
         prefix_index: Sequence[int],
         prefix_length: Sequence[int],
         fresh: Sequence[Sequence[int]],
-        embeddings: tuple[Tensor, Sequence[int]] | None,
+        embeddings: tuple[Float[Tensor, "rows length d"], Sequence[int]] | None,
         pool: bool,
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Read branches' new tokens, the branches in their ``reading_order``.
@@ -191,7 +194,13 @@ class TowerReader:
         return hidden, collected
 
 
-def _project(layer: Any, hidden: Tensor, asking: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _project(
+    layer: Any, hidden: Float[Tensor, "tokens d"], asking: Int[Tensor, " queries"] | None
+) -> tuple[
+    Float[Tensor, "_ heads width"],
+    Float[Tensor, "tokens heads width"],
+    Float[Tensor, "tokens heads width"],
+]:
     """Scaled queries of the tokens ``asking`` (None for all), keys and values, (tokens, heads, width)."""
     attention, normed = layer.self_attn, layer.layer_norm1(hidden)
     queries = attention.q_proj(normed if asking is None else normed[asking]) * attention.scale
@@ -200,7 +209,9 @@ def _project(layer: Any, hidden: Tensor, asking: Tensor | None) -> tuple[Tensor,
     return queries, keys, values
 
 
-def _finish(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
+def _finish(
+    layer: Any, hidden: Float[Tensor, "tokens d"], mixed: Float[Tensor, "tokens heads width"]
+) -> Float[Tensor, "tokens d"]:
     """A layer's output, (tokens, d), of its input and of what attention made, (tokens, heads, width)."""
     hidden = hidden + layer.self_attn.out_proj(mixed.flatten(1))
     found: Tensor = hidden + layer.mlp(layer.layer_norm2(hidden))

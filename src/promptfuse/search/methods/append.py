@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from promptfuse.errors import ConfigError
@@ -34,7 +35,7 @@ class AppendProposer(Proposer):
         longest = max((len(beam.ids) for beam in beams), default=0)
         return len(self.primary.start_ids) + longest < self.primary.max_length
 
-    def usable(self, beams: Sequence[Hypothesis]) -> Tensor:
+    def usable(self, beams: Sequence[Hypothesis]) -> Bool[Tensor, "{len(beams)} vocabulary"]:
         """(beams, vocabulary), false at tokens that cannot follow a beam."""
         prefix = self.context.prefix_ids
         return torch.stack([self.context.first if beam.ids == prefix else self.allowed for beam in beams])
@@ -43,9 +44,9 @@ class AppendProposer(Proposer):
         self,
         beams: Sequence[Hypothesis],
         ranked: Sequence[Sequence[int]],
-        log_probabilities: Tensor,
+        log_probabilities: Float[Tensor, "beams vocabulary"],
         count: int,
-        estimates: dict[str, Tensor],
+        estimates: dict[str, Float[Tensor, "beams vocabulary"]],
     ) -> list[Proposal]:
         """Turn ranked tokens into proposals, the first ``count`` of each beam that keep the rules.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.errors import TextError
@@ -132,7 +133,7 @@ class GuidedProposer(AppendProposer):
         known = {item.text for item in proposals}
         return [*proposals, *(item for item in openings(self.context, count) if item.text not in known)]
 
-    def _ends(self, log_probabilities: Tensor, count: int) -> bool:
+    def _ends(self, log_probabilities: Float[Tensor, " vocabulary"], count: int) -> bool:
         """Whether an end of text is among the ``count`` most likely next tokens."""
         best = max((float(log_probabilities[index]) for index in self.primary.end_ids), default=float("-inf"))
         likelier = log_probabilities > best
@@ -140,7 +141,7 @@ class GuidedProposer(AppendProposer):
         likelier[[index for index in self._special if index < len(likelier)]] = False
         return int(likelier.sum()) < min(count, 4)
 
-    def observe(self, proposals: Sequence[Proposal], losses: dict[str, Tensor]) -> None:
+    def observe(self, proposals: Sequence[Proposal], losses: dict[str, Float[Tensor, " proposals"]]) -> None:
         """Learn from the true losses of proposals."""
         self.guidance.observe(proposals, losses)
 

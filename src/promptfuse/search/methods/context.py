@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from promptfuse.adapters.words import word_starts
@@ -28,7 +29,7 @@ _FIRST: WeakKeyDictionary[CausalLM, dict[tuple[str, Constraints], Tensor]] = Wea
 """See `SearchContext.first`; made once for all searches with a model."""
 
 
-def _allowed_tokens(primary: CausalLM, constraints: Constraints) -> Tensor:
+def _allowed_tokens(primary: CausalLM, constraints: Constraints) -> Bool[Tensor, " vocabulary"]:
     """See `SearchContext.allowed`."""
     tokenizer, rows = primary.tokenizer, len(primary.embedding_table)
     special = special_ids(tokenizer)
@@ -115,7 +116,7 @@ class SearchContext:
         return np.random.default_rng(self.seed)
 
     @cached_property
-    def allowed(self) -> Tensor:
+    def allowed(self) -> Bool[Tensor, " vocabulary"]:
         """(vocabulary,), false at special tokens, unused rows and what the constraints forbid."""
         plain = self.primary.plain
         made = _ALLOWED.setdefault(plain, {})
@@ -124,7 +125,7 @@ class SearchContext:
         return made[self.constraints]
 
     @cached_property
-    def first(self) -> Tensor:
+    def first(self) -> Bool[Tensor, " vocabulary"]:
         """(vocabulary,), those of ``allowed`` that may follow the prefix, or begin a text."""
         if self.glue or not (self.prefix or self.primary.context):
             return self.allowed

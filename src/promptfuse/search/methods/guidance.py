@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.adapters import Transport
@@ -81,7 +82,9 @@ class Gain:
         slope = (self.xy + self.start * prior) / (self.xx + prior)
         return min(1.0, max(0.0, slope))
 
-    def observe(self, estimated: Tensor, true: Tensor) -> None:
+    def observe(
+        self, estimated: Float[Tensor, " observations"], true: Float[Tensor, " observations"]
+    ) -> None:
         """Add centred changes, both (observations,)."""
         self.xy += float(estimated @ true)
         self.xx += float(estimated @ estimated)
@@ -112,7 +115,9 @@ class Guidance:
                 if method.ridge is not None:
                     self.surrogates[name] = Surrogate(self.transports[name], method.ridge)
 
-    def estimate(self, texts: Sequence[str], log_probabilities: Tensor) -> dict[str, Tensor]:
+    def estimate(
+        self, texts: Sequence[str], log_probabilities: Float[Tensor, "beams vocabulary"]
+    ) -> dict[str, Float[Tensor, "beams vocabulary"]]:
         """Estimated loss of every next word, by term.
 
         Args:
@@ -136,10 +141,10 @@ class Guidance:
     def scores(
         self,
         objective: Objective,
-        estimates: dict[str, Tensor],
-        log_probabilities: Tensor,
+        estimates: dict[str, Float[Tensor, "beams vocabulary"]],
+        log_probabilities: Float[Tensor, "beams vocabulary"],
         lengths: Sequence[int],
-    ) -> Tensor:
+    ) -> Float[Tensor, "beams vocabulary"]:
         """Rank tokens by what the objective is expected to lose by each, (beams, vocabulary); highest first.
 
         The log-probability of one token counts in the objective as its share of the fluency, 1 / length by
@@ -166,7 +171,7 @@ class Guidance:
             scores -= self.terms[name].weight / size * change
         return scores
 
-    def observe(self, proposals: Sequence[Proposal], losses: dict[str, Tensor]) -> None:
+    def observe(self, proposals: Sequence[Proposal], losses: dict[str, Float[Tensor, " proposals"]]) -> None:
         """Refit the gains from a step's true losses, (proposals,) by term."""
         for name, gain in self.gains.items():
             groups: dict[int, list[int]] = {}
@@ -200,7 +205,7 @@ class Guidance:
             surrogate.load_state_dict(state["surrogates"][name])
 
 
-def fluency_share(objective: Objective, tokens: Tensor) -> Tensor:
+def fluency_share(objective: Objective, tokens: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """What one nat of the primary's NLL adds to the objective's value, weights and their signs included.
 
     Args:

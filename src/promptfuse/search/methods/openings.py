@@ -13,6 +13,7 @@ from threading import Lock
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.errors import TextError
@@ -103,7 +104,9 @@ def openings(context: SearchContext, count: int) -> list[Proposal]:
     return [Proposal(text, ids, nll, 0) for (text, ids), nll in zip(kept, sums.tolist(), strict=True)]
 
 
-def _outputs(term: ImageSimilarity | TextSimilarity, prefix: str, texts: list[str]) -> Tensor:
+def _outputs(
+    term: ImageSimilarity | TextSimilarity, prefix: str, texts: list[str]
+) -> Float[Tensor, "texts d"]:
     """What a term's model says of all texts, (texts, ...)."""
     model, start = term.model, prefix or texts[0].split()[0]
     known = _READ.setdefault(model, {})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -90,14 +91,14 @@ class SoftPrompt:
         text: the projection; it may break the constraints, the text of a beam does not.
     """
 
-    embeddings: Tensor
-    first: Tensor
-    second: Tensor
+    embeddings: Float[Tensor, "tokens d"]
+    first: Float[Tensor, "tokens d"]
+    second: Float[Tensor, "tokens d"]
     updates: int
     ids: tuple[int, ...]
     text: str
 
-    def stepped(self, gradient: Tensor, lr: float, weight_decay: float) -> SoftPrompt:
+    def stepped(self, gradient: Float[Tensor, "tokens d"], lr: float, weight_decay: float) -> SoftPrompt:
         """After one update of AdamW (Loshchilov and Hutter, 2019, algorithm 2); projection unchanged."""
         count = self.updates + 1
         first = BETAS[0] * self.first + (1 - BETAS[0]) * gradient
@@ -187,7 +188,7 @@ class PEZProposer(EditProposer):
     def _fits(self, text: str) -> bool:
         return self.context.objective.fits(text)
 
-    def project(self, embeddings: Tensor) -> tuple[tuple[int, ...], str] | None:
+    def project(self, embeddings: Float[Tensor, "tokens d"]) -> tuple[tuple[int, ...], str] | None:
         """The nearest text that reads back to its own tokens: its ids and the string.
 
         Args:
@@ -217,7 +218,7 @@ class PEZProposer(EditProposer):
             whole.add(at)
             nearest[at] = int(self.words[(self._directions["word"] @ directions[at]).argmax()])
 
-    def _gradient(self, prompt: SoftPrompt) -> Tensor:
+    def _gradient(self, prompt: SoftPrompt) -> Float[Tensor, "tokens d"]:
         """The objective's gradient at the projected embeddings, (tokens, d)."""
         ids = prompt.ids
         spans = self.estimator.primary_spans(prompt.text, ids)
@@ -234,7 +235,9 @@ class PEZProposer(EditProposer):
                 found += term.weight * pulled(carrier, gradient, segments, len(ids))
         return found[len(self.context.prefix_ids) :]
 
-    def _own(self, term: Term, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> Tensor:
+    def _own(
+        self, term: Term, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]
+    ) -> Float[Tensor, "{len(ids)} d"]:
         """A term under the primary itself, token by token."""
         gradient = text_gradient(term, text)
         found = torch.zeros(len(ids), self.table.shape[1])
@@ -282,7 +285,7 @@ class LabelGradient:
         table: (rows, d).
     """
 
-    def __init__(self, table: Tensor) -> None:
+    def __init__(self, table: Float[Tensor, "vocabulary d"]) -> None:
         self.centred = table - table.mean(0)
         width = table.shape[1]
         gram = torch.zeros(width, width, dtype=torch.float64)
@@ -292,7 +295,7 @@ class LabelGradient:
         ridge = 1e-6 * gram.diagonal().mean().clamp_min(1e-30)
         self.factor = torch.linalg.cholesky(gram + ridge * torch.eye(width, dtype=gram.dtype))
 
-    def at(self, labels: Tensor) -> Tensor:
+    def at(self, labels: Float[Tensor, "tokens vocabulary"]) -> Float[Tensor, "tokens d"]:
         """Gradients (tokens, d), from (tokens, rows)."""
         values = labels[:, : len(self.centred)].to(self.centred)
         against = (values - values.mean(1, keepdim=True)) @ self.centred[: values.shape[1]]

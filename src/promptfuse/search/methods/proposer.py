@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.errors import ConfigError, TextError
@@ -70,7 +71,7 @@ class Proposer(ABC):
         del beams
         return True
 
-    def observe(self, proposals: Sequence[Proposal], losses: dict[str, Tensor]) -> None:
+    def observe(self, proposals: Sequence[Proposal], losses: dict[str, Float[Tensor, " proposals"]]) -> None:
         """Learn from the true losses of proposals, (proposals,) by term."""
         del proposals, losses
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse.adapters import Transport
@@ -48,9 +49,11 @@ class Surrogate:
         self.transport = transport
         self.ridge = ridge
         self.seen: list[_Siblings] = []
-        self._features: list[Tensor] = []
+        self._features: list[Float[Tensor, "tokens d"]] = []
 
-    def observe(self, tokens: Sequence[int], estimated: Tensor, true: Tensor) -> None:
+    def observe(
+        self, tokens: Sequence[int], estimated: Float[Tensor, " tokens"], true: Float[Tensor, " tokens"]
+    ) -> None:
         """Add the candidates of one beam.
 
         Args:
@@ -71,7 +74,7 @@ class Surrogate:
         self.seen.append(group)
         self._features.append(embeddings - embeddings.mean(0))
 
-    def direction(self, gain: float) -> Tensor | None:
+    def direction(self, gain: float) -> Float[Tensor, " d"] | None:
         """The regression's coefficients, (d,); None while nothing has been seen that tells words apart.
 
         Args:
@@ -90,12 +93,12 @@ class Surrogate:
         return (features.T @ torch.cholesky_solve(left[:, None], factor))[:, 0].float()
 
     @staticmethod
-    def _left_over(group: _Siblings, gain: float) -> Tensor:
+    def _left_over(group: _Siblings, gain: float) -> Float[Tensor, " tokens"]:
         wide = torch.float64
         left = torch.tensor(group.true, dtype=wide) - gain * torch.tensor(group.estimated, dtype=wide)
         return left - left.mean()
 
-    def correction(self, gain: float) -> Tensor | None:
+    def correction(self, gain: float) -> Float[Tensor, " vocabulary"] | None:
         """What to add to every token's shrunk estimate, (rows of the primary's table,); see `direction`."""
         direction = self.direction(gain)
         return None if direction is None else self.transport.along(direction)

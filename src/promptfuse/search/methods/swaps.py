@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from promptfuse.adapters import TProductTransport
@@ -41,7 +42,7 @@ class SwapEstimator:
         self.kind: Transports | Literal["none"] = kind
         self._lexicons: dict[int, Lexicon] = {}
 
-    def changes(self, text: str, ids: Sequence[int]) -> Tensor:
+    def changes(self, text: str, ids: Sequence[int]) -> Float[Tensor, "{len(ids)} vocabulary"]:
         """Estimated change of the objective's weighted sum for every swap.
 
         Args:
@@ -96,7 +97,9 @@ class SwapEstimator:
             )
         return spans
 
-    def _own(self, term: Term, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]) -> Tensor:
+    def _own(
+        self, term: Term, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]]
+    ) -> Float[Tensor, "{len(ids)} vocabulary"]:
         """A term under the primary itself: aligned token by token."""
         gradient = text_gradient(term, text)
         table = self.primary.embedding_table
@@ -121,7 +124,7 @@ class SwapEstimator:
         gradient: TextGradient,
         segments: Sequence[tuple[range, range]],
         ids: Sequence[int],
-    ) -> Tensor:
+    ) -> Float[Tensor, "{len(ids)} vocabulary"]:
         key = id(model)
         if key not in self._lexicons:
             self._lexicons[key] = Lexicon(self.context.whole_words, model)
@@ -167,7 +170,7 @@ class Lexicon:
         columns = torch.tensor(entries, dtype=torch.long).reshape(-1, 4).unbind(1)
         self._word, self._place, self._length, self._subtoken = columns
 
-    def changes(self, gradient: Tensor, ids: Tensor) -> Tensor:
+    def changes(self, gradient: Float[Tensor, "n d"], ids: Int[Tensor, " n"]) -> Float[Tensor, " K"]:
         """First-order changes if each word takes the place of the one that is there, (K,).
 
         Args:
@@ -194,7 +197,9 @@ def same_model(model: Model, primary: CausalLM) -> bool:
     return isinstance(model, CausalLM) and model.plain is primary.plain
 
 
-def against_table(gradient: Tensor, table: Tensor, ids: Sequence[int]) -> Tensor:
+def against_table(
+    gradient: Float[Tensor, "tokens d"], table: Float[Tensor, "vocabulary d"], ids: Sequence[int]
+) -> Float[Tensor, "tokens vocabulary"]:
     """Gradients (tokens, d) as changes for every row of a table, (tokens, rows): zero for the own token."""
     products = (gradient.to(table) @ table.T).float().cpu()
     return products - products.gather(1, torch.tensor(ids)[:, None])
@@ -205,7 +210,7 @@ def pulled(
     gradient: TextGradient,
     segments: Sequence[tuple[range, range]],
     tokens: int,
-) -> Tensor:
+) -> Float[Tensor, "{tokens} d"]:
     """A secondary term's gradient at the primary's embeddings, (tokens, d), through the t-product map."""
     used = [(own, other) for own, other in segments if len(own) and len(other)]
     found = torch.zeros(tokens, carrier.model_a.embedding_table.shape[1])
