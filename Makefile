@@ -6,13 +6,23 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format clean
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+# What tells within a minute that something is broken.
+QUICK := tests/test_*.py tests/text tests/_utils tests/config tests/objectives tests/search tests/adapters
+
+.PHONY: demo test slow quick check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --out demo.html
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(PYTEST) -m "not slow"
+
+slow: $(VENV)/.installed-dev
+	$(PYTEST) -m slow
+
+quick: $(VENV)/.installed-dev
+	$(PYTEST) -m "not slow" $(QUICK)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -167,6 +167,7 @@ def test_rows_longer_than_a_border_stand_with_rows_of_their_length_only() -> Non
         assert changing_length(config) == border
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_in_one_line(promptfuse: Any, tmp_path: Path) -> None:
     folder = tmp_path / "reformer"
     classifier("Reformer").module.save_pretrained(folder)
@@ -233,6 +234,7 @@ def test_an_encoder_decoder_reads_the_text_in_both_halves() -> None:
         torch.testing.assert_close(term.losses(changed), term.losses(batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["GPT2", "Phi3", *sorted(WITHOUT_CACHE)])
 def test_every_recipe_runs_or_is_refused_before(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, promptfuse: Any

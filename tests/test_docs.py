@@ -48,6 +48,7 @@ def test_every_page_is_reachable_from_the_index():
     assert {page for page in PAGES if page.is_relative_to(ROOT / "docs")} <= seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/guide/recipes.md"])
 def test_python_snippets_run(page, tmp_path, monkeypatch, capsys):
     (tmp_path / "examples").symlink_to(ROOT / "examples")

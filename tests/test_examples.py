@@ -10,6 +10,7 @@ from promptfuse.cli import main as cli
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+@pytest.mark.slow
 def test_demo_writes_one_page_with_every_caption(tmp_path, monkeypatch, capsys):
     page = tmp_path / "demo.html"
     photo = EXAMPLES / "photos" / "horses.jpg"
@@ -26,6 +27,7 @@ def test_demo_writes_one_page_with_every_caption(tmp_path, monkeypatch, capsys):
     assert html.count("<details>") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_configs_run_from_anywhere(path, tmp_path, monkeypatch, capsys):
     page = tmp_path / "page.html"
@@ -43,6 +45,7 @@ def test_configs_run_from_anywhere(path, tmp_path, monkeypatch, capsys):
     assert f"<q>{row['text']}</q>" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_example_photos_are_a_data_set(tmp_path, monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["promptfuse", *map(str, words)])

@@ -35,6 +35,7 @@ def test_files_are_lines_and_text_is_text(tmp_path: Path) -> None:
     assert read_context("") == ""
 
 
+@pytest.mark.slow
 def test_caption_reads_text_or_file(promptfuse, tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_text(LINES)
@@ -70,6 +71,7 @@ def test_what_cannot_be_read_is_named(promptfuse, tmp_path: Path, monkeypatch, g
     refused(promptfuse("caption", CAT, CAT, *QUICK, "--lm-prefix", given), *words)
 
 
+@pytest.mark.slow
 def test_a_preset_has_it_from_a_file_beside_it(promptfuse, tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "presets"
     folder.mkdir()
@@ -89,6 +91,7 @@ def test_a_preset_has_it_from_a_file_beside_it(promptfuse, tmp_path: Path, monke
     refused(promptfuse("caption", CAT, "--models", str(preset)), "other.txt", "No such file")
 
 
+@pytest.mark.slow
 def test_the_shipped_example(promptfuse) -> None:
     path = EXAMPLES / "presets" / "few_shot.yaml"
     preset = load_preset(str(path))
@@ -103,6 +106,7 @@ def test_the_shipped_example(promptfuse) -> None:
     assert row["terms"]["fluency"] == pytest.approx(known, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_optimize_reads_it(promptfuse, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir("/")
     (tmp_path / "lines.txt").write_text(LINES)
@@ -128,6 +132,7 @@ def test_optimize_reads_it(promptfuse, tmp_path: Path, monkeypatch) -> None:
     refused(promptfuse("optimize", str(config), "--lm-prefix", "a"), "--lm-prefix", "Fluency")
 
 
+@pytest.mark.slow
 def test_a_run_reads_it(promptfuse, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("lines.txt").write_text(LINES)
@@ -146,6 +151,7 @@ def test_a_run_reads_it(promptfuse, tmp_path: Path, monkeypatch) -> None:
     refused(promptfuse("run", "run.yaml", "--out", "two", "--lm-prefix", "@none.txt"), "none.txt")
 
 
+@pytest.mark.slow
 def test_glue_on_the_command_line(promptfuse) -> None:
     code, out, err = promptfuse("caption", CAT, *QUICK, "--prefix", "The")
     assert code == 0, err

@@ -110,6 +110,7 @@ def test_what_somebody_has_set_stays(monkeypatch):
     assert peak_memory() > 10**8
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the resident size is read from /proc")
 @pytest.mark.skipif(not has_onednn(), reason="oneDNN is not asked here")
 def test_products_of_new_shapes_take_no_more_memory_in_the_end():

@@ -21,6 +21,7 @@ def make_worker():
     return work
 
 
+@pytest.mark.slow
 @needs_proc
 def test_answers_have_the_numbers_of_their_tasks_and_no_process_is_left():
     found, who = {}, set()
@@ -36,6 +37,7 @@ def test_answers_have_the_numbers_of_their_tasks_and_no_process_is_left():
     map_in_processes(make_worker, [], on_answer, count=2, threads=1)
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(
     ("task", "error", "said"),

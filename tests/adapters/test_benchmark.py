@@ -17,6 +17,7 @@ def bench(*arguments):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["bcirc", "blocks"])
 def test_both_ways_give_the_same_map(reference):
     size = ("--words", "300", "--widths", "12", "7", "--subtokens", "1", "3")
@@ -27,6 +28,7 @@ def test_both_ways_give_the_same_map(reference):
         assert row["ratio"] == pytest.approx(row["reference_seconds"] / row["seconds"])
 
 
+@pytest.mark.slow
 def test_scaling_has_a_row_for_each_count():
     rows = bench("--scaling", "--widths", "8", "6", "--counts", "200", "400")
     assert [row["words"] for row in rows] == [200, 400]

@@ -25,6 +25,7 @@ SMALL = (
 ).split()
 
 
+@pytest.mark.slow
 def test_small_on_the_cpu():
     command = [sys.executable, "-m", "benchmarks.gpu", *SMALL]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -53,6 +54,7 @@ def test_products_are_counted_whatever_library_runs_them(apply):
     assert counted.get_total_flops() == 2 * 3 * 8 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused_in_one_line():
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cuda"]
@@ -61,6 +63,7 @@ def test_a_device_that_is_not_there_is_refused_in_one_line():
     assert done.stderr.splitlines()[-1].endswith("leave --device out to run small on the CPU")
 
 
+@pytest.mark.slow
 @needs_timeout
 def test_the_script_for_a_gpu_runs_dry(tmp_path: Path) -> None:
     """All stages, tiny, on the CPU; results of each, and how each ended."""

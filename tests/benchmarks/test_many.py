@@ -4,11 +4,14 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks import many
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
+@pytest.mark.slow
 def test_it_prints_all_rates(capsys, monkeypatch):
     asked = ["many", str(PHOTOS), "--photos", "3", "--in-flight", "2", "--workers", "2", "--json"]
     monkeypatch.setattr(sys, "argv", asked)

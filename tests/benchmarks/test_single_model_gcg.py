@@ -36,6 +36,7 @@ def check(rows, middle, side):
     assert middle[side]["loss"] == statistics.median(row[side]["loss"] for row in rows)
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_the_texts():
     rows, middle = bench("--alone", "--steps", "3")
     check(rows, middle, "ours")

@@ -15,6 +15,7 @@ from promptfuse.evaluation.runs import load_run_config
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:2]
 
 
+@pytest.mark.slow
 def test_a_row_for_each_weight_and_a_run_behind_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ def bench(name: str, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_against_the_naive_path() -> None:
     (row,) = bench(
         "step", "--beams", "2", "--candidates", "9", "--words", "4", "--steps", "2", "--naive", "6"
@@ -76,6 +77,7 @@ def test_shapes_are_those_of_the_products_that_are_run() -> None:
     assert found.dearest(1) == [(2, 7, 100)]
 
 
+@pytest.mark.slow
 def test_scaling_has_a_row_for_each_point_and_a_plot(tmp_path: Path) -> None:
     plot = tmp_path / "plot.png"
     rows = bench(

@@ -54,6 +54,7 @@ def data(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_and_one_that_goes_on(data, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     asked = ["time", "--flickr8k", str(data), "--out", str(out), "--candidates", "2", "--most", "4"]

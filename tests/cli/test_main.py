@@ -152,6 +152,7 @@ def test_weights_and_prefix_are_used(promptfuse):
     assert row["text"].startswith("A photo of")
 
 
+@pytest.mark.slow
 def test_words_that_captions_must_and_must_not_have(promptfuse):
     plain = json.loads(promptfuse("caption", DOG, "--json", *QUICK)[1])["text"].lower()
     options = ["--banned", plain.split()[1], "--max-words", "3", "--json", *QUICK]
@@ -209,6 +210,7 @@ def test_version_needs_no_torch():
     assert done.stdout.startswith("promptfuse 0.")
 
 
+@pytest.mark.slow
 def test_installed_command_writes_only_captions_into_a_pipe():
     command = Path(sys.executable).parent / "promptfuse"
     if not command.exists():

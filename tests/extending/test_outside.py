@@ -75,6 +75,7 @@ def test_every_file_is_in_the_page() -> None:
         assert path.read_text(encoding="utf-8").strip() in page, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "names"),
     [
@@ -92,6 +93,7 @@ def test_help_lists_what_the_package_adds(outside: Outside, command, names) -> N
         assert name in choices
 
 
+@pytest.mark.slow
 def test_a_method_and_a_term_work_by_name(outside: Outside, tmp_path: Path) -> None:
     config = tmp_path / "search.yaml"
     config.write_text(
@@ -129,6 +131,7 @@ def test_a_method_keeps_the_prefix(outside: Outside, tmp_path: Path) -> None:
     assert sorted(text.split()) == sorted("dog the grass a through runs".split())
 
 
+@pytest.mark.slow
 def test_a_kind_of_model_is_found_by_its_configuration(outside: Outside, tmp_path: Path) -> None:
     tone = ROOT / "src" / "promptfuse" / "models" / "mini" / "tone"
     losses = []
@@ -155,6 +158,7 @@ def test_a_kind_of_model_is_found_by_its_configuration(outside: Outside, tmp_pat
     assert losses[2] > losses[1] + 0.05  # A high temperature makes the classifier less sure.
 
 
+@pytest.mark.slow
 def test_a_reader_and_a_recipe_work_by_name(outside: Outside, tmp_path: Path) -> None:
     photos = sorted(PHOTOS.glob("*.jpg"))[:2]
     data = tmp_path / "photos.pipes"

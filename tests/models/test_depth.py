@@ -191,6 +191,7 @@ def test_what_is_no_photo(source: Any, words: list[str]) -> None:
         assert word in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_caption_of_an_array_is_that_of_the_photo() -> None:
     few: dict[str, Any] = {"steps": 3, "beams": 2, "candidates": 5}
     photo = load_image(PHOTO)

@@ -220,6 +220,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(
     assert len(hashed) == 2
 
 
+@pytest.mark.slow
 def test_other_processes_agree(copy: Callable[[str], Path]) -> None:
     folder = copy("clip")
     script = "import sys, promptfuse as pf; print(pf.load_model(sys.argv[1]).identity)"

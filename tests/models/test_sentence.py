@@ -268,6 +268,7 @@ def test_a_text_without_tokens_has_no_features(checkpoint: Callable[[str], Path]
         encoder.text_features(encoder.encode(["dog", ""]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sentence-encoder", "causal-lm"])
 def test_models_in_the_cache_of_the_hub(
     kind: str, folder: Callable[..., Path], checkpoint: Callable[[str], Path], tmp_path: Path

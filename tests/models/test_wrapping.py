@@ -103,7 +103,7 @@ def test_what_is_no_module(checkpoint: Callable[[str], Path]) -> None:
         ((torch.nn.Linear(2, 2),), {"tokenizer": tokenizer}, ["Linear is not a model of transformers"]),
         ((5,), {}, ["int is not a model of transformers"]),
         ((None,), {}, ["NoneType is not a model of transformers"]),
-        ((load_model(folder),), {}, [str(folder), "is loaded already"]),
+        ((load_model(folder),), {}, [str(folder), "is already a promptfuse model"]),
         (
             (module.transformer,),
             {"tokenizer": tokenizer},

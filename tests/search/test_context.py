@@ -105,6 +105,7 @@ def test_the_first_new_token_begins_a_word(model, name, prefix):
     assert "glue" not in search.config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["The", "Café au lait", 'A sign that says "', "A black-"])
 def test_captions_do_not_glue_to_their_prefix(prefix):
     rules = pf.Constraints(ascii=False, round_trip=False)
@@ -128,6 +129,7 @@ def test_captions_do_not_glue_to_their_prefix(prefix):
         assert describer(PHOTO, 0).text.startswith("The ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe",
     [
@@ -156,6 +158,7 @@ def test_every_recipe_describes_behind_examples(recipe):
     assert len(texts) == 2  # What the language model reads first is heard in every recipe.
 
 
+@pytest.mark.slow
 def test_recipes_glue_if_they_are_asked_to():
     kinds = [
         {"kind": "search", "steps": 2, "beams": 1, "candidates": 2},

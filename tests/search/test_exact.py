@@ -28,6 +28,7 @@ def run(model: Callable[..., Any], **changes: Any) -> Search:
     return search
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, {"batch_size": 1}, {"batch_size": 5}, {"exact": True, "batch_size": 1}]
 )

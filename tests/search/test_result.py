@@ -47,6 +47,7 @@ def test_the_card_escapes_texts(result):
         assert f"<td>{name}</td>" in card
 
 
+@pytest.mark.slow
 def test_progress_is_shown_when_asked_for(result, capsys):
     few = {"steps": 2, "beams": 1, "candidates": 2}
     photos = [PHOTO, PHOTO.with_name("horses.jpg")]

@@ -33,6 +33,7 @@ def test_resumed_at_any_step_every_search_ends_the_same(puzzle, method, strategy
         assert summary(resumed) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "strategy"), [("chain", "beam"), ("pez", "greedy")])
 def test_killed_searches_end_the_same(lookup_models, tmp_path, method, strategy):
     lm, _, classifier = lookup_models

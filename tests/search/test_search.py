@@ -84,6 +84,7 @@ def test_resuming_under_other_settings_is_refused(captioner):
         small_search(captioner, method=pf.AutoDAN(candidates=3)).load_state_dict(saved)
 
 
+@pytest.mark.slow
 def test_one_step_over_the_whole_vocabulary_finds_the_best_token(captioner):
     """A known answer: with every token as a candidate, one step is an exhaustive search."""
     prefix = "A dog runs on the"

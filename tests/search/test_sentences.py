@@ -91,6 +91,7 @@ def test_a_text_that_is_cut_within_its_sentence_is_not_complete(captioner, prefi
     assert wanted not in search.finished
 
 
+@pytest.mark.slow
 def test_ellipses_end_texts_by_choice(captioner):
     wanted, prefix = "Once upon a time...", "Once upon a"
     for ellipsis in (True, False):

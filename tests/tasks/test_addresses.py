@@ -76,6 +76,7 @@ def site() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_captions_of_photos_on_the_web(site: str, promptfuse: Any, tmp_path: Path) -> None:
     expected = pf.caption(PHOTO, **OPTIONS)
     for path in ("photo.jpg", "photo.jpg?size=large", "moved"):
@@ -98,6 +99,7 @@ def test_other_addresses_of_a_file(promptfuse: Any) -> None:
     assert out.startswith(f"file://{PHOTO}\t")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "words"),
     [

@@ -95,6 +95,7 @@ def test_what_is_no_list_of_photos(images: Any) -> None:
     refused(lambda: pf.caption_many(images, **FEW), ["images: ", "give a list of photos"])
 
 
+@pytest.mark.slow
 def test_other_kinds_that_say_the_same() -> None:
     expected = pf.caption(PHOTO, **FEW)
     same: list[dict[str, Any]] = [
@@ -122,6 +123,7 @@ def test_one_function_is_called_as_a_list_of_one() -> None:
 # ------------------------------------------------------------------------------------------ presets
 
 
+@pytest.mark.slow
 def test_a_preset_without_a_sentiment(promptfuse: Any, tmp_path: Path) -> None:
     preset = pf.Preset(**MODELS, image_weight=3.5, length_exponent=0.5)
     assert preset.sentiment is None

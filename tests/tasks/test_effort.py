@@ -35,6 +35,7 @@ def test_the_command_line_refuses_it_before_any_work(promptfuse):
     assert "no effort 'hard'" in err
 
 
+@pytest.mark.slow
 def test_more_effort_looks_at_more_texts(promptfuse):
     captioner = pf.Captioner("mini")
     results = {effort: captioner(PHOTO, effort=effort) for effort in EFFORTS}
@@ -63,6 +64,7 @@ def test_recipes_have_an_effort_too():
     assert load_recipe("paper").build().method.subtokens == 4
 
 
+@pytest.mark.slow
 def test_words_of_one_token_need_no_gradients_of_several():
     """Why the preset has ``subtokens`` 1: with more the embedded models find the same texts."""
     captioner = pf.Captioner("mini")

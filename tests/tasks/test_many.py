@@ -45,6 +45,7 @@ def test_photos_share_their_passes(captioner, monkeypatch):
     assert meeting.calls > 3 * meeting.rounds
 
 
+@pytest.mark.slow
 def test_a_bad_photo_has_an_error_and_the_others_their_captions(captioner, alone, tmp_path):
     seen = {}
     photos = [PHOTOS[0], tmp_path / "none.jpg", PHOTOS[1]]
@@ -82,6 +83,7 @@ def test_a_callback_may_use_the_models(captioner, alone):
     assert [found[number] for number in range(3)] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_models_may_be_used_while_results_come(captioner, alone):
     for mine, other in zip(
         caption_each(captioner, PHOTOS, in_flight=2, sentiment="positive", **QUICK), alone, strict=True
@@ -112,6 +114,7 @@ def test_the_work_ends_with_the_iterator(captioner):
     assert len(seen) <= 4
 
 
+@pytest.mark.slow
 def test_models_are_free_once_nobody_has_them():
     captioner = pf.Captioner("mini")
     captioner(PHOTOS[0], **QUICK)

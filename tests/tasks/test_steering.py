@@ -184,6 +184,7 @@ def test_the_presets_labels_hold_for_its_own_classifier(checkpoint: Callable[[st
     assert [term["label"] for term in terms] == ["neutral", "positive", "neutral"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_flight", [1, 3])
 def test_photos_in_flight_are_steered_as_alone(
     captioner: pf.Captioner, checkpoint: Callable[[str], Path], in_flight: int

@@ -19,6 +19,7 @@ PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"
 QUICK = {"steps": 4, "beams": 2, "candidates": 4}
 
 
+@pytest.mark.slow
 def test_captions_are_those_of_one_process_and_a_bad_photo_has_an_error(tmp_path):
     seen = {}
     photos = [*PHOTOS[:3], tmp_path / "none.jpg", *PHOTOS[3:]]
@@ -60,11 +61,13 @@ def test_a_setting_that_cannot_travel_is_named():
         pf.caption_many(PHOTOS, workers=2, method=threading.Lock())
 
 
+@pytest.mark.slow
 def test_errors_of_workers_come_back_as_they_are():
     with pytest.raises(pf.ConfigError, match="no term 'volume'"):
         pf.caption_many(PHOTOS[:2], workers=2, weights={"volume": 1.0})
 
 
+@pytest.mark.slow
 def test_open_images_travel_and_a_damaged_one_does_not_matter_to_others(tmp_path):
     whole = PHOTOS[0].read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -79,6 +82,7 @@ def test_open_images_travel_and_a_damaged_one_does_not_matter_to_others(tmp_path
     assert seen[1].text == pf.caption(PHOTOS[0], **QUICK).text
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_killed_worker_is_named():
     def kill(number, outcome):
@@ -90,6 +94,7 @@ def test_a_killed_worker_is_named():
     assert workers_of(os.getpid()) == []
 
 
+@pytest.mark.slow
 @needs_proc
 def test_workers_end_when_a_script_without_a_guard_is_killed(tmp_path):
     script = tmp_path / "script.py"

@@ -281,6 +281,7 @@ def wrong_words(texts: Sequence[str], name: str) -> Iterator[str]:
             yield f"{name}: word {word!r} is spelled {letters!r}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_no_wrong_span(chunk: int) -> None:
     wrong: list[str] = []

@@ -124,6 +124,7 @@ def test_probes_by_hand(model):
     assert mean_embedding(other, [" 龘"]) is None
 
 
+@pytest.mark.slow
 def test_a_plot_is_written_and_bad_names_are_refused(report, tmp_path, monkeypatch):
     plot_fidelity(report, tmp_path / "table.png")
     for name in ("photo.png", "drawing.svg", "paper.pdf", "table.png"):

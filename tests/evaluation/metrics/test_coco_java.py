@@ -27,6 +27,7 @@ def captions(**more):
     return Captions([str(index) for index in range(5)], TEXTS, REFERENCES, **more)
 
 
+@pytest.mark.slow
 def test_meteor_agrees_with_pycocoevalcap_called_directly(java, monkeypatch):
     given = captions()
     truth = {

@@ -136,6 +136,7 @@ def test_an_empty_text_is_named(encoder):
         TextJudge.fit(texts, labels, encoder)
 
 
+@pytest.mark.slow
 def test_long_texts_are_told(encoder):
     texts, labels = made("positive", "negative")
     judge = TextJudge.fit([texts[0] + " and so on" * 400, *texts[1:]], labels, encoder)
@@ -274,7 +275,9 @@ def test_a_searched_classifier_is_marked_unless_an_independent_judge_is_there(ju
     assert other.metrics["sentiment_accuracy"].title == "positive accuracy"
     beside = score(CAPTIONS, {}, metrics=["sentiment", "judged"], text_judge=judge, **common)
     assert beside.metrics["sentiment_accuracy"].title == "positive accuracy"
-    assert any("sentiment accuracy is by mini-tone, which the captions were" in one for one in beside.notices)
+    assert any(
+        "sentiment accuracy is by mini-tone, which guided their search" in one for one in beside.notices
+    )
     searched = common | {"searched": [tone.identity, judge.encoder.identity]}
     both = score(CAPTIONS, {}, metrics=["sentiment", "judged"], text_judge=judge, **searched)
     assert both.metrics["sentiment_accuracy"].title == "positive accuracy (searched model)"
@@ -362,6 +365,7 @@ def test_bad_options(promptfuse, files, options, words):
     refused(promptfuse("score", captions, *given), *words)
 
 
+@pytest.mark.slow
 def test_senticap(encoder):
     """Human captions of photos with an opinion; every tenth to train on, so that it takes seconds."""
     if not SENTICAP.is_file():

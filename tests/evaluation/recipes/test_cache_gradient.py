@@ -111,6 +111,7 @@ def test_the_shift_moves_the_distribution_to_what_matches(photos):
     assert float(after.exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_without_steps_it_is_the_models_own_search(photos):
     describer = quick("cache-gradient", fusion=0, top_k=4, iterations=1, beams=1)
     assert describer(photos[0]).text == describer(photos[1]).text
@@ -125,6 +126,7 @@ def test_beams_and_ends(photos):
     assert not cut.complete
 
 
+@pytest.mark.slow
 def test_the_same_in_any_company(photos):
     describer = quick("cache-gradient", **FEW)
     alone = [describer(photo) for photo in photos[:3]]

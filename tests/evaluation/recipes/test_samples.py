@@ -62,6 +62,7 @@ def test_samples_are_what_a_naive_loop_draws(language):
     assert rows == naive
 
 
+@pytest.mark.slow
 def test_the_best_of_the_samples_is_chosen(photos):
     # With so much weight on fluency the two do not agree on all photos.
     describer, other = (quick(name, count=40, fluency_weight=6) for name in ("best-of-n", "best-of-n-image"))
@@ -81,6 +82,7 @@ def test_the_best_of_the_samples_is_chosen(photos):
     assert differ
 
 
+@pytest.mark.slow
 def test_same_seed_same_caption_in_any_company(photos):
     describer = quick("best-of-n", count=24)
     alone = [describer(photo, seed=number) for number, photo in enumerate(photos[:3])]

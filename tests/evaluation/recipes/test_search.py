@@ -13,6 +13,7 @@ from tests.evaluation.recipes.conftest import quick
 FEW = {"steps": 4, "beams": 2, "candidates": 5}
 
 
+@pytest.mark.slow
 def test_it_is_the_caption_task(photos):
     found = quick("ours", **FEW)(photos[0], seed=3)
     result = pf.caption(photos[0], seed=3, **FEW)
@@ -22,6 +23,7 @@ def test_it_is_the_caption_task(photos):
     assert found.weights == result.weights
 
 
+@pytest.mark.slow
 def test_the_value_is_scored_from_scratch_whoever_is_in_flight(photos):
     describer = quick("ours", **FEW)
     captions = {}
@@ -72,6 +74,7 @@ def test_polish_only_improves(photos):
     assert polished.exact_evaluations > plain.exact_evaluations
 
 
+@pytest.mark.slow
 def test_the_papers_transport_is_fitted_on_load(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("PROMPTFUSE_CACHE", str(tmp_path))
     describer = pf.evaluation.recipes.load_recipe("paper", steps=3, beams=2, candidates=4).build()

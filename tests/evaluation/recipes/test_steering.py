@@ -11,6 +11,7 @@ STEER = ["mini-tone:negative=3", "sentiment:positive=-0.5"]
 FEW = {"steps": 4, "beams": 2, "candidates": 5}
 
 
+@pytest.mark.slow
 def test_the_search_is_steered_as_in_the_caption_task(photos):
     found = quick("ours", steer=STEER, **FEW)(photos[0])
     result = pf.caption(photos[0], steer=STEER, **FEW)

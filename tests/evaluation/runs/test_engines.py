@@ -16,6 +16,7 @@ from tests.worker_processes import needs_proc, workers_of
 TWO = {"engine.workers": 2}
 
 
+@pytest.mark.slow
 @needs_proc
 def test_two_workers_give_the_lines_of_one_process_though_one_is_killed(tmp_path):
     write_photos(tmp_path / "photos", 14, broken=(3, 9))
@@ -43,6 +44,7 @@ def test_two_workers_give_the_lines_of_one_process_though_one_is_killed(tmp_path
     assert workers_of(os.getpid()) == []
 
 
+@pytest.mark.slow
 @needs_proc
 def test_workers_that_are_always_killed_are_given_up(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos", 4)
@@ -62,6 +64,7 @@ def test_workers_that_are_always_killed_are_given_up(tmp_path, monkeypatch):
     assert len(begun) == MOST_KILLS
 
 
+@pytest.mark.slow
 def test_what_a_worker_ends_with_ends_the_run(tmp_path):
     write_photos(tmp_path / "photos", 4)
     groups = make_groups(load_run_config(write_config(tmp_path / "run.yaml")).read().photos, 2)

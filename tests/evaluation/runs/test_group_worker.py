@@ -19,6 +19,7 @@ def group(tmp_path):
     return make_groups(config.read().photos, 3, seed=5)[0]
 
 
+@pytest.mark.slow
 def test_groups_and_lines_survive_the_way_to_a_worker_and_back(group):
     given = pickle.loads(pickle.dumps(group))
     assert (given.number, given.seeds) == (group.number, group.seeds)

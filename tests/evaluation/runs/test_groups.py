@@ -39,6 +39,7 @@ def test_groups_are_cut_by_place_and_seeds_follow_the_data_set():
     assert [group.seeds for group in groups] == [(140, 141, 142), (143, 144, 145), (146,)]
 
 
+@pytest.mark.slow
 def test_lines_are_the_recipe_photo_by_photo_and_the_same_bits_each_time(describer):
     one, other = make_groups(SET, 3, seed=7)
     first = lines(describer, one)
@@ -54,6 +55,7 @@ def test_lines_are_the_recipe_photo_by_photo_and_the_same_bits_each_time(describ
         assert (line.image, line.seed, line.error) == (photo.image, seed, None)
 
 
+@pytest.mark.slow
 def test_unreadable_photos_have_a_reason_and_the_others_their_captions(tmp_path):
     describer = load_recipe(QUICK).build()
     describer.load()

@@ -36,6 +36,7 @@ def copy_of(undisturbed, folder, lines):
     shutil.copy(undisturbed / "manifest.json", folder)
 
 
+@pytest.mark.slow
 def test_a_run_behind_an_address_goes_on_from_whichever_has_more(undisturbed, config, tmp_path, cache):
     there = tmp_path / "bucket" / "run"
     address = there.as_uri()
@@ -129,6 +130,7 @@ def test_files_are_not_replaced_under_a_run(undisturbed, tmp_path):
         other.stdin.close()
 
 
+@pytest.mark.slow
 def test_a_retry_is_known_at_the_address_at_once(undisturbed, config, place, tmp_path, monkeypatch):
     there = tmp_path / "bucket" / "run"
     copy_of(undisturbed, there, 8)
@@ -161,6 +163,7 @@ def test_copies_are_put_now_and_then_and_at_the_end(undisturbed, memory, monkeyp
     assert (output.folder / "predictions.jsonl").read_bytes().count(b"\n") == 4
 
 
+@pytest.mark.slow
 def test_photos_and_files_behind_addresses(memory, place, tmp_path):
     for number, path in enumerate(PHOTOS[:2]):
         memory.pipe(f"/photos/{number}.jpg", path.read_bytes())
@@ -182,6 +185,7 @@ def test_addresses_that_cannot_be_used(config, tmp_path):
         open_output((tmp_path / "file" / "run").as_uri()).push(at_once=True)
 
 
+@pytest.mark.slow
 def test_a_copy_that_fails_on_the_way_is_tried_again(config, undisturbed, monkeypatch):
     """Of three or more copies the second fails."""
     calls = []

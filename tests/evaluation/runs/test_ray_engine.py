@@ -39,6 +39,7 @@ def workers():
     return [process for process in found if ours(process)]
 
 
+@pytest.mark.slow
 def test_a_long_path_for_temporary_files_is_no_obstacle(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
@@ -63,6 +64,7 @@ def test_a_long_path_for_temporary_files_is_no_obstacle(tmp_path, monkeypatch):
         run_dataset(config, tmp_path / "third")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="workers are found through /proc")
 def test_two_workers_give_the_local_lines_though_both_are_killed(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -102,6 +104,7 @@ def test_what_ray_cannot_do(monkeypatch):
         RayEngine(recipe, "cpu", 1, EngineSettings(kind="ray", workers=2))
 
 
+@pytest.mark.slow
 def test_workers_that_this_machine_cannot_have_are_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     write_photos(tmp_path / "photos", 1)

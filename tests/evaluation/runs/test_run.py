@@ -162,6 +162,7 @@ def test_other_data_and_other_models_are_found_out(undisturbed, place, config, t
     assert len(contents(folder)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "part"), [("lm", "mlp"), ("image_text", "vision"), ("sentiment", "classifier")]
 )
@@ -249,6 +250,7 @@ def test_what_is_wrong_leaves_no_folder_behind(place, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_failed_photos_can_be_tried_again(tmp_path):
     write_photos(tmp_path / "photos", 4, broken=(2,))
     config = load_run_config(write_config(tmp_path / "run.yaml"))
@@ -293,6 +295,7 @@ def test_a_home_that_nobody_has(tmp_path, field):
         load_run_config(write_config(tmp_path / "run.yaml", **values)).read()
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_the_same_lines(slow, slow_undisturbed, tmp_path):
     script = [sys.executable, "tests/evaluation/runs/killing.py", slow, tmp_path, "3", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

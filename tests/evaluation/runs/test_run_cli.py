@@ -109,6 +109,7 @@ def test_wrong_commands_are_one_line_and_leave_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_says_how_to_go_on(slow, slow_undisturbed, tmp_path, promptfuse):
     command = [sys.executable, "-m", "promptfuse", "run", slow, "--out", tmp_path / "run"]
     lines = tmp_path / "run" / "predictions.jsonl"
@@ -130,6 +131,7 @@ def test_an_interrupt_says_how_to_go_on(slow, slow_undisturbed, tmp_path, prompt
     assert contents(tmp_path / "run") == contents(slow_undisturbed)
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_bar(place, tmp_path, undisturbed):
     import pty
 
@@ -177,6 +179,7 @@ def test_validate_refuses_what_a_run_would(place, tmp_path, promptfuse):
     assert "write by: objective" in err
 
 
+@pytest.mark.slow
 def test_failures_are_told_with_the_first_reason(place, tmp_path, promptfuse):
     for again in (False, True):
         code, out, err = promptfuse("run", place / "run.yaml", "--out", tmp_path / "run")

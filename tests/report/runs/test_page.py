@@ -293,6 +293,7 @@ def test_scripts_can_be_parsed(name):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_views_in_a_browser(make_run, page, tmp_path):
     """The gallery sorted by a difference, filtered, and of some runs, by what the address says."""

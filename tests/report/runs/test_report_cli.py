@@ -140,6 +140,7 @@ def test_references_of_photos_that_failed_alone_are_refused(promptfuse, make_run
     assert f"{failed} has no references for 'p1' or any other photo of the runs" in err
 
 
+@pytest.mark.slow
 def test_references_of_every_kind_that_score_takes(promptfuse, make_run, tmp_path):
     """One reader: a file that gives scores gives the same in a report."""
     texts = {f"p{number}": written(number) for number in range(12)}

@@ -68,6 +68,7 @@ def test_numbers_are_those_of_score(comparison, judge):
     assert measure_runs(comparison, resamples=0).to_dict()["text_judge"] is None
 
 
+@pytest.mark.slow
 def test_the_searched_verdict_is_marked_unless_the_judge_is_independent(make_run, comparison, judge):
     name = f"{LIKELY}sentiment"
     alone = measure_runs(comparison, resamples=0)
@@ -118,6 +119,7 @@ def texts(tmp_path) -> list[object]:
     return ["--judge-texts", tmp_path / "labelled.tsv", "--judge-model", MINILM]
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_accuracy_wherever_it_shows_the_share(promptfuse, make_run, tmp_path, texts):
     run, page = make_run("one", lines=coloured(9)), tmp_path / "page.html"
     for name in ("t.md", "t.csv", "t.tex"):

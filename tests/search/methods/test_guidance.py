@@ -63,6 +63,7 @@ def test_ranking_follows_the_true_changes_for_every_sign(captioner, signs):
     assert spearman(added, others) > 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["lexical", "t-product"])
 @pytest.mark.parametrize("ridge", [None, 1.0])
 def test_the_other_terms_are_ranked_alike_beside_either_sign_of_the_fluency(captioner, transport, ridge):

@@ -44,6 +44,7 @@ def test_the_article_fits(prefix, dog, apple):
     assert (texts["dog"], texts["apple"]) == (dog, apple)
 
 
+@pytest.mark.slow
 def test_they_are_those_that_score_best_one_by_one(captioner):
     objective = captioner.objective(PHOTOS / "cat.jpg")
     image = objective.terms["image"]

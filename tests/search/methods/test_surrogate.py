@@ -88,6 +88,7 @@ def test_what_lies_far_back_is_forgotten_and_the_rest_survives_saving(carrier):
     assert torch.equal(again.direction(0.3), surrogate.direction(0.3))
 
 
+@pytest.mark.slow
 def test_a_search_learns_from_its_steps_and_scores_as_exactly(captioner):
     results = [captioner(PHOTO, method=pf.AutoDAN(6, ridge=0.3), steps=5, beams=3) for _ in range(2)]
     assert results[0].history[-1].beams == results[1].history[-1].beams
