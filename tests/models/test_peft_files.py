@@ -116,7 +116,7 @@ def test_adapters_in_folders_below(copy: Callable[[str], Path], caplog: pytest.L
     below = write_lora(base / "style", base)
     assert load_model(base).kind == "causal-lm"
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "style is unmerged" in message
+    assert "style is not merged" in message
     assert str(below) in message
     (base / "config.json").unlink()
     refused(base, "no config.json", f"give {below}")
@@ -127,7 +127,7 @@ def test_changes_in_files_of_other_names(file: str, copy: Callable[[str], Path])
     base = copy("gpt2")
     weights = {"text_model.q_proj.lora_down.weight": torch.zeros(2, 2)}
     safetensors.torch.save_file(weights, base / file)
-    refused(base, file, "unmerged", "text_model.q_proj.lora_down.weight")
+    refused(base, file, "not merged", "text_model.q_proj.lora_down.weight")
 
 
 def test_changes_among_the_weights(copy: Callable[[str], Path]) -> None:
@@ -176,7 +176,7 @@ def test_a_lora_is_merged(copy: Callable[[str], Path], tmp_path: Path) -> None:
 
 
 def save_adapter(kind: str, base: Path, folder: Path, **settings: Any) -> Any:
-    """An adapter of any kind with random weights, made by PEFT itself; the module with it, unmerged."""
+    """An adapter of any kind with random weights, made by PEFT itself; the module with it, not merged."""
     import peft
 
     loaded = load_model(base)
@@ -207,7 +207,7 @@ def save_adapter(kind: str, base: Path, folder: Path, **settings: Any) -> Any:
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_every_kind_gives_what_it_gives_unmerged(
+def test_every_kind_gives_what_it_gives_not_merged(
     kind: str, name: str, settings: dict[str, Any], copy: Callable[[str], Path], tmp_path: Path
 ) -> None:
     base, alone = copy(name), tmp_path / "alone"
