@@ -10,7 +10,10 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 # What tells within a minute that something is broken.
 QUICK := tests/test_*.py tests/text tests/_utils tests/config tests/objectives tests/search tests/adapters
 
-.PHONY: demo test slow quick check format clean
+# Packages whose declared shapes of tensors are checked; it takes twice the time.
+SHAPES := promptfuse.tproduct,promptfuse.adapters,promptfuse.models,promptfuse.objectives,promptfuse.search.methods,tensor_checks.beartype_tensors
+
+.PHONY: demo test slow quick shapes check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --out demo.html
@@ -23,6 +26,9 @@ slow: $(VENV)/.installed-dev
 
 quick: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow" $(QUICK)
+
+shapes: $(VENV)/.installed-dev
+	$(PYTEST) --jaxtyping-packages=$(SHAPES) -m "not slow" tests/test_shapes.py tests/objectives tests/models/fast
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -171,6 +171,7 @@ def test_without_the_variable_it_is_the_users_cache(monkeypatch):
     assert "promptfuse" in str(cache.cache_folder())
 
 
+@pytest.mark.slow
 def test_processes_at_once_leave_a_whole_adapter(models, tmp_path):
     script = (
         "import sys, torch\n"

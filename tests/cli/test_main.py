@@ -116,6 +116,7 @@ class TestBadInput:
         refused(promptfuse("caption", DOG, "--prefix", "supercalifragilistic" * 40), "tokens", "shorten")
 
 
+@pytest.mark.slow
 def test_one_bad_photo_loses_nothing_of_the_others(promptfuse, tmp_path):
     code, out, err = promptfuse("caption", "missing.jpg", DOG, *QUICK)
     assert code == 2
@@ -142,6 +143,7 @@ def test_json_lines(promptfuse):
         assert 0 < row["exact_evaluations"] <= 4 + 2 * 8
 
 
+@pytest.mark.slow
 def test_weights_and_prefix_are_used(promptfuse):
     code, out, _ = promptfuse(
         "caption", DOG, "--json", "--weight", "image=3.5", "--prefix", "A photo of", *QUICK
@@ -170,6 +172,7 @@ def test_words_that_captions_must_and_must_not_have(promptfuse):
     refused(promptfuse("caption", DOG, "--max-words", "0"), "--max-words 0")
 
 
+@pytest.mark.slow
 def test_trace_shows_the_search(promptfuse, tmp_path):
     page = tmp_path / "trace.html"
     code, out, _ = promptfuse("caption", DOG, "--sentiment", "positive", "--trace", str(page), *QUICK)
@@ -227,6 +230,7 @@ def test_installed_command_writes_only_captions_into_a_pipe():
     assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_photos_in_flight_give_the_same_lines_in_the_same_order(promptfuse, tmp_path):
     photos = [str(path) for path in sorted(PHOTOS.glob("*.jpg"))[:3]]
     photos.insert(1, str(tmp_path / "none.jpg"))

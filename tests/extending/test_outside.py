@@ -117,6 +117,7 @@ def test_a_method_and_a_term_work_by_name(outside: Outside, tmp_path: Path) -> N
     assert "terms.doubt: no field 'wait'; did you mean 'weight'?" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_method_keeps_the_prefix(outside: Outside, tmp_path: Path) -> None:
     config = tmp_path / "search.yaml"
     config.write_text(

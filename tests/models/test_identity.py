@@ -177,6 +177,7 @@ def test_a_model_that_was_changed_in_memory_is_another(
     assert load_model(folder).identity == known  # And what the cache has is of the files.
 
 
+@pytest.mark.slow
 def test_weights_are_hashed_once(copy: Callable[[str], Path], hashed: list[int], tmp_path: Path) -> None:
     folder = copy("gpt2")
     let_it_settle(folder)

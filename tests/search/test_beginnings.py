@@ -136,6 +136,7 @@ def test_a_search_without_a_step_has_a_result_or_says_why_not(fluent):
             assert result.value == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_search_of_the_demo_finds_the_balloon():
     captioner = pf.Captioner("mini")
     photo = PHOTOS / "hot_air_balloon.jpg"

@@ -18,6 +18,7 @@ from tests.search.killing import FREE, METHODS, STRATEGIES, make_search, summary
 KILLING = Path(__file__).parent / "killing.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "strategy"), list(product(METHODS, STRATEGIES)))
 def test_resumed_at_any_step_every_search_ends_the_same(puzzle, method, strategy):
     search = make_search(puzzle.objective, method, strategy)

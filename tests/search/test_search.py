@@ -23,6 +23,7 @@ def small_search(captioner: pf.Captioner, photo: str = "golden_retriever", **set
     return captioner.search(PHOTOS / f"{photo}.jpg", **{"steps": 5, "beams": 3, "candidates": 6} | settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photo", sorted(path.stem for path in PHOTOS.glob("*.jpg")))
 def test_reported_value_is_that_of_the_string_from_scratch(captioner, photo):
     sentiment = "positive" if len(photo) % 2 else None
@@ -150,6 +151,7 @@ def test_results_are_json(captioner):
     assert plain["versions"]["promptfuse"] == pf.__version__
 
 
+@pytest.mark.slow
 def test_sentiment_moves_the_classifier(captioner):
     objective = captioner.objective(PHOTOS / "golden_retriever.jpg", "positive")
     losses = {

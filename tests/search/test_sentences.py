@@ -80,6 +80,7 @@ def search_for(captioner: pf.Captioner, wanted: str, prefix: str, **settings) ->
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prefix", "wanted"),
     [("A man named", "A man named Mr."), ("Once upon a", "Once upon a time..."), ("It is", "It is 45.2")],
@@ -102,6 +103,7 @@ def test_ellipses_end_texts_by_choice(captioner):
         assert (wanted in search.finished) is ellipsis
 
 
+@pytest.mark.slow
 def test_texts_need_not_be_complete_if_that_is_switched_off(captioner):
     """A prompt is no sentence: the best of all texts is returned, however it ends."""
     wanted = "A dog that on"
@@ -158,6 +160,7 @@ def test_with_a_complete_text_a_far_better_one_that_is_not_is_told_of(captioner,
     assert plain["notes"] == result.notes
 
 
+@pytest.mark.slow
 def test_the_best_unfinished_text_is_remembered_by_a_resumed_search(captioner):
     def make() -> pf.Search:
         return captioner.search(PHOTOS / "cat.jpg", steps=9, beams=2, candidates=6)

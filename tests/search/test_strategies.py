@@ -63,6 +63,7 @@ def test_a_margin_ends_a_search_early_with_the_same_text_where_the_rest_is_hopel
         assert not step.best.complete or all(beam.value <= step.best.value for beam in step.beams)
 
 
+@pytest.mark.slow
 def test_patience_waits_for_growing_texts_that_are_better_already():
     """Else a short sentence that ends early is returned, though far better ones are on their way."""
     captioner, waited = pf.Captioner("mini"), 0

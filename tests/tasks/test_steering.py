@@ -112,6 +112,7 @@ def test_what_is_no_steer_is_refused(given: Any, words: list[str]) -> None:
         assert word in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_weight_in_a_mapping_is_the_terms(captioner: pf.Captioner) -> None:
     spelled = captioner(PHOTOS[0], steer="mini-tone:positive=8", **QUICK)
     for steer in ({"mini-tone:positive": 8}, [("mini-tone:positive", 8)]):
@@ -166,6 +167,7 @@ def test_the_sentiment_is_a_steer(captioner: pf.Captioner) -> None:
     assert captioner.classifier(pf.Steer("mini-tone", "negative"))[0] is captioner.model("sentiment")
 
 
+@pytest.mark.slow
 def test_the_sign_of_the_weight_is_a_direction(captioner: pf.Captioner) -> None:
     judge = pf.ClassProbability(captioner.model("sentiment"), "positive")
     texts = [pf.caption(PHOTOS[0], steer=f"mini-tone:positive={weight}", **QUICK).text for weight in (4, -4)]
@@ -202,6 +204,7 @@ def test_photos_in_flight_are_steered_as_alone(
     assert many[0].text == captioner(PHOTOS[0], steer=steer, **QUICK).text
 
 
+@pytest.mark.slow
 def test_two_steers_on_the_command_line(
     promptfuse: Any, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:

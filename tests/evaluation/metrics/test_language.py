@@ -70,6 +70,7 @@ def test_empty_captions_alone_have_no_perplexity(lm):
     assert all(isinstance(one, Unavailable) for one in Perplexity(lm).measure(captions(["", " "])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["a dog runs, jumping. " * 300, "Ein unglaublich langes Kunstwort und noch eins " * 99]
 )

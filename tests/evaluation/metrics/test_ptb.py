@@ -132,6 +132,7 @@ def agreement(texts):
     return same / total
 
 
+@pytest.mark.slow
 def test_agreement_with_java_on_flickr8k_and_coco(java, flickr, coco_captions):
     texts = [" ".join(text.split()) for row in flickr for text in row["captions"]]
     assert agreement(texts[::4]) >= 0.9999
@@ -152,6 +153,7 @@ def difference_in_metrics(texts, references):
     return found
 
 
+@pytest.mark.slow
 def test_metrics_without_java_are_within_the_stated_tolerance(java, flickr):
     rows = flickr[-500:]
     found = difference_in_metrics([row["captions"][0] for row in rows], [row["captions"][1:] for row in rows])

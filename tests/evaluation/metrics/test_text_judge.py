@@ -66,6 +66,7 @@ def test_labels_that_can_be_told_apart_are_found(judge):
     assert judge.shares([]) == {"positive": 0, "negative": 0, "neutral": 0}
 
 
+@pytest.mark.slow
 def test_two_labels_are_a_logistic_regression(encoder):
     """With two labels scikit-learn has one row of weights; the probabilities are its own."""
     from sklearn.linear_model import LogisticRegression
@@ -93,6 +94,7 @@ def test_labels_that_mean_nothing_are_reported_as_chance(encoder):
     assert judge.to_dict()["better_than_chance"] is False
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_judge(encoder, judge):
     texts, labels = made("positive", "neutral", "negative")
     again, other = (TextJudge.fit(texts, labels, encoder, seed=seed) for seed in (0, 1))
@@ -101,6 +103,7 @@ def test_the_same_seed_gives_the_same_judge(encoder, judge):
     assert not np.array_equal(other.weights, judge.weights)
 
 
+@pytest.mark.slow
 def test_batches_of_any_size_and_order_give_the_same(encoder, judge):
     texts, labels = made("positive", "neutral", "negative")
     told = []
@@ -301,6 +304,7 @@ def files(tmp_path, write):
     )
 
 
+@pytest.mark.slow
 def test_the_command_trains_a_judge(promptfuse, files, tmp_path):
     captions, labelled, neutral = files
     arguments = [captions, "--judge-texts", labelled, "--judge-texts", neutral, "--judge-model", MINILM]
@@ -320,6 +324,7 @@ def test_the_command_trains_a_judge(promptfuse, files, tmp_path):
     assert json.loads((tmp_path / "e.jsonl").read_text().splitlines()[1])["judged_negative"] == 100
 
 
+@pytest.mark.slow
 def test_values_of_labels_are_known_again(promptfuse, files, tmp_path):
     captions, labelled, neutral = files
     arguments = [captions, "--judge-texts", labelled, "--judge-texts", neutral, "--judge-model", MINILM]

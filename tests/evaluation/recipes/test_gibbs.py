@@ -106,6 +106,7 @@ def test_a_sentence_that_nothing_changes_ends_the_sweeps(photos):
     assert (few.text, few.exact_evaluations) == (many.text, many.exact_evaluations)
 
 
+@pytest.mark.slow
 def test_same_seed_same_caption_in_any_company(photos):
     describer = quick("gibbs", start="draft", alpha=1.5, **FEW)
     alone = [describer(photo, seed=number) for number, photo in enumerate(photos[:3])]

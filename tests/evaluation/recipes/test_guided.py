@@ -52,6 +52,7 @@ def test_magic_scores_are_the_definition():
         assert found[index] == pytest.approx(float(expected), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_every_token_is_the_best_of_a_naive_ranking(photos):
     describer = quick("guided-decoding", top_k=6, alpha=0.2, beta=1.5, scale=None, steps=6)
     objective = describer.objective(photos[0])

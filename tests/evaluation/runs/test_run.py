@@ -30,6 +30,7 @@ def cut(folder, target, *, lines, torn=b""):
     return target
 
 
+@pytest.mark.slow
 def test_a_run_has_a_line_for_each_photo(undisturbed, config, place):
     found = contents(undisturbed)
     assert sorted(found) == [f"{number:02d}.jpg" for number in range(8)]
@@ -44,6 +45,7 @@ def test_a_run_has_a_line_for_each_photo(undisturbed, config, place):
         assert line["value"] == pytest.approx(alone.value, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_strips_and_the_like_are_errors_of_theirs_alone(tmp_path):
     photos = write_photos(tmp_path / "photos", 5)
     Image.new("L", (1_000_000, 8)).save(photos / "01.png")
@@ -74,6 +76,7 @@ def test_the_manifest_says_what_was_done(undisturbed, place):
     assert values["started"] <= values["updated"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lines", "torn"), [(0, b""), (2, b'{"id": "05.jpg", "ima'), (5, b""), (7, b"{")])
 def test_a_run_that_was_cut_goes_on_to_the_same_lines(undisturbed, config, tmp_path, lines, torn):
     folder = cut(undisturbed, tmp_path / "run", lines=lines, torn=torn)
@@ -108,6 +111,7 @@ def test_a_run_that_is_complete_is_left_as_it_is(undisturbed, config, monkeypatc
     assert len(read_manifest(undisturbed).sessions) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_flight", [1, 8])
 def test_any_number_in_flight_gives_the_same_texts(undisturbed, place, tmp_path, in_flight):
     run_dataset(load_run_config(place / "run.yaml", {"in_flight": in_flight}), tmp_path / "run")
@@ -190,6 +194,7 @@ def test_models_with_the_same_embeddings_are_found_out(tmp_path, role, part):
     assert [line.partition(" (")[0] for line in told] == [f"The runs have different models as {role}"]
 
 
+@pytest.mark.slow
 def test_what_a_run_folder_holds_of_others_is_left_alone(undisturbed, config, tmp_path):
     folder = cut(undisturbed, tmp_path / "run", lines=2)
     (folder / "predictions.part").write_text("mine")
@@ -203,6 +208,7 @@ def test_what_a_run_folder_holds_of_others_is_left_alone(undisturbed, config, tm
     assert (whole.done, (folder / "predictions.part").read_text()) == (8, "mine")
 
 
+@pytest.mark.slow
 def test_lines_keep_what_somebody_has_added_to_them(undisturbed, config, tmp_path):
     folder = cut(undisturbed, tmp_path / "run", lines=8)
     lines = [json.loads(line) | {"liked": number} for number, line in enumerate(
@@ -215,6 +221,7 @@ def test_lines_keep_what_somebody_has_added_to_them(undisturbed, config, tmp_pat
     ]
 
 
+@pytest.mark.slow
 def test_the_device_the_engine_and_the_name_may_change(undisturbed, place, tmp_path):
     folder = cut(undisturbed, tmp_path / "run", lines=7)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -263,6 +270,7 @@ def test_failed_photos_can_be_tried_again(tmp_path):
     assert contents(tmp_path / "run")["02.jpg"]["text"]
 
 
+@pytest.mark.slow
 def test_failed_photos_keep_their_reasons_until_they_can_be_tried(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos", 4, broken=(2,))
     config = load_run_config(write_config(tmp_path / "run.yaml"))
@@ -396,6 +404,7 @@ def test_a_prefix_that_no_photo_can_have_ends_the_run_at_once(tmp_path, kind):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_photo_without_a_readable_sample_ends_nothing(tmp_path):
     """Of one sample a photo some cannot be read back; which ones depends on the seed alone."""
     write_photos(tmp_path / "photos", 6)
@@ -420,6 +429,7 @@ def test_an_engine_alone_and_its_workers_in_one_command(place):
     assert (config.engine.kind, config.engine.workers) == ("local", 2)
 
 
+@pytest.mark.slow
 def test_a_data_set_of_hugging_faces_package(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("PROMPTFUSE_CACHE", str(tmp_path / "cache"))

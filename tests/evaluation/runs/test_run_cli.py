@@ -14,6 +14,7 @@ from promptfuse.cli import run as run_cli
 from tests.evaluation.runs.conftest import contents, write_config, write_photos
 
 
+@pytest.mark.slow
 def test_a_run_and_the_same_command_again(promptfuse, place, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setattr(run_cli, "EVERY", 0.0)
     command = ("run", place / "run.yaml", "--out", tmp_path / "run")

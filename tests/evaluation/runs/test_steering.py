@@ -11,6 +11,7 @@ IMAGE_WEIGHT = PRESETS["mini"].image_weight
 STEER = ["mini-tone:negative=4", "sentiment:positive=-1"]
 
 
+@pytest.mark.slow
 def test_a_run_is_steered(tmp_path):
     write_photos(tmp_path / "photos", 2)
     config = load_run_config(write_config(tmp_path / "run.yaml", recipe=QUICK | {"steer": STEER}))

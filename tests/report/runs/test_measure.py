@@ -173,6 +173,7 @@ def test_runs_with_different_models_are_told(make_run):
     assert "different models as fluency (tiny-lm, other-lm)" in measured.warnings[0]
 
 
+@pytest.mark.slow
 def test_models_are_told_apart_by_all_their_weights(make_run):
     def made(name, identity, **manifest):
         model = {"name": "tiny-lm", "fingerprint": "f1"} | ({"identity": identity} if identity else {})

@@ -260,6 +260,7 @@ def test_no_photo_captioned_by_all(make_run, page):
     assert len(data_of(text)["photos"]) == 12
 
 
+@pytest.mark.slow
 def test_a_thousand_photos_stay_small(tmp_path, page):
     draw = random.Random(0)
     image = tmp_path / "noise.jpg"

@@ -53,6 +53,7 @@ def comparison(make_run):
     return compare(load_runs(runs))
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_score(comparison, judge):
     measured = measure_runs(comparison, Judges(text=judge))
     assert [measured.score(run, "judged_positive").value for run in (0, 1)] == [50, 75]

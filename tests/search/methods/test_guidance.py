@@ -42,6 +42,7 @@ def ranking(objective: pf.Objective, method: pf.AutoDAN, beam: str) -> tuple[tor
     return guidance.scores(objective, estimates, chances, [len(ids)])[0], estimates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signs", SIGNS, ids=lambda signs: "".join("+" if one > 0 else "-" for one in signs))
 def test_ranking_follows_the_true_changes_for_every_sign(captioner, signs):
     """Each term by itself, beside a fluency of either sign, and all together."""

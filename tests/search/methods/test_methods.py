@@ -208,6 +208,7 @@ def test_soft_prompts_pass_by_texts_that_may_not_be_proposed(puzzle):
     assert len({beam.text for step in search.history for beam in step.beams}) > 1
 
 
+@pytest.mark.slow
 def test_batch_size_changes_no_edit(puzzle):
     for method in (
         pf.GCG(init="runs the runs dog", top_k=6, batch=8),

@@ -97,6 +97,7 @@ def test_the_search_scores_them_in_its_first_step_alone(captioner):
         assert beam.value == pytest.approx(exact.value, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "A photo of"])
 def test_the_same_with_nothing_remembered_and_when_resumed(captioner, prefix, tmp_path):
     def search(**more) -> pf.Search:
