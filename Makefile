@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 
 PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 # What tells within a minute that something is broken.
-QUICK := tests/test_*.py tests/text tests/_utils tests/config tests/objectives tests/search tests/adapters
+QUICK := tests/test_*.py tests/text tests/_utils tests/config tests/objectives tests/search/test_*.py
 
 # Packages whose declared shapes of tensors are checked; it takes twice the time.
 SHAPES := promptfuse.tproduct,promptfuse.adapters,promptfuse.models,promptfuse.objectives,promptfuse.search.methods,tensor_checks.beartype_tensors
