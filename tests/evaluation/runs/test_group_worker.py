@@ -1,13 +1,19 @@
 """What travels between a run and its workers, whatever engine started them."""
 
-import pickle
-
 import pytest
 
 import promptfuse as pf
 from promptfuse.evaluation.recipes import load_recipe
 from promptfuse.evaluation.runs import load_run_config
-from promptfuse.evaluation.runs.group_worker import GroupWorker, deliver_answer, models_of
+from promptfuse.evaluation.runs.group_worker import (
+    GroupWorker,
+    answer_from_json,
+    answer_to_json,
+    deliver_answer,
+    group_from_json,
+    group_to_json,
+    models_of,
+)
 from promptfuse.evaluation.runs.groups import describe_group, make_groups
 from tests.evaluation.runs.conftest import QUICK, write_config, write_photos
 
@@ -21,7 +27,8 @@ def group(tmp_path):
 
 @pytest.mark.slow
 def test_groups_and_lines_survive_the_way_to_a_worker_and_back(group):
-    given = pickle.loads(pickle.dumps(group))
+    given = group_from_json(group_to_json(group))
+    assert given == group
     assert (given.number, given.seeds) == (group.number, group.seeds)
     assert [(photo.id, photo.image) for photo in given.photos] == [
         (photo.id, photo.image) for photo in group.photos
@@ -31,7 +38,7 @@ def test_groups_and_lines_survive_the_way_to_a_worker_and_back(group):
     expected, found, costs = [], [], []
     describe_group(describer, group, expected.append)
     worker = GroupWorker(QUICK, "cpu", 1, describer.models())
-    answer = pickle.loads(pickle.dumps(worker(given)))
+    answer = answer_from_json(answer_to_json(worker(given)))
     deliver_answer(answer, found.append, costs.append)
     assert {(line.id, line.text, line.value, line.error, line.seed) for line in found} == {
         (line.id, line.text, line.value, line.error, line.seed) for line in expected
@@ -51,3 +58,8 @@ def test_a_worker_with_other_models_is_found_out(group):
     worker = GroupWorker(QUICK, "cpu", 1, models)
     with pytest.raises(pf.ModelError, match="mini-lm: the worker has other files than the process that"):
         worker(group)
+
+
+def test_an_error_keeps_its_kind_and_message_on_the_way():
+    with pytest.raises(pf.ModelError, match=r"^the worker has no such model$"):
+        answer_from_json(answer_to_json(pf.ModelError("the worker has no such model")))

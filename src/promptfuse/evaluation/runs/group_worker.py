@@ -1,12 +1,16 @@
-"""What a worker does that computes groups for another process, whatever engine started it."""
+"""What a worker does that computes groups for another process, and what both tell each other as JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
+from promptfuse import errors
 from promptfuse._utils.memory import keep_memory_flat
-from promptfuse.errors import ModelError
+from promptfuse.errors import ModelError, PromptfuseError
+from promptfuse.evaluation.datasets import Photo
 from promptfuse.evaluation.predictions import Prediction
 from promptfuse.evaluation.recipes import Describer, Recipe, load_recipe
 from promptfuse.evaluation.runs.groups import Group, Work, describe_group, torch_threads
@@ -75,3 +79,36 @@ class GroupWorker:
                     "run; give all machines the same files"
                 )
         return describer
+
+
+def group_to_json(group: Group) -> str:
+    """A group as text, for engines whose machines exchange nothing that could run code."""
+    return json.dumps(asdict(group))
+
+
+def group_from_json(text: str) -> Group:
+    """The group of ``group_to_json``."""
+    values = json.loads(text)
+    photos = (Photo(**{**photo, "references": tuple(photo["references"])}) for photo in values["photos"])
+    return Group(values["number"], tuple(photos), tuple(values["seeds"]))
+
+
+def answer_to_json(answer: Answer | PromptfuseError) -> str:
+    """What a worker made of a group as text: its answer, or the package's own error."""
+    if isinstance(answer, PromptfuseError):
+        return json.dumps({"error": type(answer).__name__, "message": str(answer)})
+    lines, work = answer
+    return json.dumps({"lines": [asdict(line) for line in lines], "work": asdict(work)})
+
+
+def answer_from_json(text: str) -> Answer:
+    """The answer of ``answer_to_json``.
+
+    Raises:
+        PromptfuseError: if the worker ended with one.
+    """
+    values = json.loads(text)
+    if "error" in values:
+        kind: type[PromptfuseError] = getattr(errors, values["error"])
+        raise kind(values["message"])
+    return [Prediction(**line) for line in values["lines"]], Work(**values["work"])

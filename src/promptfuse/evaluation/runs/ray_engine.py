@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from tempfile import TemporaryDirectory
@@ -25,7 +24,11 @@ from promptfuse.evaluation.runs.group_worker import (
     Models,
     OnGroup,
     OnLine,
+    answer_from_json,
+    answer_to_json,
     deliver_answer,
+    group_from_json,
+    group_to_json,
     models_of,
 )
 from promptfuse.evaluation.runs.groups import Group
@@ -46,13 +49,13 @@ SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 class RayGroupWorker(GroupWorker):
     """A `GroupWorker` for rows of Ray Data, to which the package's own errors are answers too."""
 
-    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:  # type: ignore[override]
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:  # type: ignore[override]
         """Describe the group of a row."""
         try:
-            answer: Answer | PromptfuseError = super().__call__(pickle.loads(row["group"]))
+            answer: Answer | PromptfuseError = super().__call__(group_from_json(row["group"]))
         except PromptfuseError as error:
             answer = error
-        return {"answer": pickle.dumps(answer)}
+        return {"answer": answer_to_json(answer)}
 
 
 class RayEngine:
@@ -101,7 +104,7 @@ class RayEngine:
         with _cluster(settings):
             # Ray Data starts workers again that were lost, and gives their blocks out again.
             rows = ray.data.from_items(
-                [{"group": pickle.dumps(group)} for group in groups],
+                [{"group": group_to_json(group)} for group in groups],
                 override_num_blocks=min(len(groups), MOST_BLOCKS),
             )
             answers = rows.map(
@@ -113,10 +116,7 @@ class RayEngine:
             )
             try:
                 for row in answers.iter_rows():
-                    answer = pickle.loads(row["answer"])
-                    if isinstance(answer, PromptfuseError):
-                        raise answer
-                    deliver_answer(answer, on_line, on_group)
+                    deliver_answer(answer_from_json(row["answer"]), on_line, on_group)
             except ray.exceptions.RayTaskError:
                 raise  # A fault of the program, with its traceback.
             except ray.exceptions.RayError as error:
