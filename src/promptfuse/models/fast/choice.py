@@ -12,6 +12,7 @@ import torch
 from promptfuse.models.batch import Batch
 from promptfuse.models.branches import Branches
 from promptfuse.models.fast.protocol import PrefixReader
+from promptfuse.models.trial import UNREADABLE
 
 logger = logging.getLogger("promptfuse")
 
@@ -20,12 +21,6 @@ _LENGTHS = (20, 48)
 
 _SHORT = 8
 """Tokens that the other rows of a trial have at most."""
-
-REFUSALS = (
-    AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError,
-    UnboundLocalError, ValueError,
-)  # fmt: skip
-"""What a model says that does not take a mask, a cache or bare token ids."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ class Trial:
             with self.products():
                 prefixes = tuple(reader.prefixes(beginnings))
                 found = reader.outputs(batch, Branches(prefixes, prefix_index, prefix_length))
-        except REFUSALS:
+        except UNREADABLE:
             return False
         finally:
             reader.clear()
