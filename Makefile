@@ -9,6 +9,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 # What tells within a minute that something is broken.
 QUICK := tests/test_*.py tests/text tests/_utils tests/config tests/objectives tests/search/test_*.py
+# Each of them takes half a minute by itself.
+QUICK_NOT := tests/test_any_architecture.py tests/objectives/test_incremental.py
 
 # Packages whose declared shapes of tensors are checked; it takes twice the time.
 SHAPES := promptfuse.tproduct,promptfuse.adapters,promptfuse.models,promptfuse.objectives,promptfuse.search.methods,tensor_checks.beartype_tensors
@@ -25,7 +27,7 @@ slow: $(VENV)/.installed-dev
 	$(PYTEST) -m slow
 
 quick: $(VENV)/.installed-dev
-	$(PYTEST) -m "not slow" $(QUICK)
+	$(PYTEST) -m "not slow" $(addprefix --ignore=,$(QUICK_NOT)) $(QUICK)
 
 shapes: $(VENV)/.installed-dev
 	$(PYTEST) --jaxtyping-packages=$(SHAPES) -m "not slow" tests/test_shapes.py tests/objectives tests/models/fast
