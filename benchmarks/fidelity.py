@@ -51,7 +51,7 @@ def load(name: str) -> Model:
 
 
 def make_cases(
-    model: Model, photos: list[Path], texts: list[str], captions: list[list[str]], per_photo: int
+    model: Model, photos: list[Path], texts: list[str], captions: list[list[str]], per_photo: int = 4
 ) -> list[Case]:
     """A case for each photo, with beginnings of a text that is one of its captions."""
     terms: list[pf.Term]
@@ -107,9 +107,8 @@ def main() -> None:
     assert isinstance(lm, CausalLM)
     for name in filter(None, (args.image_text, args.classifier, args.text_encoder)):
         model = load(name)
-        # Fitted here and now, whatever the cache has.
         adapters = {
-            f"t-product-{preset}": pf.Adapter.fit(lm, model, preset) for preset in ("paper", "default")
+            f"t-product-{preset}": pf.Adapter.for_models(lm, model, preset) for preset in ("paper", "default")
         }
         started = time.perf_counter()
         cases = make_cases(model, photos, texts, captions, args.per_photo)

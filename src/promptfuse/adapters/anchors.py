@@ -22,8 +22,8 @@ from promptfuse.errors import AdapterError
 ATOMS = 64
 """How many anchors a token is a sum of."""
 
-MOST_ATOMS = 2048
-"""Anchors that sums choose from: the most frequent; more take longer and change little."""
+MOST_ATOMS = 1024
+"""Anchors that sums choose from: the most frequent, since time grows with their number."""
 
 _BATCH = 512
 
@@ -59,16 +59,22 @@ def sparse_sums(
     found = []
     for part in torch.split(tokens, _BATCH):
         left, chosen = part, part.new_zeros(len(part), 0, dtype=torch.long)
-        weights = part.new_zeros(len(part), 0)
-        for _ in range(min(atoms, len(unit))):
-            fit = (left @ unit.T).abs().scatter(1, chosen, -1.0)
+        basis = part.new_zeros(len(part), 0, part.shape[1])  # Orthonormal, of the anchors chosen so far.
+        for _ in range(min(atoms, *unit.shape)):
+            fit = (left @ unit.T).abs().scatter_(1, chosen, -1.0)
             chosen = torch.cat([chosen, fit.argmax(1, keepdim=True)], dim=1)
-            picked = unit[chosen].double()
-            gram = picked @ picked.transpose(1, 2)
-            gram.diagonal(dim1=1, dim2=2).add_(1e-9)  # Vocabularies have equal rows.
-            against = picked @ part.double()[..., None]
-            weights = torch.linalg.solve(gram, against)[..., 0]
-            left = (part - torch.einsum("tk,tkd->td", weights, picked)).to(part)
+            new = unit[chosen[:, -1], :, None]
+            for _ in range(2):  # Once is not enough in float32.
+                new = new - basis.mT @ (basis @ new)
+            # Vocabularies have equal rows: one that adds nothing changes nothing.
+            size = new.norm(dim=1, keepdim=True)
+            new = torch.where(size > 1e-4, new / size.clamp_min(1e-4), 0)[..., 0]
+            left = left - (left * new).sum(1, keepdim=True) * new
+            basis = torch.cat([basis, new[:, None]], dim=1)
+        picked = unit[chosen].double()
+        gram = picked @ picked.mT
+        gram.diagonal(dim1=1, dim2=2).add_(1e-9)
+        weights = torch.linalg.solve(gram, picked @ part.double()[..., None])[..., 0]
         found.append(torch.einsum("tk,tkd->td", weights.to(part), (anchors_b / norms)[chosen]))
     return torch.cat(found)
 
