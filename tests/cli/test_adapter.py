@@ -57,6 +57,17 @@ def test_evaluate_prints_the_table_as_json(promptfuse, pair):
     assert rows["oracle"]["spearman"] == pytest.approx(1)
 
 
+def test_evaluate_measures_further_transports(promptfuse, pair):
+    code, out, _ = promptfuse(
+        "evaluate", *pair, "--prompts", "1", "--candidates", "20", "--json",
+        "--transport", "effects", "--transport", "similarities", "--transport", "lexical",
+    )  # fmt: skip
+    found = json.loads(out)
+    assert code == 0
+    assert "probe" not in found["effects"]
+    assert found["similarities"]["probe"] == "tempered"
+
+
 def test_evaluate_by_a_photo_with_a_plot(promptfuse, checkpoint, tmp_path):
     plot = tmp_path / "table.png"
     code, out, err = promptfuse(
@@ -120,6 +131,7 @@ class TestBadInput:
         refused(promptfuse("evaluate", *pair, "--prompts", "0"), "--prompts 0", "at least 1")
         refused(promptfuse("evaluate", *pair, "--candidates", "3"), "--candidates 3", "at least 16")
         refused(promptfuse("evaluate", *pair, "--candidates", "many"), "many")
+        refused(promptfuse("evaluate", *pair, "--transport", "effect"), "--transport effect", "effects")
 
     def test_models_in_the_wrong_place(self, promptfuse, pair):
         refused(promptfuse("evaluate", pair[1], pair[0]), "must be a causal LM")

@@ -140,6 +140,14 @@ def evaluate(
             show_default="other texts that A writes",
         ),
     ] = None,
+    transport: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Transport to measure besides lexical and t-product, such as effects; repeatable.",
+            show_default="none",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(parser=whole, metavar="N", help="Random seed of the texts and words.")
     ] = 0,
@@ -166,6 +174,12 @@ def evaluate(
             from promptfuse.adapters.diagnostics.plots import check_plot
 
             check_plot(plot)
+        from promptfuse.objectives.transports import TRANSPORTS
+
+        others = [name for name in dict.fromkeys(transport or ()) if name not in ("lexical", "t-product")]
+        for name in others:
+            if name not in TRANSPORTS:
+                raise ConfigError(f"--transport {name}: is unknown; choose from {', '.join(TRANSPORTS)}")
         primary, model = _causal(a, device), _load(b, device)
 
         from promptfuse.adapters import Adapter
@@ -179,7 +193,14 @@ def evaluate(
                 adapters[f"t-product-{preset}"] = Adapter.for_models(primary, model, preset, progress)
         with progress_bar(f"{a} -> {b}: texts") as progress:
             report = measure(
-                primary, model, cases, adapters, candidates=candidates, seed=seed, progress=progress
+                primary,
+                model,
+                cases,
+                adapters,
+                others=others,
+                candidates=candidates,
+                seed=seed,
+                progress=progress,
             )
         if plot is not None:
             from promptfuse.adapters.diagnostics.plots import plot_fidelity
