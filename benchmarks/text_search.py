@@ -11,8 +11,8 @@ that a machine's noise falls on all of them. Seconds are given by the clock and 
 
 Of each method: the share of sentences where it comes to the goal, the medians over sentences of its best
 value, of its exact evaluations and seconds to the goal, and of their share of the reference's whole search.
-A sentence that does not come to the goal counts as infinitely slow. Every sentence is appended to
-``results.jsonl``; a killed run goes on after it.
+A sentence that does not come to the goal counts as infinitely slow. Every search is appended to
+``results.jsonl``; a killed run goes on after it, and methods can be added to a run later.
 """
 
 from __future__ import annotations
@@ -160,24 +160,31 @@ def main() -> None:
     reference = f"none-{args.most}"
     methods = [reference, *args.methods]
     kept = {name: getattr(args, name) for name in ("lm", "encoder", "weight", "beams", "steps")}
-    keep_settings(args.out, {**kept, "methods": methods})
+    keep_settings(args.out, kept)
     path = args.out / "results.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     rows = [json.loads(line) for line in lines if line.endswith("\n")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    bench = Bench(args) if len(rows) < len(sentences) else None
+    found = {(row["sentence"], row["method"]): row for row in rows}
+    open_ones = [(text, method) for text in sentences for method in methods if (text, method) not in found]
+    bench = Bench(args) if open_ones else None
     if bench is not None:
         for method in methods:  # Transports are fitted and weights packed once in a process.
             bench.search("Other words.", method, 2).run()
         with path.open("a", encoding="utf-8") as stream:
-            for index in range(len(rows), len(sentences)):
+            for index, sentence in enumerate(sentences):
                 turned = methods[index % len(methods) :] + methods[: index % len(methods)]
-                made = {method: bench.course(sentences[index], method) for method in turned}
-                rows.append({"sentence": sentences[index], "methods": made})
-                stream.write(json.dumps(rows[-1]) + "\n")
-                stream.flush()
-                shown = "  ".join(f"{name} {best(made[name]['course']):.2f}" for name in methods)
-                print(f"{index + 1}/{len(sentences)}  {shown}  {made[methods[1]]['text']}", flush=True)
+                for method in (name for name in turned if (sentence, name) in set(open_ones)):
+                    row = {"sentence": sentence, "method": method, **bench.course(sentence, method)}
+                    found[sentence, method] = row
+                    stream.write(json.dumps(row) + "\n")
+                    stream.flush()
+                    value = best(row["course"])
+                    print(f"{index + 1}/{len(sentences)}  {method} {value:.2f}  {row['text']}", flush=True)
+    rows = [
+        {"sentence": text, "methods": {method: found[text, method] for method in methods}}
+        for text in sentences
+    ]
     report([summarise(rows, method, reference) for method in methods], args.out, args.json)
     if args.plot:
         plot(rows, methods, args.plot)
