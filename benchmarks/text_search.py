@@ -6,7 +6,7 @@
 ``FILE`` has a sentence a line. For each of them the text is sought that the language model finds fluent and
 whose embedding is like the sentence's. The language model's proposals alone, with ``--most`` candidates a
 beam, are the reference; its best value at its last step is the goal. Every method is named by its transport
-and its candidates a beam. All methods do one sentence before the next one begins, in an order that turns, so
+and its candidates a beam, and may have options: ``lexical-8,ridge=3,beams=8``. All methods do one sentence before the next one begins, in an order that turns, so
 that a machine's noise falls on all of them. Seconds are given by the clock and of the processors.
 
 Of each method: the share of sentences where it comes to the goal, the medians over sentences of its best
@@ -43,12 +43,15 @@ class Bench:
 
     def search(self, sentence: str, method: str, steps: int) -> pf.Search:
         """A search that stops at its last step only."""
-        transport, _, count = method.rpartition("-")
+        named, *given = method.split(",")
+        transport, _, count = named.rpartition("-")
+        options = {key: float(value) for key, value in (one.split("=") for one in given)}
+        beams = int(options.pop("beams", self.args.beams))
         terms = pf.Fluency(self.lm), pf.TextSimilarity(self.encoder, sentence, weight=self.args.weight)
         return pf.Search(
             pf.Objective(*terms),
-            pf.AutoDAN(int(count), transport=transport),  # type: ignore[arg-type]
-            pf.BeamSearch(self.args.beams),
+            pf.AutoDAN(int(count), transport=transport, **options),  # type: ignore[arg-type]
+            pf.BeamSearch(beams),
             steps=steps,
             patience=steps,
         )
