@@ -397,7 +397,7 @@ class Search(Resumable):
             seconds=self.seconds,
             seed=self.seed,
             config=self.config,
-            models=describe_models(self.objective),
+            models=describe_models(self.objective, self.method),
             continuations=continuations(self.objective, best.text),
             satisfied=self.texts.satisfies(best),
             missing=tuple(self.constraints.missing(best.text)),

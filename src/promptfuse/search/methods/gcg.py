@@ -36,7 +36,8 @@ class GCG(Method):
         top_k: swaps at each position that may be drawn.
         batch: texts scored exactly per beam and step.
         transport: ``lexical`` (exact for tokens that are whole words; a swap of another kind is taken to
-            change the term as the average one), ``t-product``, ``t-product-paper``, or ``none``.
+            change the term as the average one), ``t-product``, ``t-product-paper``, ``sparse-sums``,
+            ``similarities``, ``landmark-pca`` (for tokens of every kind), ``auto`` or ``none``.
     """
 
     requires: ClassVar[tuple[Requirement, ...]] = (CAUSAL_PRIMARY, GRADIENTS)
