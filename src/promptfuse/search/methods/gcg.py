@@ -97,11 +97,12 @@ class GCGProposer(Sampling, EditProposer):
         changes[:, ~self.allowed] = torch.inf
         changes.scatter_(1, torch.tensor(beam.ids[first:])[:, None], torch.inf)
         best = changes.topk(min(self.method.top_k, changes.shape[1]), dim=1, largest=False)
+        # Not in the order of their promise: rounding would change which of them are drawn.
         return [
             (first + at, token)
             for at, (tokens, values) in enumerate(
                 zip(best.indices.tolist(), best.values.tolist(), strict=True)
             )
-            for token, value in zip(tokens, values, strict=True)
+            for token, value in sorted(zip(tokens, values, strict=True))
             if value < torch.inf
         ]
