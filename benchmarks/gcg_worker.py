@@ -1,8 +1,8 @@
 """What the workers of ``benchmarks.single_model_gcg`` share: requests, and what a run is made of.
 
-A worker reads a JSON object a line and answers each with one. ``{"texts": [...], "target": ...}`` asks for the
-losses of texts, ``{"settings": {...}, "target": ...}`` for a run. Workers of other packages must not import
-promptfuse, which needs a newer transformers than they can have.
+A worker reads a JSON object a line and answers each with one. ``{"texts": [...], "target": ...}`` asks for
+the losses of texts, ``{"settings": {...}, "target": ...}`` for a run. Workers of other packages must not
+import promptfuse, which needs a newer transformers than they can have.
 """
 
 import json
@@ -70,7 +70,7 @@ def serve(packages, losses, run):
 
 
 def reference_losses(module, tokenizer, texts, target):
-    """NLL per token of the target after each text in the tokenizer's chat, by the module's own cross-entropy."""
+    """NLL per token of the target after each text in a chat, by the module's own cross-entropy."""
     import torch
 
     found = []

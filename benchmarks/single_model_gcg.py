@@ -4,20 +4,21 @@
         [--steps 50] [--width 512] [--top-k 256] [--rivals nanogcg,tropt] [--environment DIR]
         [--threads N] [--out ROWS.jsonl] [--plot FILE.png] [--json]
 
-The rivals, independent packages on PyPI, need other versions of transformers, so each runs in an environment of
-its own, which is made at the first use (1.3 to 1.6 GB each, by pip, with this repository's ``constraints.txt``).
-All begin with the same text and draw as many swaps of one token from as many of the best of each position,
-taking as many steps in float32, without special and other than ASCII tokens; their other settings are their
-defaults. Each is a process; they take turns, run by run. The rivals drop swaps that do not read back to the
-same tokens, this package draws others in their place. ``--alone`` leaves the rivals out.
+The rivals, independent packages on PyPI, need other versions of transformers, so each runs in an
+environment of its own, which is made at the first use (1.3 to 1.6 GB each, by pip, with this repository's
+``constraints.txt``). All begin with the same text and draw as many swaps of one token from as many of the
+best of each position, taking as many steps in float32, without special and other than ASCII tokens; their
+other settings are their defaults. Each is a process; they take turns, run by run. The rivals drop swaps
+that do not read back to the same tokens, this package draws others in their place. ``--alone`` leaves the
+rivals out.
 
-``--start chat`` puts the text into the user's turn of the model's chat template, with the target as the answer.
-With ``--out``, finished rows are kept in a file and not measured again.
+``--start chat`` puts the text into the user's turn of the model's chat template, with the target as the
+answer. With ``--out``, finished rows are kept in a file and not measured again.
 
 Prints a line for each target and seed, and the medians: seconds a step by the clock and of processors (the
 medians of a run's steps), texts scored in a step, the lowest loss of all steps and of those within the time
-that the fastest took for all of its steps, the peak memory of the process, and by how much the packages differ
-on the loss of the same texts.
+that the fastest took for all of its steps, the peak memory of the process, and by how much the packages
+differ on the loss of the same texts.
 """
 
 from __future__ import annotations
@@ -78,21 +79,13 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     environments = args.environment or default_environments()
     with sides(lm, args.model, rivals, environments, args.threads) as found:
         for number, (target, seed) in enumerate(missing):
-            row = {
-                "target": target,
-                "seed": seed,
-                "settings": settings,
-                **compare(found, row_settings(settings, seed), target, number),
-            }
+            run = {name: settings[name] for name in ("init", "steps", "width", "top_k")} | {"seed": seed}
+            row = {"target": target, "seed": seed, "settings": settings}
+            row |= compare(found, run, target, number)
             if args.out:
                 with args.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
             yield row
-
-
-def row_settings(settings: dict[str, Any], seed: int) -> dict[str, Any]:
-    """What a worker needs to know of a run."""
-    return {name: settings[name] for name in ("init", "steps", "width", "top_k")} | {"seed": seed}
 
 
 def read_rows(
@@ -135,11 +128,11 @@ def best_text(run: dict[str, Any]) -> str:
 def summaries(row: dict[str, Any]) -> dict[str, dict[str, float]]:
     """What counts of each run of a row."""
     fastest = min(sum(run["step_seconds"]) for run in row["runs"].values())
-    return {name: summary(run, fastest) for name, run in row["runs"].items()}
+    return {name: summary(run, fastest, row["initial_loss"]) for name, run in row["runs"].items()}
 
 
-def summary(run: dict[str, Any], seconds: float) -> dict[str, float]:
-    """What counts of a run; ``seconds`` is the time that its rivals had."""
+def summary(run: dict[str, Any], seconds: float, initial: float) -> dict[str, float]:
+    """What counts of a run; ``seconds`` is the time that all had, ``initial`` the loss before any step."""
     ends = accumulate(run["step_seconds"])
     within = [loss for loss, end in zip(run["losses"], ends, strict=True) if end <= seconds * 1.0001]
     step, scored = statistics.median(run["step_seconds"]), statistics.mean(run["scored"])
@@ -150,7 +143,7 @@ def summary(run: dict[str, Any], seconds: float) -> dict[str, float]:
         "seconds_per_hundred_scored": 100 * sum(run["step_seconds"]) / sum(run["scored"]),
         "loss": min(run["losses"]),
         "last_loss": run["losses"][-1],
-        "loss_in_equal_seconds": min(within, default=float("nan")),
+        "loss_in_equal_seconds": min([initial, *within]),
         "loss_of_text": run["loss_of_text"],
         "peak_mebibytes": run["peak_mebibytes"],
     }
@@ -185,9 +178,8 @@ def ratio(listed: list[dict[str, dict[str, float]]], rival: str, name: str) -> f
 
 
 def difference(listed: list[dict[str, dict[str, float]]], rival: str, name: str) -> float:
-    """Ours less a rival's, the mean over the rows; a rival without a step has its initial loss nowhere."""
-    pairs = [one[OURS][name] - one[rival][name] for one in listed]
-    return statistics.mean(value for value in pairs if value == value)
+    """Ours less a rival's, the mean over the rows."""
+    return statistics.mean(one[OURS][name] - one[rival][name] for one in listed)
 
 
 def show(row: dict[str, Any]) -> str:
@@ -203,14 +195,14 @@ def show(row: dict[str, Any]) -> str:
 
 def show_medians(found: dict[str, Any]) -> str:
     """The medians as lines."""
-    lines = [f"medians of {found['rows']} rows, {found['targets']} targets"]
-    for side in (OURS, *found["compared"]):
-        lines.append(f"  {side}: " + ", ".join(f"{name} {value:.4g}" for name, value in found[side].items()))
-    for rival, one in found["compared"].items():
-        lines.append(
-            f"  ours and {rival}: " + ", ".join(f"{name} {value:.3g}" for name, value in one.items())
-        )
-    return "\n".join([*lines, f"  same texts differ by {found['max_abs_difference']:.1e}"])
+    parts = {side: found[side] for side in (OURS, *found["compared"])}
+    parts |= {f"ours and {rival}": one for rival, one in found["compared"].items()}
+    lines = [
+        f"  {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in one.items())
+        for name, one in parts.items()
+    ]
+    title = f"medians of {found['rows']} rows, {found['targets']} targets; same texts differ by"
+    return "\n".join([f"{title} {found['max_abs_difference']:.1e}", *lines])
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
