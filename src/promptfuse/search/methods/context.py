@@ -96,6 +96,8 @@ class SearchContext:
         seed: of whatever is drawn; a method in a chain has its own.
         readable: whether every model reads a text back; other texts are not kept.
         glue: whether the first token may continue the prefix's last word.
+        batch_size: the most rows in one forward pass; None for as many as fit.
+        evaluations_left: how many more texts the search may score; None for any number.
     """
 
     objective: Objective
@@ -105,6 +107,8 @@ class SearchContext:
     seed: int | tuple[int, ...]
     readable: Callable[[str], bool] = lambda text: True
     glue: bool = False
+    batch_size: int | None = None
+    evaluations_left: Callable[[], int | None] = lambda: None
 
     @property
     def primary(self) -> CausalLM:
