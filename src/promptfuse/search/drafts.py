@@ -9,19 +9,22 @@ fluency term reads; they depend on the language model alone, so every search wit
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from contextvars import Context
 from threading import Lock
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from promptfuse.models import CausalLM
-from promptfuse.objectives import Fluency, Objective, Term
+from promptfuse.objectives import Objective
 from promptfuse.search.constraints import Constraints
+from promptfuse.search.hypothesis import Proposal
 from promptfuse.search.methods.context import SearchContext
 from promptfuse.search.methods.guidance import own_fluency
+from promptfuse.search.scoring import known_fluency
 from promptfuse.search.sentences import sentence_ending
 
 DRAFTS = 64
@@ -30,14 +33,11 @@ DRAFTS = 64
 TOKENS = 20
 """The most tokens of one."""
 
-TAIL = 8
-"""Drafts whose mean loss is what a good text has: the best eighth."""
+TAIL = 1 / 8
+"""The share of drafts whose mean loss is what a good text has."""
 
-_KNOWN: WeakKeyDictionary[CausalLM, dict[Hashable, list[str]]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[CausalLM, dict[Hashable, list[Proposal]]] = WeakKeyDictionary()
 """Drafts by language model; drawn once for all searches with it."""
-
-_SCALES: WeakKeyDictionary[CausalLM, dict[Hashable, float]] = WeakKeyDictionary()
-"""Scales of the language model's own fluency, which are the same for all searches."""
 
 _LOCK = Lock()
 
@@ -62,55 +62,47 @@ def automatic_weights(
         TextError: if no text can begin with the prefix.
     """
     # Outside of a scheduler, so that drafts and losses do not depend on what is in flight.
-    return Context().run(_weights, objective, prefix, objective.terms if names is None else names)
+    return Context().run(_weights, objective, prefix, list(objective.terms if names is None else names))
 
 
-def _weights(objective: Objective, prefix: str, names: Iterable[str]) -> dict[str, float]:
-    texts = [text for text in drafts(objective, prefix) if objective.fits(text)]
-    own = own_fluency(objective)
-    unit = (_scale(own[0], texts, objective.primary) if own else None) or 1.0
-    found = {}
-    for name in names:
+def _weights(objective: Objective, prefix: str, names: Sequence[str]) -> dict[str, float]:
+    """See `automatic_weights`."""
+    found = [one for one in drafts(objective, prefix) if objective.fits(one.text)]
+    texts, known = [one.text for one in found], known_fluency(objective, found)
+    scales: dict[str, float | None] = {}
+    own = [name for name, term in objective.terms.items() if term in own_fluency(objective)][:1]
+    for name in {*names, *own} if texts else ():
         term = objective.terms[name]
-        scale = _scale(term, texts, objective.primary)
-        found[name] = math.copysign(1.0 if scale is None else unit / scale, term.weight)
-    return found
-
-
-def _scale(term: Term, texts: list[str], primary: CausalLM) -> float | None:
-    """What the loss of a term is measured in; None if all drafts have the same."""
-    if not texts:
-        return None
-    key = None
-    if isinstance(term, Fluency) and term.lm is primary:
-        key = (primary.generation, term.length_exponent, term.suffix, term.weight > 0, *texts[:TAIL])
-        if key in (known := _SCALES.setdefault(primary, {})):
-            return known[key]
-    found = spread(term.score(texts).double().cpu(), term.weight > 0)
-    if key is not None and found is not None:
-        known[key] = found
-    return found
+        losses = known[name] if name in known else term.score(texts).cpu()
+        scales[name] = spread(losses.double(), lower=term.weight > 0)
+    unit = next((scale for name in own if (scale := scales.get(name))), 1.0)
+    sizes = {name: unit / scale if (scale := scales.get(name)) else 1.0 for name in names}
+    return {name: math.copysign(size, objective.terms[name].weight) for name, size in sizes.items()}
 
 
 def spread(losses: Tensor, lower: bool = True) -> float | None:
-    """How far the best eighth of losses is, on average, from their median; None if they are all alike.
+    """How far the mean of the best eighth of losses is from their median; None if they are all alike.
 
     Args:
         losses: (texts,).
         lower: whether lower ones are better.
     """
     ordered = (losses if lower else -losses).sort().values
-    tail = max(1, round(len(ordered) * TAIL / DRAFTS))
-    found = float(ordered.quantile(0.5) - ordered[:tail].mean())
+    best = ordered[: max(1, round(TAIL * len(ordered)))]
+    found = float(ordered.quantile(0.5) - best.mean())
     return found if found > 1e-6 else None
 
 
-def drafts(objective: Objective, prefix: str = "") -> list[str]:
+def drafts(objective: Objective, prefix: str = "") -> list[Proposal]:
     """Distinct texts that a language model writes by itself, each to the end of a sentence or 20 tokens.
 
     Args:
-        objective: what has the language model, with the context that it reads first.
+        objective: its primary model writes, after the context that its fluency term reads.
         prefix: what every text begins with.
+
+    Returns:
+        At most 64 texts with their tokens and NLL. Those that the model would read as other tokens are left
+        out, and those that a search without rules of its own would not take.
 
     Raises:
         TextError: if no text can begin with the prefix.
@@ -125,32 +117,48 @@ def drafts(objective: Objective, prefix: str = "") -> list[str]:
 
 
 @torch.no_grad()
-def _drawn(context: SearchContext) -> list[str]:
+def _drawn(context: SearchContext) -> list[Proposal]:
     """See `drafts`."""
-    primary = context.primary
+    primary, given = context.primary, list(context.prefix_ids)
     generator = torch.Generator().manual_seed(0)
-    rows = [list(context.prefix_ids) for _ in range(DRAFTS)]
-    alive = list(range(DRAFTS)) if primary.start_ids or context.prefix_ids else []
-    ends = list(primary.end_ids)
-    room = primary.max_length - len(primary.start_ids) - len(context.prefix_ids)
+    before = float(primary.content_nll(primary.encode([context.prefix]))[0]) if given else 0.0
+    rows, nll = [list(given) for _ in range(DRAFTS)], [before] * DRAFTS
+    alive = list(range(DRAFTS)) if primary.start_ids or given else []
+    room = primary.max_length - len(primary.start_ids) - len(given)
     for step in range(min(TOKENS, room)):
         if not alive:
             break
-        usable = (context.allowed if step else context.first).clone()
-        usable[ends] = step > 0  # No text ends before it has begun.
-        chances = primary.next_log_probabilities([rows[index] for index in alive]).cpu()
+        usable = context.allowed.clone()
+        usable[list(primary.end_ids)] = step > 0  # No text ends before it has begun.
+        chances = primary.next_log_probabilities([rows[index] for index in alive]).cpu()[:, : len(usable)]
         # Exponential noise makes the largest of p / noise a draw, which rounding hardly ever changes.
         noise = torch.empty(len(alive), len(usable)).exponential_(generator=generator)
-        scores = (chances[:, : len(usable)] - noise.log()).masked_fill(~usable, -torch.inf)
-        drawn = [
-            (index, token) for index, token in zip(alive, scores.argmax(1).tolist(), strict=True)
-            if token not in primary.end_ids
-        ]  # fmt: skip
-        for index, token in drawn:
-            rows[index].append(token)
-        texts = primary.decode([rows[index] for index, _ in drawn])
-        alive = [
-            index for (index, _), text in zip(drawn, texts, strict=True) if sentence_ending(text) != "sure"
-        ]
-    found = primary.decode(rows)
-    return [text for text in dict.fromkeys(found) if any(letter.isalnum() for letter in text)]
+        scores = (chances - noise.log()).masked_fill(~usable, -torch.inf)
+        tokens = scores.argmax(1) if step else _first_tokens(context, scores)
+        costs = -chances.gather(1, tokens[:, None])[:, 0]
+        grown = []
+        for index, token, cost in zip(alive, tokens.tolist(), costs.tolist(), strict=True):
+            if token not in primary.end_ids:
+                rows[index].append(token)
+                nll[index] += cost
+                grown.append(index)
+        texts = primary.decode([rows[index] for index in grown])
+        alive = [index for index, text in zip(grown, texts, strict=True) if sentence_ending(text) != "sure"]
+    found = {
+        text: Proposal(text, tuple(row), cost, -1)
+        for text, row, cost in zip(context.decode(rows), rows, nll, strict=True)
+        if text is not None and any(letter.isalnum() for letter in text)
+    }
+    return list(found.values())
+
+
+def _first_tokens(context: SearchContext, scores: Float[Tensor, "rows vocabulary"]) -> Int[Tensor, " rows"]:
+    """The best token of each row that begins a word, (rows,); the best of all if none of 64 does."""
+    ranked = scores.topk(min(64, scores.shape[1])).indices
+    tokens = ranked.unique().tolist()
+    texts = context.primary.decode([[*context.prefix_ids, token] for token in tokens])
+    begins = {
+        token: context.leaves_prefix(text) and not text[:1].isspace()
+        for token, text in zip(tokens, texts, strict=True)
+    }
+    return torch.tensor([next((one for one in row if begins[one]), row[0]) for row in ranked.tolist()])
