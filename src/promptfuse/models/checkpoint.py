@@ -15,6 +15,8 @@ import huggingface_hub
 from promptfuse._utils.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ModelError
+from promptfuse.models.gguf import convert_gguf, find_gguf, is_gguf
+from promptfuse.models.packaged import PACKAGED, find_packaged
 from promptfuse.models.peft_files import PEFT_CONFIG, PeftFiles, find_peft
 
 LOGGER = logging.getLogger(__name__)
@@ -41,12 +43,6 @@ _WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 """Where weights are, in the order in which they are looked for."""
-
-GGUF_REMEDY = (
-    "is in GGUF, llama.cpp's format; take the model's safetensors, or load it by transformers (gguf_file=) "
-    "and give load_model the module and its tokenizer"
-)
-
 
 _MOST_ADAPTERS = 8
 """Adapters on top of each other; more are taken for a circle."""
@@ -84,14 +80,15 @@ def locate(name: str | os.PathLike[str]) -> Checkpoint:
     """Find a model's files, and what is to be merged into its weights.
 
     Args:
-        name: a Hugging Face id, a local folder, or the name of an embedded model.
+        name: a Hugging Face id, a local folder, a GGUF file, or the name of an embedded or packaged model.
 
     Raises:
         ModelError: if there is no such model, the hub cannot be reached, or the files are something else.
     """
     shown = str(name)
-    source = weights = str(EMBEDDED.get(shown, name))
+    source = str(find_packaged(shown) if name in PACKAGED else EMBEDDED.get(shown, name))
     _check_there(source, shown, isinstance(name, os.PathLike))
+    source = weights = _unpacked(source, shown)
     adapters: list[PeftFiles] = []
     while (found := find_peft(weights, shown)) is not None:
         adapters.insert(0, found)
@@ -108,6 +105,25 @@ def locate(name: str | os.PathLike[str]) -> Checkpoint:
     if checkpoint.local:
         _check_folder(Path(weights), Path(checkpoint.tokenizer))
     return checkpoint
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a model is embedded or packaged: its name is no path and no Hugging Face id."""
+    return name in EMBEDDED or name in PACKAGED
+
+
+def is_model_path(path: Path) -> bool:
+    """Whether a model may be there: a folder, or a GGUF file."""
+    return path.is_dir() or is_gguf(path)
+
+
+def _unpacked(source: str, name: str) -> str:
+    """The folder that a GGUF file is converted to, if the weights of a model are in one; else as it is."""
+    place = Path(source)
+    if not is_model_path(place) or _has_weights(place) or (place / PEFT_CONFIG).exists():
+        return source
+    file = find_gguf(place, name)
+    return source if file is None else str(convert_gguf(file, name))
 
 
 def _tell_of_others(folder: Path, name: str) -> None:
@@ -141,21 +157,12 @@ def _check_there(source: str, name: str, is_path: bool) -> None:
     if not source:
         raise ModelError("the model's name is empty; give a folder, a Hugging Face id or an embedded model")
     place = Path(source)
-    if place.is_file():
-        raise ModelError(f"{name}: {_told(place)}")
-    if not place.is_dir():
+    if place.is_file() and not is_gguf(place):
+        raise ModelError(f"{name}: {POINTER_REMEDY if is_pointer(place) else 'is a file; give its folder'}")
+    if not place.is_dir() and not place.is_file():
         if is_path:
             raise ModelError(f"{name}: no such folder; check the path")
         _check_hub(source)
-
-
-def _told(file: Path) -> str:
-    """What is wrong with a file in the place of a folder."""
-    if is_pointer(file):
-        return POINTER_REMEDY
-    with file.open("rb") as stream:
-        gguf = stream.read(4) == b"GGUF"
-    return GGUF_REMEDY if gguf else "is a file; give its folder"
 
 
 def _has_weights(folder: Path) -> bool:
@@ -168,9 +175,6 @@ def _has_tokenizer(folder: Path) -> bool:
 
 def _check_folder(folder: Path, tokenizer: Path) -> None:
     """Raise if a folder's files, or those of the tokenizer's folder, are not those of a model."""
-    gguf = sorted(folder.glob("*.gguf"))
-    if gguf and not _has_weights(folder):
-        raise ModelError(f"{gguf[0]}: {GGUF_REMEDY}")
     if not (folder / "config.json").exists():
         raise ModelError(f"{folder}: no config.json in this folder; give a folder made by save_pretrained")
     if not _has_tokenizer(tokenizer):
@@ -199,7 +203,7 @@ def _read_weights(folder: Path) -> list[str]:
 
 def _remedy(name: str) -> str:
     """What to do where the hub is out of reach."""
-    near = nearest(name, EMBEDDED)
+    near = nearest(name, (*EMBEDDED, *PACKAGED))
     if near.startswith("did you mean"):
         return near
     embedded = f"{', '.join(EMBEDDED)}; --models mini"

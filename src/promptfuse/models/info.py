@@ -12,7 +12,9 @@ from promptfuse.errors import ModelError
 from promptfuse.models.base import Model
 from promptfuse.models.checkpoint import EMBEDDED, locate
 from promptfuse.models.classifier import SequenceClassifier
+from promptfuse.models.gguf import is_gguf
 from promptfuse.models.loading import check_device, load_tokenizer, quiet, read_config
+from promptfuse.models.packaged import PACKAGED, is_installed
 from promptfuse.models.start import find_start
 
 
@@ -24,13 +26,13 @@ class ModelInfo:
         name: as ``load_model`` takes it.
         role: its class.
         labels: of a classifier, in the order of their numbers; empty for others.
-        where: ``embedded``, ``folder`` or ``hub``.
+        where: ``embedded``, ``package`` (installed by pip), ``folder`` (or GGUF file) or ``hub``.
     """
 
     name: str
     role: type[Model]
     labels: tuple[str, ...]
-    where: Literal["embedded", "folder", "hub"]
+    where: Literal["embedded", "package", "folder", "hub"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -46,7 +48,7 @@ def read_model_info(name: str, device: str = "cpu") -> ModelInfo:
     """Look at a model's configuration; weights are neither read nor downloaded.
 
     Args:
-        name: a Hugging Face id, a local folder, or the name of an embedded model.
+        name: a Hugging Face id, a local folder, a GGUF file, or the name of an embedded or packaged model.
         device: where the model would go.
 
     Raises:
@@ -64,16 +66,28 @@ def read_model_info(name: str, device: str = "cpu") -> ModelInfo:
     labels: tuple[str, ...] = ()
     if issubclass(role, SequenceClassifier):
         labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
-    where: Literal["embedded", "folder", "hub"] = "folder" if Path(found.source).is_dir() else "hub"
-    return ModelInfo(name, role, labels, "embedded" if name in EMBEDDED else where)
+    where: Literal["embedded", "package", "folder", "hub"] = "folder" if found.local else "hub"
+    if name in EMBEDDED:
+        where = "embedded"
+    elif name in PACKAGED:
+        where = "package"
+    return ModelInfo(name, role, labels, where)
 
 
-def place_of(name: str) -> tuple[Literal["embedded", "folder", "cached", "not cached"], str]:
-    """Whether a model is here, and where; nothing is downloaded."""
+Place = Literal["embedded", "package", "not installed", "folder", "file", "cached", "not cached"]
+
+
+def place_of(name: str) -> tuple[Place, str]:
+    """Whether a model is here, and where or how to get it; nothing is downloaded or converted."""
     if name in EMBEDDED:
         return "embedded", str(EMBEDDED[name])
+    if name in PACKAGED:
+        here = is_installed(name)
+        return ("package", PACKAGED[name].module) if here else ("not installed", PACKAGED[name].install)
     if Path(name).is_dir():
         return "folder", name
+    if is_gguf(Path(name)):
+        return "file", name
     try:
         found = huggingface_hub.try_to_load_from_cache(name, "config.json")
     except ValueError:  # Neither a folder nor an id.
@@ -85,13 +99,13 @@ def start_of(name: str, wanted: str = "auto") -> str | None:
     """What stands before every text of a causal language model; None if its files are not here.
 
     Args:
-        name: a Hugging Face id, a local folder, or the name of an embedded model.
+        name: a Hugging Face id, a local folder, a GGUF file, or the name of an embedded or packaged model.
         wanted: see ``CausalLM``.
 
     Raises:
         ConfigError: if the model has no such start.
     """
-    if place_of(name)[0] == "not cached":
+    if place_of(name)[0] in ("not cached", "not installed"):
         return None
     try:
         found = locate(name)

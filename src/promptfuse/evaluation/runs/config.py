@@ -18,7 +18,7 @@ from promptfuse.errors import ConfigError
 from promptfuse.evaluation.datasets import Dataset, read_dataset, readers, registered
 from promptfuse.evaluation.datasets.hugging_face import is_hub_name
 from promptfuse.evaluation.recipes import Recipe, describe, load_recipe
-from promptfuse.models import EMBEDDED
+from promptfuse.models.checkpoint import is_model_name, is_model_path
 from promptfuse.models.context import read_context
 from promptfuse.tasks.steering import Steer, spell_steers
 
@@ -108,10 +108,10 @@ class DatasetRunConfig(Settings):
     @classmethod
     def _beside_the_file(cls, value: str | None, info: ValidationInfo) -> str | None:
         folder = (info.context or {}).get("folder")
-        if value is None or folder is None or value in EMBEDDED:
+        if value is None or folder is None or is_model_name(value):
             return value
         path = Path(folder, expand_user(value))
-        return str(path.resolve()) if path.is_dir() else value
+        return str(path.resolve()) if is_model_path(path) else value
 
     @field_validator("lm_prefix")
     @classmethod
@@ -218,6 +218,6 @@ def _find_files(recipe: Any, folder: Path) -> None:
 def _find_model(steer: str, folder: Path) -> str:
     """A steer whose model is a folder beside the file with its whole path; anything else as it is."""
     model = Steer.parse(steer).model
-    known = model in (*EMBEDDED, "sentiment") or Path(model).is_dir()
+    known = model == "sentiment" or is_model_name(model) or is_model_path(Path(model))
     path = folder / expand_user(model)
-    return steer if known or not path.is_dir() else f"{path.resolve()}{steer[len(model) :]}"
+    return steer if known or not is_model_path(path) else f"{path.resolve()}{steer[len(model) :]}"
