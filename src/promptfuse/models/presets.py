@@ -186,9 +186,8 @@ def _based(values: dict[str, Any], folder: Path, below: tuple[Path, ...]) -> dic
         values["lm_prefix"] = read_context(given, folder)
     base, weights = values.pop("base", None), values.pop("weights", None)
     if weights not in (None, "auto"):
-        raise ConfigError(
-            f"weights: {weights!r:.60} is unknown; give auto, or fields such as image_weight: 8"
-        )
+        place = f"{below[-1].name}: " if below else ""
+        raise ConfigError(f"{place}weights: {weights!r:.60} is unknown; give auto, or image_weight: 8")
     if base is None:
         return values
     preset = PRESETS.get(str(base))

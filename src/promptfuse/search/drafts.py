@@ -155,7 +155,7 @@ def _drawn(context: SearchContext) -> list[Proposal]:
 def _first_tokens(context: SearchContext, scores: Float[Tensor, "rows vocabulary"]) -> Int[Tensor, " rows"]:
     """The best token of each row that begins a word, (rows,); the best of all if none of 64 does."""
     ranked = scores.topk(min(64, scores.shape[1])).indices
-    tokens = ranked.unique().tolist()
+    tokens = sorted({token for row in ranked.tolist() for token in row})
     texts = context.primary.decode([[*context.prefix_ids, token] for token in tokens])
     begins = {
         token: context.leaves_prefix(text) and not text[:1].isspace()
