@@ -57,8 +57,6 @@ class AutoDAN(Method):
             built-in English list those that the terms of similarity, such as a photo's, like best, as far
             as there are beams that the first words leave free. A word of many tokens, or one that the
             language model holds for rare, is found so; 0 for none.
-        guide_first: whether gradients rank the first word of an empty text too; if not, it is the language
-            model's.
     """
 
     candidates: int = 256
@@ -70,7 +68,6 @@ class AutoDAN(Method):
     probe: str | None = None
     ridge: float | None = None
     openings: int = 0
-    guide_first: bool = False
 
     def __post_init__(self) -> None:
         at_least("candidates", self.candidates)
@@ -104,8 +101,8 @@ class GuidedProposer(AppendProposer):
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
         """Proposals for the next texts."""
         log_probabilities = self.primary.next_log_probabilities([beam.ids for beam in beams]).cpu()
-        # An empty text can be asked for its gradient, since the placeholder stands there.
-        begun = self.method.guide_first or all(beam.text.strip() for beam in beams)
+        # The models of the other terms cannot judge an empty text, so the first word is the primary's.
+        begun = all(beam.text.strip() for beam in beams)
         try:
             texts = [beam.text for beam in beams]
             estimates = self.guidance.estimate(texts, log_probabilities) if begun else {}
