@@ -6,13 +6,14 @@
 ``FILE`` has a sentence a line. For each of them the text is sought that the language model finds fluent and
 whose embedding is like the sentence's. The language model's proposals alone, with ``--most`` candidates a
 beam, are the reference; its best value at its last step is the goal. Every method is named by its transport
-and its candidates a beam. All methods do one sentence before the next one begins, in an order that turns, so
+and its candidates a beam, and may have options: ``lexical-8,ridge=3,beams=8``.
+All methods do one sentence before the next one begins, in an order that turns, so
 that a machine's noise falls on all of them. Seconds are given by the clock and of the processors.
 
 Of each method: the share of sentences where it comes to the goal, the medians over sentences of its best
 value, of its exact evaluations and seconds to the goal, and of their share of the reference's whole search.
-A sentence that does not come to the goal counts as infinitely slow. Every sentence is appended to
-``results.jsonl``; a killed run goes on after it.
+A sentence that does not come to the goal counts as infinitely slow. Every search is appended to
+``results.jsonl``; a killed run goes on after it, and methods can be added to a run later.
 """
 
 from __future__ import annotations
@@ -43,12 +44,15 @@ class Bench:
 
     def search(self, sentence: str, method: str, steps: int) -> pf.Search:
         """A search that stops at its last step only."""
-        transport, _, count = method.rpartition("-")
+        named, *given = method.split(",")
+        transport, _, count = named.rpartition("-")
+        options = {key: float(value) for key, value in (one.split("=") for one in given)}
+        beams = int(options.pop("beams", self.args.beams))
         terms = pf.Fluency(self.lm), pf.TextSimilarity(self.encoder, sentence, weight=self.args.weight)
         return pf.Search(
             pf.Objective(*terms),
-            pf.AutoDAN(int(count), transport=transport),  # type: ignore[arg-type]
-            pf.BeamSearch(self.args.beams),
+            pf.AutoDAN(int(count), transport=transport, **options),  # type: ignore[arg-type]
+            pf.BeamSearch(beams),
             steps=steps,
             patience=steps,
         )
@@ -160,24 +164,31 @@ def main() -> None:
     reference = f"none-{args.most}"
     methods = [reference, *args.methods]
     kept = {name: getattr(args, name) for name in ("lm", "encoder", "weight", "beams", "steps")}
-    keep_settings(args.out, {**kept, "methods": methods})
+    keep_settings(args.out, kept)
     path = args.out / "results.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     rows = [json.loads(line) for line in lines if line.endswith("\n")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    bench = Bench(args) if len(rows) < len(sentences) else None
+    found = {(row["sentence"], row["method"]): row for row in rows}
+    open_ones = [(text, method) for text in sentences for method in methods if (text, method) not in found]
+    bench = Bench(args) if open_ones else None
     if bench is not None:
         for method in methods:  # Transports are fitted and weights packed once in a process.
             bench.search("Other words.", method, 2).run()
         with path.open("a", encoding="utf-8") as stream:
-            for index in range(len(rows), len(sentences)):
+            for index, sentence in enumerate(sentences):
                 turned = methods[index % len(methods) :] + methods[: index % len(methods)]
-                made = {method: bench.course(sentences[index], method) for method in turned}
-                rows.append({"sentence": sentences[index], "methods": made})
-                stream.write(json.dumps(rows[-1]) + "\n")
-                stream.flush()
-                shown = "  ".join(f"{name} {best(made[name]['course']):.2f}" for name in methods)
-                print(f"{index + 1}/{len(sentences)}  {shown}  {made[methods[1]]['text']}", flush=True)
+                for method in (name for name in turned if (sentence, name) in set(open_ones)):
+                    row = {"sentence": sentence, "method": method, **bench.course(sentence, method)}
+                    found[sentence, method] = row
+                    stream.write(json.dumps(row) + "\n")
+                    stream.flush()
+                    value = best(row["course"])
+                    print(f"{index + 1}/{len(sentences)}  {method} {value:.2f}  {row['text']}", flush=True)
+    rows = [
+        {"sentence": text, "methods": {method: found[text, method] for method in methods}}
+        for text in sentences
+    ]
     report([summarise(rows, method, reference) for method in methods], args.out, args.json)
     if args.plot:
         plot(rows, methods, args.plot)

@@ -118,19 +118,21 @@ class SwapEstimator:
         """A term under the primary itself: aligned token by token."""
         gradient = text_gradient(term, text)
         table = self.primary.embedding_table
-        found = torch.zeros(len(ids), len(table))
+        used: list[tuple[int, int]] = []
         for own, other in common_segments(text, spans, gradient.spans):
             # A prefix or context may make other tokens of the first word; those say nothing here.
-            if gradient.ids[other.start : other.stop].tolist() != list(ids[own.start : own.stop]):
-                continue
-            part = against_table(
-                gradient.gradient[other.start : other.stop], table, ids[own.start : own.stop]
-            )
-            if isinstance(term, Fluency) and gradient.labels is not None:
-                labels = gradient.labels[other.start : other.stop, : len(table)]
-                now = labels.gather(1, torch.tensor(ids[own.start : own.stop])[:, None])
-                part[:, : labels.shape[1]] += labels - now
-            found[own.start : own.stop] = part
+            if gradient.ids[other.start : other.stop].tolist() == list(ids[own.start : own.stop]):
+                used += zip(own, other, strict=True)
+        found = torch.zeros(len(ids), len(table))
+        if not used:
+            return found
+        own_places, other_places = (list(places) for places in zip(*used, strict=True))
+        own_ids = [ids[place] for place in own_places]
+        part = against_table(gradient.gradient[other_places], table, own_ids)
+        if isinstance(term, Fluency) and gradient.labels is not None:
+            labels = gradient.labels[other_places, : len(table)]
+            part[:, : labels.shape[1]] += labels - labels.gather(1, torch.tensor(own_ids)[:, None])
+        found[own_places] = part
         return found
 
     def _lexical(
