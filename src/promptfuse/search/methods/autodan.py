@@ -43,7 +43,7 @@ class AutoDAN(Method):
             trial on the models), or ``none`` (the language model alone proposes).
         gain: the starting factor on estimated changes. The linear estimate overshoots, so it is
             shrunk; the paper uses it whole (1.0), which ranks worse than no gradient at all here.
-            ``effects`` are measured, and start with 1.
+            ``effects`` are measured, and start with five times this: 1 by default.
         adapt_gain: refit the factor from the true changes seen so far.
         subtokens: the longest word in secondary tokens whose positions have gradients of their own.
         probe_temperature: the placeholder is the expected next word under the language model's

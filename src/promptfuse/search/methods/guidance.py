@@ -27,8 +27,8 @@ from promptfuse.search.methods.transports import Transports, transport
 PRIOR_OBSERVATIONS = 64.0
 """How many observed candidates the starting gain counts as."""
 
-MEASURED_GAIN = 1.0
-"""The starting gain of estimates that are made of measured changes."""
+MEASURED = 5.0
+"""How much greater the starting gain is for estimates that are made of measured changes: 1 by default."""
 
 
 class GuidanceSettings(Protocol):
@@ -113,7 +113,7 @@ class Guidance:
             if term.has_gradient and not own:
                 self.terms[name] = term
                 self.transports[name] = transport(primary, term.model, method.transport, method.subtokens)
-                start = method.gain if self.transports[name].overshoots else MEASURED_GAIN
+                start = method.gain * (1.0 if self.transports[name].overshoots else MEASURED)
                 self.gains[name] = Gain(start, method.adapt_gain)
                 if method.ridge is not None:
                     self.surrogates[name] = Surrogate(self.transports[name], method.ridge)
