@@ -121,7 +121,6 @@ class GCGProposer(Sampling, EditProposer):
     def __init__(self, context: SearchContext, method: GCG) -> None:
         super().__init__(context)
         self.method = method
-        self.keeps_parents = method.buffer > 0
         self.estimator = SwapEstimator(context, method.transport)
         self.sampler = (
             ProbeSampler(context, method.draft, method.draft_start, method.probe, method.reduction)
@@ -141,8 +140,10 @@ class GCGProposer(Sampling, EditProposer):
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
         """Proposals for the next texts."""
-        if self.method.buffer > 1 and not any(beam.terms for beam in beams):
-            return Proposed([], [])  # They are scored first.
+        begins = self.method.buffer > 1 and not any(beam.terms for beam in beams)
+        self.keeps_parents = self.method.buffer > 0 and not begins
+        if begins:  # The first step only scores what it begins with.
+            return Proposed([Proposal(beam.text, beam.ids, None, at) for at, beam in enumerate(beams)], [])
         found: list[Proposal] = []
         seen = {beam.text for beam in beams}
         averages = {}
