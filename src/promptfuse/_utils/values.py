@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -57,21 +58,63 @@ def some_text(value: Any, name: str) -> str:
     return value
 
 
-def named_numbers(value: Any, name: str) -> dict[str, float]:
-    """Check a mapping from names to numbers.
+def weight_or_factor(value: Any, name: str) -> float | str:
+    """Check a weight: a number, or ``auto`` or ``2x``, a factor on the automatic weight.
+
+    Args:
+        value: the weight.
+        name: its name, for the error message.
+
+    Returns:
+        The number; a factor as text.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    if not isinstance(value, str):
+        return number(value, name)
+    try:
+        return float(value)
+    except ValueError:
+        factor(value, name)
+        return value
+
+
+def factor(value: float | str, name: str) -> float:
+    """A factor on an automatic weight: ``2``, ``2x`` or ``auto``, which is ``1x``.
+
+    Args:
+        value: the factor.
+        name: the name of the weight, for the error message.
+
+    Raises:
+        ConfigError: if it is none of these, or not above 0.
+    """
+    text = str(value).strip().lower()
+    try:
+        found = 1.0 if text == "auto" else float(text.removesuffix("x"))
+    except ValueError:
+        raise ConfigError(f"{name}: {value!r:.60} is not a number; give e.g. 3.5, auto or 2x") from None
+    if not (found > 0 and math.isfinite(found)):
+        raise ConfigError(f"{name}: {value} must be above 0")
+    return found
+
+
+def named_weights(value: Any, name: str) -> dict[str, float | str]:
+    """Check a mapping from names to weights, see ``weight_or_factor``.
 
     Args:
         value: the mapping; None is read as an empty one.
         name: the name of the argument, for the error message.
 
     Raises:
-        ConfigError: if it is not a mapping, or one of its values is not a number.
+        ConfigError: if it is not a mapping, or one of its values is not a weight.
     """
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name}: {value!r:.60} is not a mapping; give e.g. {{'image': 3.5}}")
-    return {key: number(one, f"{name}: {key}") for key, one in value.items()}
+    return {key: weight_or_factor(one, f"{name}: {key}") for key, one in value.items()}
 
 
 def functions(value: Any, name: str) -> tuple[Callable[..., Any], ...]:

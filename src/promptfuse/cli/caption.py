@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from promptfuse._utils.values import weight_or_factor
 from promptfuse.cli._display import search_display
 from promptfuse.cli._messages import complain, notes_not_logged
 from promptfuse.cli._options import LmOption, LmPrefix, listed, whole
@@ -95,7 +96,8 @@ def caption(
         list[str] | None,
         typer.Option(
             metavar="TERM=VALUE",
-            help="Weight of a term: fluency, image, sentiment or steer:LABEL; repeatable.",
+            help="Weight of a term: fluency, image, sentiment or steer:LABEL; 2x is twice the automatic one; "
+            "repeatable.",
             show_default="the preset's, see promptfuse models",
         ),
     ] = None,
@@ -205,7 +207,7 @@ def caption(
         raise typer.Exit(1)
 
 
-def _weights(pairs: list[str]) -> dict[str, float]:
+def _weights(pairs: list[str]) -> dict[str, float | str]:
     """The weights that ``TERM=VALUE`` options give, by term."""
     found = {}
     for pair in pairs:
@@ -213,10 +215,10 @@ def _weights(pairs: list[str]) -> dict[str, float]:
         if not equals or not name:
             raise ConfigError(f"--weight {pair!r} is not TERM=VALUE; write e.g. --weight image=22")
         try:
-            found[name] = float(value)
-        except ValueError:
+            found[name] = weight_or_factor(value, name)
+        except ConfigError:
             raise ConfigError(
-                f"--weight {pair!r}: {value!r} is not a number; write e.g. --weight {name}=22"
+                f"--weight {pair!r}: {value!r} is not a number; write e.g. --weight {name}=22, or {name}=2x"
             ) from None
     return found
 

@@ -28,8 +28,8 @@ def list_models(
         if not as_json:
             typer.echo(
                 f"{name}: {preset.steps} steps, {preset.beams} beams, {preset.candidates} candidates; "
-                f"weights: fluency {preset.fluency_weight:g}, image {preset.image_weight:g}, "
-                f"sentiment {preset.sentiment_weight:g}"
+                f"weights: fluency {_shown(preset.fluency_weight)}, image {_shown(preset.image_weight)}, "
+                f"sentiment {_shown(preset.sentiment_weight)}"
             )
         for role in ROLES:
             model = getattr(preset, role)
@@ -43,3 +43,7 @@ def list_models(
             else:
                 shown = "" if start is None else f"  texts begin with: {json.dumps(start)}"
                 typer.echo(f"  {role:<11} {model:<52} {state:<11} {where}{shown}")
+
+
+def _shown(weight: float | str) -> str:
+    return weight if isinstance(weight, str) else f"{weight:g}"

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from promptfuse._utils.values import factor
 from promptfuse._utils.yaml_files import change_value, dump_yaml, explain, nearest, read_yaml
-from promptfuse.config.base import FilePath, Settings, at
+from promptfuse.config.base import FilePath, Settings, as_problem, at
 from promptfuse.config.settings import (
     ConstraintsSettings,
     MethodSettings,
@@ -43,7 +44,7 @@ class SearchConfig(Settings):
         prefix: what every text begins with.
         glue: whether the first new token may continue the prefix's last word.
         complete: whether a growing text must end before it may be returned.
-        weights: ``given``, ``auto`` (each loss divided by its standard deviation), or such factors by term.
+        weights: ``given``, ``auto`` (terms on one scale), or factors on those by term, such as ``2x``.
         scalarisation: ``weighted`` or ``chebyshev``.
         seed: of whatever is drawn.
         batch_size: the most rows in one forward pass; None for as many as fit.
@@ -75,7 +76,7 @@ class SearchConfig(Settings):
         if isinstance(weights, str):
             raise ValueError(f"{weights!r} is unknown; {nearest(weights, ('given', 'auto'))}")
         numbers = weights.values() if isinstance(weights, dict) else (None,)
-        if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+        if not all(isinstance(it, int | float | str) and not isinstance(it, bool) for it in numbers):
             raise ValueError(
                 f"{weights!r:.60} are not weights; give given, auto, or a number for each of some terms"
             )
@@ -109,8 +110,8 @@ class SearchConfig(Settings):
         for name, number in (self.weights if isinstance(self.weights, dict) else {}).items():
             if name not in self.terms:
                 raise ValueError(f"weights: no term {name!r}; {nearest(str(name), self.terms)}")
-            if not 0 < number < float("inf"):
-                raise ValueError(f"weights.{name}: {number} must be above 0")
+            with as_problem():
+                factor(number, f"weights.{name}")
         return self
 
     def used_models(self) -> dict[str, ModelSettings]:

@@ -7,13 +7,26 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from promptfuse._utils.values import factor, weight_or_factor
 from promptfuse._utils.yaml_files import explain, read_yaml
 from promptfuse.errors import ConfigError
 from promptfuse.models.context import read_context
 
+
+def _above_0(value: float | str) -> float | str:
+    try:
+        given = weight_or_factor(value, "")
+        factor(given, "")
+    except ConfigError:
+        raise ValueError(f"found {value!r:.60}; give a number above 0, auto or 2x") from None
+    return given
+
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float | str, AfterValidator(_above_0)]
+"""A number above 0, or ``auto`` or ``2x``: a factor on the weight that suits the models."""
 Count = Annotated[int, Field(ge=1)]
 _IF_MISSING = "add it, or 'base: mini' to start from a preset"
 
@@ -30,8 +43,9 @@ class Preset(BaseModel):
         fluency_weight: weight of the NLL by length.
         length_exponent: power of the length that the NLL is divided by: 1 for the mean per token; see
             ``Fluency``.
-        image_weight: weight of 1 - cosine similarity.
-        sentiment_weight: weight of the label's NLL.
+        image_weight: weight of 1 - cosine similarity; ``auto`` for one that suits the models, beside a
+            fluency of weight 1, and ``2x`` for twice that.
+        sentiment_weight: weight of the label's NLL, likewise.
         prefix: what every caption begins with; it is part of the text that the models judge.
         lm_prefix: what the language model alone reads before every caption, such as a few captions of other
             photos, each on a line of its own; in a YAML file also ``@FILE``, relative to its folder. See
@@ -56,10 +70,10 @@ class Preset(BaseModel):
     image_text: str
     sentiment: str | None = None
     labels: dict[str, str] = {"positive": "positive", "negative": "negative"}
-    fluency_weight: Positive = 1.0
+    fluency_weight: Weight = 1.0
     length_exponent: Annotated[float, Field(ge=0, le=1)] = 1.0
-    image_weight: Positive = 22.0
-    sentiment_weight: Positive = 2.0
+    image_weight: Weight = "auto"
+    sentiment_weight: Weight = "auto"
     prefix: str = ""
     lm_prefix: str | None = None
     lm_start: str | None = None
@@ -113,6 +127,8 @@ PRESETS = {
         lm="openai-community/gpt2-medium",
         image_text="openai/clip-vit-base-patch32",
         sentiment="cardiffnlp/twitter-roberta-base-sentiment-latest",
+        image_weight=22,
+        sentiment_weight=2,
         prefix="An image of",
         steps=16,
         beams=4,
@@ -126,7 +142,7 @@ def load_preset(source: str | PathLike[str] | Mapping[str, Any] | Preset) -> Pre
     """A preset by name, or from a YAML file with the fields of ``Preset``.
 
     A file may name another preset or file (relative to its own folder) as its ``base``, whose fields it
-    changes.
+    changes. ``weights: auto`` leaves out the weights of the base.
 
     Args:
         source: one of ``PRESETS``, the path of a .yaml file, the fields that such a file would have, or a
@@ -168,9 +184,14 @@ def _based(values: dict[str, Any], folder: Path, below: tuple[Path, ...]) -> dic
     """Fields put upon those of their base, if they name one."""
     if isinstance(given := values.get("lm_prefix"), str):
         values["lm_prefix"] = read_context(given, folder)
-    base = values.pop("base", None)
+    base, weights = values.pop("base", None), values.pop("weights", None)
+    if weights not in (None, "auto"):
+        place = f"{below[-1].name}: " if below else ""
+        raise ConfigError(f"{place}weights: {weights!r:.60} is unknown; give auto, or image_weight: 8")
     if base is None:
         return values
     preset = PRESETS.get(str(base))
     fields = preset.model_dump() if preset else _read(folder / str(base), below)
+    if weights == "auto":
+        fields = {key: value for key, value in fields.items() if not key.endswith("_weight")}
     return {**fields, **values}

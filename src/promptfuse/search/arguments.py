@@ -48,7 +48,7 @@ def check_weights(weights: Any) -> None:
             f"weights: {weights!r:.60} are not weights; give 'given', 'auto', or numbers by term"
         )
     for name, number in weights.items() if isinstance(weights, Mapping) else ():
-        if isinstance(number, bool) or not hasattr(number, "__float__"):
+        if isinstance(number, bool) or not (hasattr(number, "__float__") or isinstance(number, str)):
             raise ConfigError(f"weights: {number!r:.60} for {name} is not a number; give one above 0")
 
 

@@ -66,8 +66,8 @@ class Search(Resumable):
         constraints: rules that every text obeys.
         complete: whether a growing text must end, as a sentence or by the language model's end-of-text token,
             before it may be returned. Set False for prompts, which need not be sentences.
-        weights: ``given`` for the terms' own weights; ``auto`` to divide each loss by its standard deviation
-            over the first candidates, keeping the sign of its weight; or such factors by term.
+        weights: ``given`` for the terms' own weights; ``auto`` for weights that put the terms on one scale,
+            keeping their signs; or factors on those by term, such as ``{"image": "2x"}``.
         scalarisation: ``weighted`` for the sum of weight x loss; ``chebyshev`` for the term that is farthest
             from the best loss of it seen so far.
         seed: random seed, for methods that sample.
@@ -256,6 +256,8 @@ class Search(Resumable):
         if self.run_folder is not None and not self.history:
             self.run_folder.begin(self.state_dict())
         started = time.perf_counter()
+        if self.proposer.appends:
+            self.weighing.weigh(self.prefix)
         best_before = self.finished.best()
         proposed = self.proposer.propose(self.beams)
         # Whatever a method does: no other text is scored, and so none is returned.
@@ -408,7 +410,7 @@ class Search(Resumable):
             seconds=self.seconds,
             seed=self.seed,
             config=self.config,
-            models=describe_models(self.objective),
+            models=describe_models(self.objective, self.method),
             continuations=continuations(self.objective, best.text),
             satisfied=self.texts.satisfies(best),
             missing=tuple(self.constraints.missing(best.text)),

@@ -11,13 +11,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from promptfuse._utils.values import factor
 from promptfuse.errors import ConfigError
 from promptfuse.objectives import Objective
+from promptfuse.search.drafts import automatic_weights
 from promptfuse.search.hypothesis import Hypothesis
 
-Weights = Literal["given", "auto"] | Mapping[str, float]
-"""``given``: the terms' own. ``auto``: each loss is divided by its standard deviation over the first
-candidates; your weight's sign is kept. A mapping: as ``auto``, times these numbers (1 for other terms)."""
+Weights = Literal["given", "auto"] | Mapping[str, float | str]
+"""``given``: the terms' own. ``auto``: all terms on one scale, see ``Scalarizer``; the signs of your weights
+are kept. A mapping: as ``auto``, times these numbers, ``2`` or ``"2x"`` (1 for other terms)."""
 
 Scalarisation = Literal["weighted", "chebyshev"]
 """``weighted``: the sum of weight x loss. ``chebyshev``: the term that is farthest, times its weight, from
@@ -30,14 +32,15 @@ AUGMENTATION = 0.05
 class Scalarizer:
     """Turns losses into values.
 
-    With ``auto``, each term is divided by the standard deviation of its loss over the first candidates,
-    so that a weight means the same for every model; the sign of a term's own weight stays. The Chebyshev
+    With ``auto``, a weight means the same for every model; the sign of a term's own weight stays. Where
+    texts grow, the weights are ``automatic_weights``: fluency has weight 1, and the scale of each other term
+    is taken from texts that the language model writes by itself. Methods that edit whole texts divide each
+    loss by its standard deviation over their first candidates instead. The Chebyshev
     value is ``max_j w_j (L_j - z_j) + 0.05 sum_j w_j (L_j - z_j)``, the augmented Chebyshev function
     (Knowles, 2006, "ParEGO", equation 2): it finds compromises that no weighted sum prefers. The ideal
     point z is the best loss of each term over all texts scored so far, so no loss is ever below it and
     stops counting. When it moves, the values of all texts that a search holds are made anew; those of
-    earlier steps in the history are by the ideal point of their time. The spreads are fixed once the first
-    candidates are scored.
+    earlier steps in the history are by the ideal point of their time.
 
     Args:
         objective: the terms; it is not changed.
@@ -61,22 +64,31 @@ class Scalarizer:
                 f"weights: {weights!r} is unknown; choose given or auto, or map terms to numbers"
             )
         self.scalarisation = scalarisation
-        self.weights: str | dict[str, float] = weights if isinstance(weights, str) else dict(weights)
         self.importance = dict.fromkeys(objective.terms, 1.0)
-        if isinstance(self.weights, dict):
-            for name, number in self.weights.items():
-                if name not in objective.terms:
-                    known = ", ".join(objective.terms)
-                    raise ConfigError(f"weights: no term is called {name!r}; choose from: {known}")
-                if not (number > 0 and math.isfinite(number)):
-                    raise ConfigError(f"weights: {number} for {name} must be above 0")
-                self.importance[name] = float(number)
+        for name in () if isinstance(weights, str) else weights:
+            if name not in objective.terms:
+                known = ", ".join(objective.terms)
+                raise ConfigError(f"weights: no term is called {name!r}; choose from: {known}")
+        self.weights: str | dict[str, float] = (
+            weights
+            if isinstance(weights, str)
+            else {name: factor(given, f"weights: {name}") for name, given in weights.items()}
+        )
+        self.importance |= self.weights if isinstance(self.weights, dict) else {}
         self.objective = objective
         if self.weights != "given":
             self.objective = copy.copy(objective)
             self.objective.terms = {name: copy.copy(term) for name, term in objective.terms.items()}
         self.ideal: dict[str, float] | None = None
         self.ready = self.weights == "given" and scalarisation == "weighted"
+
+    def weigh(self, prefix: str) -> None:
+        """Fix automatic weights, if they are not fixed yet, for texts that grow from a prefix."""
+        if self.ready or self.weights == "given":
+            return
+        for name, weight in automatic_weights(self.objective, prefix).items():
+            self.objective.terms[name].weight = self.importance[name] * weight
+        self.ready = True
 
     def fit(self, losses: Mapping[str, Tensor]) -> None:
         """Fix the weights, and begin the ideal point, by the losses of the first candidates."""

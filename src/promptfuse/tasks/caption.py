@@ -9,18 +9,22 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 
-from promptfuse._utils.values import functions, named_numbers, some_text, whole_number
+from promptfuse._utils.values import factor, functions, named_weights, some_text, whole_number
 from promptfuse.errors import ConfigError
 from promptfuse.models import Model, Preset, SequenceClassifier, load_image, load_model, load_preset
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import ClassProbability, Fluency, ImageSimilarity, Objective, Term
 from promptfuse.objectives.checks import require_model_kind
 from promptfuse.search import AutoDAN, BeamSearch, Callback, Constraints, Method, Result, Search
+from promptfuse.search.drafts import automatic_weights
 from promptfuse.tasks.effort import Effort, extent
 from promptfuse.tasks.steering import Steer, Steers, read_steers
 
 Sentiment = Literal["positive", "negative"]
 """Sentiments that a caption can have."""
+
+GivenWeights: TypeAlias = Mapping[str, float | str] | None
+"""Weights by term: numbers, or ``auto`` or ``2x``, factors on those that suit the models."""
 
 Models: TypeAlias = str | PathLike[str] | Mapping[str, Any] | Preset
 """A preset by name, by a YAML file, by its fields in a mapping, or as a ``Preset``."""
@@ -125,7 +129,7 @@ class Captioner:
         self,
         image: ImageLike,
         sentiment: str | None = None,
-        weights: Mapping[str, float] | None = None,
+        weights: GivenWeights = None,
         steer: Steers = (),
     ) -> Objective:
         """The objective of one photo.
@@ -134,7 +138,7 @@ class Captioner:
             image: a path, an address, an open image, or an array of pixels.
             sentiment: ``positive``, ``negative`` or None.
             weights: weights that replace the preset's, by term: ``fluency``, ``image``, ``sentiment`` and
-                ``steer:LABEL``.
+                ``steer:LABEL``. ``auto`` is the weight that suits the models, ``2x`` twice that.
             steer: labels of classifiers, as ``MODEL:LABEL=WEIGHT`` or ``{"MODEL:LABEL": WEIGHT}``.
 
         Raises:
@@ -143,7 +147,9 @@ class Captioner:
         """
         self.check_sentiment(sentiment)
         steers = read_steers(steer)
-        weight = self._weigh(TERMS if sentiment else TERMS[:2], steers, named_numbers(weights, "weights"))
+        weight, factors = self._weigh(
+            TERMS if sentiment else TERMS[:2], steers, named_weights(weights, "weights")
+        )
         photo = load_image(image)
         terms: list[Term] = [
             Fluency(
@@ -162,23 +168,30 @@ class Captioner:
         for name, one in steers.items():
             model, label = self.classifier(one)
             terms.append(ClassProbability(model, label, weight[name], name=name))
-        return Objective(*terms)
+        objective = Objective(*terms)
+        if factors:
+            found = automatic_weights(objective, self.preset.prefix, list(factors))
+            for name, factor in factors.items():
+                objective.terms[name].weight = factor * found[name]
+        return objective
 
     def _weigh(
-        self, used: Sequence[str], steers: Mapping[str, Steer], given: Mapping[str, float]
-    ) -> dict[str, float]:
-        """The weights of terms and steers by their names."""
-        weight: dict[str, float] = {name: getattr(self.preset, f"{name}_weight") for name in used}
+        self, used: Sequence[str], steers: Mapping[str, Steer], given: Mapping[str, float | str]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """The weights of terms and steers by their names, and the factors of those that are automatic."""
+        weight: dict[str, Any] = {name: getattr(self.preset, f"{name}_weight") for name in used}
         for name, one in steers.items():
             weight[name] = self.preset.sentiment_weight if one.weight is None else one.weight
         if wrong := [name for name in given if name not in weight]:
             hint = " (it needs a sentiment)" if wrong[0] == "sentiment" else ""
             raise ConfigError(f"there is no term {wrong[0]!r}{hint}; choose from: {', '.join(weight)}")
         weight |= given
+        factors = {name: factor(one, name) for name, one in weight.items() if isinstance(one, str)}
+        weight |= dict.fromkeys(factors, 1.0)
         for name in used:
             if not weight[name] > 0:
                 raise ConfigError(f"weight of {name}: must be above 0, got {weight[name]:g}")
-        return weight
+        return weight, factors
 
     def search(
         self,
@@ -192,7 +205,7 @@ class Captioner:
         steps: int | None = None,
         beams: int | None = None,
         candidates: int | None = None,
-        weights: Mapping[str, float] | None = None,
+        weights: GivenWeights = None,
         constraints: Constraints | None = None,
         seed: int = 0,
         method: Method | None = None,
@@ -259,7 +272,7 @@ def caption(
     steps: int | None = None,
     beams: int | None = None,
     candidates: int | None = None,
-    weights: Mapping[str, float] | None = None,
+    weights: GivenWeights = None,
     constraints: Constraints | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -283,7 +296,8 @@ def caption(
         steps: the most tokens to append.
         beams: texts kept after each step; replaces the effort's.
         candidates: texts scored exactly, for each beam and step; replaces the effort's.
-        weights: weights by term: ``fluency``, ``image``, ``sentiment`` and ``steer:LABEL``.
+        weights: weights by term: ``fluency``, ``image``, ``sentiment`` and ``steer:LABEL``. Numbers, or
+            ``auto`` for the weight that suits the models, and ``2x`` for twice that.
         constraints: rules that captions obey, such as banned and required words.
         seed: random seed, for methods that sample.
         device: the device of the models.

@@ -55,8 +55,8 @@ def optimize(
         stopping: the limits of the search.
         constraints: rules that texts obey.
         complete: only return a text that has come to an end; False suits prompts.
-        weights: ``given`` for the terms' own, ``auto`` to divide each loss by its standard deviation over
-            the first candidates, or numbers by term that multiply the latter.
+        weights: ``given`` for the terms' own weights, ``auto`` for weights that put the terms on one scale,
+            or factors on those by term, such as ``{"image": "2x"}``.
         scalarisation: ``weighted`` for the sum of weight x loss, ``chebyshev`` for the worst term.
         seed: random seed, for methods that sample.
         batch_size: the most rows in one forward pass; as many as fit by default.

@@ -14,6 +14,7 @@ from promptfuse.config.base import as_problem
 from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import CausalLM, Preset
 from promptfuse.models.images import ImageLike
+from promptfuse.models.presets import Weight
 from promptfuse.objectives import Objective
 from promptfuse.search import Constraints
 from promptfuse.search.methods.context import prefix_tokens
@@ -31,7 +32,7 @@ class Recipe(BaseModel, ABC):
         kind: which way.
         models: a preset's name or YAML file; its weights are the objective's.
         fluency_weight: replaces the preset's.
-        image_weight: replaces the preset's.
+        image_weight: replaces the preset's; a number, ``auto`` or ``2x``.
         sentiment_weight: replaces the preset's.
         sentiment: ``positive`` or ``negative`` to colour the captions.
         steer: labels of any classifiers, each as ``MODEL:LABEL=WEIGHT``; other spellings, such as
@@ -46,9 +47,9 @@ class Recipe(BaseModel, ABC):
 
     kind: str
     models: str = "mini"
-    fluency_weight: Positive | None = None
-    image_weight: Positive | None = None
-    sentiment_weight: Positive | None = None
+    fluency_weight: Weight | None = None
+    image_weight: Weight | None = None
+    sentiment_weight: Weight | None = None
     sentiment: Literal["positive", "negative"] | None = None
     steer: list[str] | None = None
     prefix: str | None = None

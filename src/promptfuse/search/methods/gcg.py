@@ -45,7 +45,8 @@ class GCG(Method):
         top_k: swaps at each position that may be drawn.
         batch: texts scored exactly per beam and step.
         transport: ``lexical`` (exact for tokens that are whole words; a swap of another kind is taken to
-            change the term as the average one), ``t-product``, ``t-product-paper``, or ``none``.
+            change the term as the average one), ``t-product``, ``t-product-paper``, ``sparse-sums``,
+            ``similarities``, ``landmark-pca`` (for tokens of every kind), ``auto`` or ``none``.
         swaps: tokens swapped at once, at positions drawn uniformly.
         last_swaps: if given, the number of swaps goes from ``swaps`` to this, linearly over ``swap_steps``
             (Sitawarin et al., 2024, arXiv 2402.09674, appendix A; they go from 2 to 1 or stay at 1).
