@@ -49,11 +49,11 @@ class GCG(Method):
             ``similarities``, ``landmark-pca`` (for tokens of every kind), ``auto`` or ``none``.
         swaps: tokens swapped at once, at positions drawn uniformly.
         last_swaps: if given, the number of swaps goes from ``swaps`` to this, linearly over ``swap_steps``
-            (Sitawarin et al., 2024, arXiv 2402.09674, appendix A; they go from 2 to 1 or stay at 1).
+            (Sitawarin et al., 2024, arXiv 2402.09674; their GCG++ stays at 1).
         swap_steps: steps after which the number of swaps stays at ``last_swaps``.
         buffer: 0 continues from the best new text, as the paper does. Otherwise from the best text so far,
             beginning with the best of so many: ``init`` and texts of random words, as many tokens long
-            (Hayase et al., 2024, arXiv 2402.12329, algorithm 1). The first step scores these alone if there
+            (Hayase et al., 2024, arXiv 2402.12329). The first step scores these alone if there
             are several. The strategy's width says how many texts are continued.
         momentum: m of the mean m x earlier + (1 - m) x new gradient that swaps are chosen by (Zhang and
             Wei, 2024, arXiv 2405.01229, algorithm 2; they take 0.6).
