@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         TextSimilarity,
         ZeroShotClass,
         ZeroShotPrompt,
+        target_terms,
     )
     from promptfuse.search import (
         GCG,
@@ -77,6 +78,7 @@ _HOME = {
     "TextSimilarity": "objectives",
     "ZeroShotClass": "objectives",
     "ZeroShotPrompt": "objectives",
+    "target_terms": "objectives",
     "GCG": "search",
     "PEZ": "search",
     "AutoDAN": "search",
@@ -148,6 +150,7 @@ __all__ = [
     "load_image",
     "load_model",
     "optimize",
+    "target_terms",
 ]
 
 

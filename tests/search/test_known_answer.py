@@ -22,7 +22,7 @@ EDIT = [
     pf.GCG(init=START, top_k=6, batch=12, transport="landmark-pca"),
     pf.GCG(init=START, top_k=6, batch=12, transport="effects"),
     pf.GCG(init=START, top_k=6, batch=12, swaps=2, last_swaps=1, swap_steps=8),
-    pf.GCG(init=START, top_k=6, batch=12, buffer=4, swaps=2),
+    pf.GCG(init=START, top_k=6, batch=12, buffer=4, swaps=2, last_swaps=1, swap_steps=8),
     pf.GCG(init=START, top_k=6, batch=12, momentum=0.6),
     pf.PEZ(length=4, weight_decay=1.0, updates=32),
     pf.RandomSearch(length=4, radius=4, candidates=32),

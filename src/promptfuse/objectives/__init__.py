@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from promptfuse.objectives.registry import terms
     from promptfuse.objectives.similarity import ImageSimilarity, TextSimilarity
     from promptfuse.objectives.target import TargetContinuation
+    from promptfuse.objectives.target_pairs import target_terms
 
 # Imported at first use: the command line's help lists the terms without importing torch.
 _HOME = {
@@ -30,6 +31,7 @@ _HOME = {
     "ImageSimilarity": "similarity",
     "TextSimilarity": "similarity",
     "TargetContinuation": "target",
+    "target_terms": "target_pairs",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "TextSimilarity",
     "ZeroShotClass",
     "ZeroShotPrompt",
+    "target_terms",
     "terms",
 ]
 

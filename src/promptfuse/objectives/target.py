@@ -47,7 +47,7 @@ class TargetContinuation(ContinuationTerm):
               the worst token counts most (Asadi and Littman, 2017, equation 1);
             * ``cw``: the mean of how far the best other token's logit is above the target's, at least
               -margin: zero or less where greedy decoding says the token (Carlini and Wagner, 2017, f6;
-              Sitawarin et al., 2024, arXiv 2402.09674, section 4.2).
+              Sitawarin et al., 2024, arXiv 2402.09674).
         alpha: of ``mellowmax``; nanoGCG's default is 1.
         margin: of ``cw``; GCG++'s default is 0.001.
         name: see ``Term``.

@@ -333,7 +333,7 @@ class Search(Resumable):
         self.proposer, self.selector = self.begin_stage()
         self.beams = self.proposer.start(given)
 
-    def _score(self, proposals: Sequence[Proposal], before: KnownLosses) -> list[Hypothesis]:
+    def _score(self, proposals: Sequence[Proposal], before: KnownLosses | None = None) -> list[Hypothesis]:
         """Score proposals exactly, those that start the search with them.
 
         A proposal that has outgrown one of the models is dropped, not an error: the search has shorter
@@ -358,7 +358,7 @@ class Search(Resumable):
         by_text = {item.text: item for item in (*self.beams, *scored)}
         return [*scored, *(replace(by_text[item.text], parent=item.text) for item in again)]
 
-    def _score_fitting(self, proposals: Sequence[Proposal], before: KnownLosses) -> list[Hypothesis]:
+    def _score_fitting(self, proposals: Sequence[Proposal], before: KnownLosses | None) -> list[Hypothesis]:
         if not proposals:
             return []
         parents = [self.beams[item.parent].text if item.parent >= 0 else "" for item in proposals]

@@ -60,7 +60,7 @@ def score_proposals(
     objective: Objective,
     proposals: Sequence[Proposal],
     parents: Sequence[str],
-    scored: KnownLosses,
+    scored: KnownLosses | None,
     batch_size: int | None,
 ) -> dict[str, Tensor]:
     """Exact losses of proposals, (proposals,) by term.
@@ -69,9 +69,10 @@ def score_proposals(
         objective: makes them.
         proposals: at least one.
         parents: the texts that they come from.
-        scored: losses of texts that are known already.
+        scored: losses of texts that are known already; None for none.
         batch_size: the most rows in one forward pass.
     """
+    scored = scored or {}
     fresh = [index for index, item in enumerate(proposals) if item.text not in scored]
     chosen = [proposals[index] for index in fresh]
     found = objective.score(

@@ -49,11 +49,11 @@ class GCG(Method):
             ``similarities``, ``landmark-pca`` (for tokens of every kind), ``auto`` or ``none``.
         swaps: tokens swapped at once, at positions drawn uniformly.
         last_swaps: if given, the number of swaps goes from ``swaps`` to this, linearly over ``swap_steps``
-            (Sitawarin et al., 2024, arXiv 2402.09674, appendix A; they go from 2 to 1 or stay at 1).
+            (Sitawarin et al., 2024, arXiv 2402.09674; their GCG++ stays at 1).
         swap_steps: steps after which the number of swaps stays at ``last_swaps``.
         buffer: 0 continues from the best new text, as the paper does. Otherwise from the best text so far,
             beginning with the best of so many: ``init`` and texts of random words, as many tokens long
-            (Hayase et al., 2024, arXiv 2402.12329, algorithm 1). The first step scores these alone if there
+            (Hayase et al., 2024, arXiv 2402.12329). The first step scores these alone if there
             are several. The strategy's width says how many texts are continued.
         momentum: m of the mean m x earlier + (1 - m) x new gradient that swaps are chosen by (Zhang and
             Wei, 2024, arXiv 2405.01229, algorithm 2; they take 0.6).
@@ -122,7 +122,6 @@ class GCGProposer(Sampling, EditProposer):
     def __init__(self, context: SearchContext, method: GCG) -> None:
         super().__init__(context)
         self.method = method
-        self.keeps_parents = method.buffer > 0
         self.estimator = SwapEstimator(context, method.transport)
         self.sampler = (
             ProbeSampler(context, method.draft, method.draft_start, method.probe, method.reduction)
@@ -142,8 +141,10 @@ class GCGProposer(Sampling, EditProposer):
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
         """Proposals for the next texts."""
-        if self.method.buffer > 1 and not any(beam.terms for beam in beams):
-            return Proposed([], [])  # They are scored first.
+        begins = self.method.buffer > 1 and not any(beam.terms for beam in beams)
+        self.keeps_parents = self.method.buffer > 0 and not begins
+        if begins:  # The first step only scores what it begins with.
+            return Proposed([Proposal(beam.text, beam.ids, None, at) for at, beam in enumerate(beams)], [])
         found: list[Proposal] = []
         seen = {beam.text for beam in beams}
         averages = {}

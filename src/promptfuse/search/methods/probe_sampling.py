@@ -25,7 +25,7 @@ class ProbeSampler:
     rank correlation rho on the probe set follows how far the draft is trusted: of all proposals those
     (1 - rho) / 2 x B / ``reduction`` are kept that the draft likes best, beside the probe set.
 
-    The draft reads strings, so its tokenizer may be another one. The paper's draft shares the tokenizer.
+    The draft reads strings, so its tokenizer may be another one.
 
     Args:
         context: of the search; the objective's targets are asked of the draft.
