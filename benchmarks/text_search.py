@@ -6,7 +6,8 @@
 ``FILE`` has a sentence a line. For each of them the text is sought that the language model finds fluent and
 whose embedding is like the sentence's. The language model's proposals alone, with ``--most`` candidates a
 beam, are the reference; its best value at its last step is the goal. Every method is named by its transport
-and its candidates a beam, and may have options: ``lexical-8,ridge=3,beams=8``. All methods do one sentence before the next one begins, in an order that turns, so
+and its candidates a beam, and may have options: ``lexical-8,ridge=3,beams=8``.
+All methods do one sentence before the next one begins, in an order that turns, so
 that a machine's noise falls on all of them. Seconds are given by the clock and of the processors.
 
 Of each method: the share of sentences where it comes to the goal, the medians over sentences of its best

@@ -30,6 +30,9 @@ METHODS: dict[str, Callable[[], Any]] = {
     "autodan-ridge": lambda: pf.AutoDAN(6, ridge=1.0),
     "random-append": lambda: pf.RandomAppend(4),
     "gcg": lambda: pf.GCG(init="runs the runs dog", top_k=6, batch=8),
+    "gcg-options": lambda: pf.GCG(
+        "runs the runs dog", 6, 8, swaps=3, last_swaps=1, swap_steps=4, buffer=3, momentum=0.6
+    ),
     "pez": lambda: pf.PEZ(length=4, weight_decay=1.0, updates=4),
     "random-search": lambda: pf.RandomSearch(length=4, candidates=6),
     "random-search-l2": lambda: pf.RandomSearch(ball="l2", radius=1.5, length=4, candidates=6),

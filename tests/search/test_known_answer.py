@@ -9,6 +9,9 @@ STRATEGIES = [pf.Greedy(), pf.BeamSearch(3), pf.BeamSearch(3, diverse=0.1), pf.U
 APPEND = [
     pf.AutoDAN(8),
     pf.AutoDAN(8, transport="t-product"),
+    pf.AutoDAN(8, transport="sparse-sums"),
+    pf.AutoDAN(8, transport="effects", ridge=1.0),
+    pf.AutoDAN(8, transport="auto"),
     pf.AutoDAN(8, transport="none"),
     pf.RandomAppend(8),
 ]
@@ -16,6 +19,11 @@ START = "runs the runs dog"
 EDIT = [
     pf.GCG(init=START, top_k=6, batch=12),
     pf.GCG(init=START, top_k=6, batch=12, transport="t-product"),
+    pf.GCG(init=START, top_k=6, batch=12, transport="landmark-pca"),
+    pf.GCG(init=START, top_k=6, batch=12, transport="effects"),
+    pf.GCG(init=START, top_k=6, batch=12, swaps=2, last_swaps=1, swap_steps=8),
+    pf.GCG(init=START, top_k=6, batch=12, buffer=4, swaps=2),
+    pf.GCG(init=START, top_k=6, batch=12, momentum=0.6),
     pf.PEZ(length=4, weight_decay=1.0, updates=32),
     pf.RandomSearch(length=4, radius=4, candidates=32),
     pf.RandomSearch(ball="l2", radius=1.5, init=START, candidates=32),

@@ -1,6 +1,8 @@
 """Adapters between the embeddings of two models, and transports that carry gradients across."""
 
 from promptfuse.adapters.adapter import Adapter
+from promptfuse.adapters.anchors import AnchorTransport
+from promptfuse.adapters.effects import EffectTransport
 from promptfuse.adapters.fit import FitConfig
 from promptfuse.adapters.maps import Maps
 from promptfuse.adapters.moments import Moments
@@ -12,6 +14,8 @@ from promptfuse.adapters.words import count_words, english_words, vocabulary_wor
 __all__ = [
     "Adapter",
     "AdapterReport",
+    "AnchorTransport",
+    "EffectTransport",
     "EmbeddingModel",
     "FitConfig",
     "LengthReport",

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+
+from torch import Tensor
 
 from promptfuse._utils.paths import cache_root
 from promptfuse.adapters import files
 from promptfuse.adapters.fit import PRESETS
 from promptfuse.adapters.protocols import EmbeddingModel
 from promptfuse.errors import AdapterError
+
+LOGGER = logging.getLogger(__name__)
+
+Tensors = dict[str, Tensor]
 
 _REVISION = 1
 """To be raised when the same settings come to give other maps, so that no old adapter is used."""
@@ -44,6 +52,33 @@ def other_folders(folder: Path) -> list[Path]:
     """The folders of cached adapters between models of the same names, with other contents or settings."""
     pair, _, _ = folder.name.rpartition("-")
     return [other for other in folder.parent.glob(f"{pair}-*") if other != folder]
+
+
+def cached_tensors(
+    model_a: EmbeddingModel, model_b: EmbeddingModel, kind: str, key: object, make: Callable[[], Tensors]
+) -> Tensors:
+    """What was made for two models, from the cache; made and put there if it is not there, or damaged.
+
+    Args:
+        model_a: A.
+        model_b: B.
+        kind: what it is, for the folder's name.
+        key: JSON values that decide what is made, besides both models' fingerprints.
+        make: makes it; every tensor is named.
+    """
+    contents = _digest([model_a.fingerprint, model_b.fingerprint, files.FORMAT, _REVISION, key])
+    folder = cache_folder() / f"{_pair(model_a, model_b, kind)}-{contents}"
+    if files.present(folder):
+        try:
+            return files.read(folder)[0]
+        except AdapterError as error:
+            LOGGER.warning("%s", f"{error}: making it again")
+    made = make()
+    try:
+        files.write(folder, made, {"kind": kind, "key": key}, own=True)
+    except AdapterError as error:
+        LOGGER.warning("%s", f"{error}; it is used without being cached")
+    return made
 
 
 def _pair(model_a: EmbeddingModel, model_b: EmbeddingModel, preset: str) -> str:

@@ -12,8 +12,9 @@ Source: Williams and Kolter, arXiv 2408.04816, section 3.2, for transport throug
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +25,22 @@ from promptfuse.adapters.adapter import Adapter
 from promptfuse.adapters.protocols import EmbeddingModel
 from promptfuse.adapters.words import word_starts
 from promptfuse.text.segments import encode_words, special_ids
+
+
+class Judge(Protocol):
+    """A term of an objective, as far as transports need it."""
+
+    def slot_gradient(
+        self, texts: Sequence[str], probe: Float[Tensor, "beams d"], slots: int
+    ) -> SlotGradient:
+        """Gradients of the loss at a placeholder for the next word of each text."""
+
+    def plain_outputs(self, texts: Sequence[str]) -> Float[Tensor, "texts width"] | None:
+        """What the model says of the texts, (texts, width), if the loss follows from that; else None."""
+
+    def loss_from_outputs(self, outputs: Float[Tensor, "texts width"]) -> Float[Tensor, " texts"]:
+        """The losses that follow from outputs."""
+
 
 Product = Callable[[Tensor, Tensor], Tensor]
 """Rows (..., d) times the transpose of a table (rows, d)."""
@@ -102,10 +119,13 @@ class Transport(ABC):
 
     Attributes:
         product: multiplies rows with an embedding table; replace it with a faster function if there is one.
+        overshoots: whether changes are first-order estimates, which are usually too large.
 
     Raises:
         ValueError: if ``max_subtokens`` is not positive.
     """
+
+    overshoots: ClassVar[bool] = True
 
     def __init__(self, model_a: EmbeddingModel, model_b: EmbeddingModel, max_subtokens: int = 3) -> None:
         if max_subtokens < 1:
@@ -140,6 +160,30 @@ class Transport(ABC):
         Raises:
             ValueError: if the slot has a different M.
         """
+
+    def losses(
+        self, judge: Judge, texts: Sequence[str], probabilities: Float[Tensor, "beams rows"]
+    ) -> Float[Tensor, "beams rows"]:
+        """Estimated losses if an A-token is appended to each text as a new word.
+
+        Args:
+            judge: the term whose loss it is, under model B.
+            texts: the beams.
+            probabilities: (beams, rows of A's table), of A's next token, whose expected embedding is the
+                probe.
+
+        Returns:
+            (beams, rows of A's table); nan where there is no estimate.
+
+        Raises:
+            TextError: if B has no room for another word.
+        """
+        probe = self.expected_embedding(probabilities)
+        return self.estimate(judge.slot_gradient(texts, probe, self.max_subtokens))
+
+    def spelled(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """A's tokens that begin a word which B can spell, each with the word's ids in B."""
+        return zip(self._candidates.tokens.tolist(), self._candidates.spellings, strict=True)
 
     @property
     def tokens(self) -> Int[Tensor, " K"]:

@@ -41,6 +41,19 @@ def word_starts(tokenizer: FastTokenizer) -> dict[int, str]:
         {id: word}, without special and other added tokens, tokens with a second blank, and byte-level
         tokens that are no whole characters.
     """
+    return {index: f" {letters}" for index, letters, begins in _spelled(tokenizer) if begins}
+
+
+def inner_tokens(tokenizer: FastTokenizer) -> dict[int, str]:
+    """The tokens that continue a word, with their letters: {id: letters}; see `word_starts`.
+
+    Empty where the vocabulary marks the ends of words, or nothing: its tokens do not tell.
+    """
+    return {index: letters for index, letters, begins in _spelled(tokenizer) if not begins}
+
+
+def _spelled(tokenizer: FastTokenizer) -> Iterator[tuple[int, str, bool]]:
+    """Tokens of whole characters: id, spelling, and whether the token begins a word or continues one."""
     backend = tokenizer.backend_tokenizer
     end_mark = getattr(backend.model, "end_of_word_suffix", None) or ""
     inner_mark = getattr(backend.model, "continuing_subword_prefix", None) or ""
@@ -53,17 +66,14 @@ def word_starts(tokenizer: FastTokenizer) -> dict[int, str]:
     else:
         start_mark = "▁" if any("▁" in step for step in steps) else ""
     added = set(tokenizer.get_added_vocab().values())
-    found = {}
     for token, index in tokenizer.get_vocab().items():
-        if index in added or not token.startswith(start_mark) or not token.endswith(end_mark):
+        begins = token.startswith(start_mark) and not (inner_mark and token.startswith(inner_mark))
+        if index in added or not token.endswith(end_mark):
             continue
-        if inner_mark and token.startswith(inner_mark):
-            continue
-        spelling = token.removeprefix(start_mark).removesuffix(end_mark)
+        spelling = token.removeprefix(start_mark if begins else inner_mark).removesuffix(end_mark)
         letters = spell_bytes(spelling) if byte_level else spelling
         if letters and not any(letter.isspace() or letter == "▁" for letter in letters):
-            found[index] = f" {letters}"
-    return found
+            yield index, letters, begins
 
 
 def vocabulary_words(tokenizer: FastTokenizer) -> dict[str, float]:

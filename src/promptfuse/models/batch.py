@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,9 @@ from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from promptfuse.models.branches import Branches
+
+TokenLoss = Callable[[Tensor, Tensor], Tensor]
+"""A loss of tokens, (tokens,), from their logits (tokens, vocabulary) and ids (tokens,)."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Batch:
         rows: the token ids without padding; made of the ids and the mask if left out.
         first_scored: for each row the first column whose output is asked for, where outputs come token by
             token; what stands before it may be wrong. None for all.
+        token_loss: what a language model gives of each token in place of its NLL; needs ``first_scored``.
     """
 
     ids: Int[Tensor, "rows length"]
@@ -36,6 +40,7 @@ class Batch:
     branches: Branches | None = None
     rows: Sequence[Sequence[int]] = ()
     first_scored: Sequence[int] | None = None
+    token_loss: TokenLoss | None = None
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -59,4 +64,6 @@ class Batch:
             None if open_ is None else open_[chosen, :length],
             None,
             [self.rows[row] for row in chosen],
+            None,
+            self.token_loss,
         )

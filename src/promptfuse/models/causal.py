@@ -18,12 +18,13 @@ from promptfuse._utils.batched_calls import batched_call
 from promptfuse._utils.prefix_cache import prefix_cache_disabled
 from promptfuse.errors import TextError
 from promptfuse.models.base import Batch, Parts
+from promptfuse.models.batch import TokenLoss
 from promptfuse.models.batching import prefix_bytes, token_budget
 from promptfuse.models.causal_rows import CausalRows
 from promptfuse.models.fast.choice import Trial
 from promptfuse.models.fast.kv import KVReader
 from promptfuse.models.fast.protocol import PrefixReader
-from promptfuse.models.precision import at_least_float32
+from promptfuse.models.precision import at_least_float32, token_losses
 from promptfuse.models.registry import models
 
 _DECODER_TYPES = ("gpt_neox", "gpt_neox_japanese")
@@ -109,7 +110,7 @@ class CausalLM(CausalRows):
         return (losses * inside).sum(1), (valid * inside).sum(1)
 
     def token_nll(
-        self, batch: Batch, first: Sequence[int] | None = None
+        self, batch: Batch, first: Sequence[int] | None = None, loss: TokenLoss | None = None
     ) -> Float[Tensor, "rows {batch.ids.shape[1]-1}"]:
         """NLL in nats of every token but the first of each row, (rows, length - 1); differentiable.
 
@@ -120,8 +121,9 @@ class CausalLM(CausalRows):
             batch: the rows.
             first: for each row the first column that is asked for; what stands before it may be wrong.
                 None for all.
+            loss: another loss of the tokens, from their logits; with ``first`` only.
         """
-        return self.outputs(replace(batch, first_scored=first))
+        return self.outputs(replace(batch, first_scored=first, token_loss=loss))
 
     def _read_whole(self, batch: Batch) -> Float[Tensor, "rows {batch.ids.shape[1]-1}"]:
         width = batch.ids.shape[1] - 1
@@ -137,9 +139,7 @@ class CausalLM(CausalRows):
         logits = self.call(batch).logits[:, :-1]
         target = batch.ids[:, 1:]
         # The vocabulary in the last dimension: across rows, sums over large ones are off by more than 1e-4.
-        losses = functional.cross_entropy(
-            at_least_float32(logits).flatten(0, 1), target.flatten(), reduction="none"
-        )
+        losses = token_losses(at_least_float32(logits).flatten(0, 1), target.flatten(), batch.token_loss)
         return losses.view(target.shape) * batch.predicted
 
     @cached_property

@@ -213,6 +213,17 @@ class Term:
         """What the model says of texts that grew from others, (rows, ...); see ``outputs``."""
         return evaluator.outputs_of(self, texts, parents)
 
+    def plain_outputs(self, texts: Sequence[str]) -> Float[Tensor, "{len(texts)} width"] | None:
+        """What the model says of texts, (texts, width), if `loss_from_outputs` needs no more; else None.
+
+        Raises:
+            TextError: if a text is longer than the model takes.
+        """
+        if type(self).outputs is not Term.outputs or self.rows_per_text != 1 or self.model.logits_width:
+            return None
+        found = self.outputs_of(texts, texts)
+        return found if found.dim() == 2 else None
+
     def slot_gradient(
         self, texts: Sequence[str], probe: Float[Tensor, "{len(texts)} d"], slots: int
     ) -> SlotGradient:

@@ -198,9 +198,15 @@ def text_gradient(term: Term, text: str) -> TextGradient:
     with torch.no_grad():
         embeddings = model.embed(batch.ids).clone()
     embeddings.requires_grad_(True)
+    # What stands before the text does not depend on it, so a causal model need not read that again.
+    branches = model.match_prefixes(batch.rows, [row[:start]] * len(batch.rows))
     # A model that gives none may refuse to be asked for one.
-    with torch.set_grad_enabled(model.has_gradient), model.embeddings_from(embeddings):
-        losses = term.losses(batch)
+    with torch.set_grad_enabled(model.has_gradient):
+        if branches is None:
+            with model.embeddings_from(embeddings):
+                losses = term.losses(batch)
+        else:
+            losses = term.losses(replace(batch, branches=replace(branches, embeddings=embeddings)))
         gradient = torch.zeros_like(embeddings)
         if losses.requires_grad:
             (found,) = torch.autograd.grad(losses.sum(), embeddings, allow_unused=True)

@@ -31,7 +31,7 @@ from promptfuse.search.pareto import Archive, pareto_front
 from promptfuse.search.readback import RoundTrip
 from promptfuse.search.result import Result, continuations, describe_models
 from promptfuse.search.scalarizer import Scalarisation, Scalarizer, Weights
-from promptfuse.search.scoring import hypotheses, known_fluency
+from promptfuse.search.scoring import KnownLosses, hypotheses, score_proposals
 from promptfuse.search.state import RunFolder
 from promptfuse.search.stopping import Stopping, shared_out, stopping_of, wanted_continuations
 from promptfuse.search.strategies import BeamSearch, Selector, Strategy, strategies
@@ -158,12 +158,24 @@ class Search(Resumable):
         """The current method's proposer and the strategy's selector, as they are before their first step."""
         seed = self.seed if self.stage == 0 else (self.seed, self.stage)
         context = SearchContext(
-            self.objective, self.constraints, self.prefix, self.strategy.width, seed, self._keep, self.glue
+            self.objective,
+            self.constraints,
+            self.prefix,
+            self.strategy.width,
+            seed,
+            self._keep,
+            self.glue,
+            self.batch_size,
+            self._evaluations_left,
         )
         selector = self.strategy.selector(self.constraints.progress, self._keep)
         proposer = self.method.stages[self.stage].proposer(context)
         selector.stateful = proposer.stateful
         return proposer, selector
+
+    def _evaluations_left(self) -> int | None:
+        most = self.stopping.evaluations
+        return None if most is None else most - self.exact_evaluations
 
     def _keep(self, text: str) -> bool:
         """Whether every model reads a text back."""
@@ -247,13 +259,13 @@ class Search(Resumable):
         if self.proposer.appends:
             self.weighing.weigh(self.prefix)
         best_before = self.finished.best()
-        proposals, ended = self.proposer.propose(self.beams)
+        proposed = self.proposer.propose(self.beams)
         # Whatever a method does: no other text is scored, and so none is returned.
-        proposals = [item for item in proposals if item.text.startswith(self.prefix)]
-        for number in ended:
+        proposals = [item for item in proposed.texts if item.text.startswith(self.prefix)]
+        for number in proposed.ended:
             self.texts.end(self.beams[number])
         before = self.exact_evaluations
-        children = self._score(proposals)
+        children = self._score(proposals, proposed.scored)
         # A sentence that is complete and grows no more leaves the beams.
         appends = self.proposer.appends
         leaves = self.texts.sentences and appends
@@ -321,7 +333,7 @@ class Search(Resumable):
         self.proposer, self.selector = self.begin_stage()
         self.beams = self.proposer.start(given)
 
-    def _score(self, proposals: Sequence[Proposal]) -> list[Hypothesis]:
+    def _score(self, proposals: Sequence[Proposal], before: KnownLosses) -> list[Hypothesis]:
         """Score proposals exactly, those that start the search with them.
 
         A proposal that has outgrown one of the models is dropped, not an error: the search has shorter
@@ -337,21 +349,20 @@ class Search(Resumable):
         if self.stopping.evaluations is not None:
             proposals = shared_out(proposals, self.stopping.evaluations - self.exact_evaluations)
         try:
-            scored = self._score_fitting(proposals)
+            scored = self._score_fitting(proposals, before)
         except TextError:
-            scored = self._score_fitting([item for item in proposals if self.objective.fits(item.text)])
+            fitting = [item for item in proposals if self.objective.fits(item.text)]
+            scored = self._score_fitting(fitting, before)
         if not again:
             return scored
         by_text = {item.text: item for item in (*self.beams, *scored)}
         return [*scored, *(replace(by_text[item.text], parent=item.text) for item in again)]
 
-    def _score_fitting(self, proposals: Sequence[Proposal]) -> list[Hypothesis]:
+    def _score_fitting(self, proposals: Sequence[Proposal], before: KnownLosses) -> list[Hypothesis]:
         if not proposals:
             return []
-        texts = [item.text for item in proposals]
         parents = [self.beams[item.parent].text if item.parent >= 0 else "" for item in proposals]
-        known = known_fluency(self.objective, proposals)
-        losses = self.objective.score(texts, known=known, batch_size=self.batch_size, parents=parents)
+        losses = score_proposals(self.objective, proposals, parents, before, self.batch_size)
         self.exact_evaluations += len(proposals)
         if not self.weighing.ready:
             self.weighing.fit(losses)
@@ -399,7 +410,7 @@ class Search(Resumable):
             seconds=self.seconds,
             seed=self.seed,
             config=self.config,
-            models=describe_models(self.objective),
+            models=describe_models(self.objective, self.method),
             continuations=continuations(self.objective, best.text),
             satisfied=self.texts.satisfies(best),
             missing=tuple(self.constraints.missing(best.text)),

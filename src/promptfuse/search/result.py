@@ -15,6 +15,9 @@ import transformers
 from promptfuse.errors import ConfigError
 from promptfuse.objectives import Continuation, Objective, TargetContinuation
 from promptfuse.search.hypothesis import Hypothesis, Step
+from promptfuse.search.methods.base import Method
+from promptfuse.search.methods.swaps import same_model
+from promptfuse.search.methods.transports import transport_name
 from promptfuse.version import __version__
 
 if TYPE_CHECKING:
@@ -219,7 +222,15 @@ def versions() -> dict[str, str]:
     }
 
 
-def describe_models(objective: Objective) -> dict[str, dict[str, str]]:
-    """What the model of each term is (name, fingerprint, identity), and the reader that it was read by."""
+def describe_models(objective: Objective, method: Method) -> dict[str, dict[str, str]]:
+    """What the model of each term is (name, fingerprint, identity), and the reader that it was read by.
+
+    Also the transport, where the method left its choice to a trial.
+    """
     models = {name: term.model for name, term in objective.terms.items() if term.has_model}
-    return {name: {**model.describe(), "reader": model.reader.name} for name, model in models.items()}
+    found = {name: {**model.describe(), "reader": model.reader.name} for name, model in models.items()}
+    if any(getattr(stage, "transport", "") == "auto" for stage in method.stages):
+        for name, term in objective.terms.items():
+            if term.has_gradient and not same_model(term.model, objective.primary):
+                found[name]["transport"] = transport_name(objective.primary, term.model, "auto")
+    return found

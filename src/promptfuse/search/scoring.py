@@ -10,6 +10,9 @@ from torch import Tensor
 from promptfuse.objectives import Fluency, Objective
 from promptfuse.search.hypothesis import Hypothesis, Proposal
 
+KnownLosses = Mapping[str, Mapping[str, float]]
+"""Losses by term of texts that have been scored."""
+
 
 def known_fluency(objective: Objective, proposals: Sequence[Proposal]) -> dict[str, Tensor]:
     """Losses that follow from the proposals' NLL, (proposals,) by term.
@@ -51,3 +54,36 @@ def hypotheses(
         Hypothesis(item.text, item.ids, item.nll, value, dict(zip(names, row, strict=True)), parent=parent)
         for item, parent, value, row in rows
     ]
+
+
+def score_proposals(
+    objective: Objective,
+    proposals: Sequence[Proposal],
+    parents: Sequence[str],
+    scored: KnownLosses,
+    batch_size: int | None,
+) -> dict[str, Tensor]:
+    """Exact losses of proposals, (proposals,) by term.
+
+    Args:
+        objective: makes them.
+        proposals: at least one.
+        parents: the texts that they come from.
+        scored: losses of texts that are known already.
+        batch_size: the most rows in one forward pass.
+    """
+    fresh = [index for index, item in enumerate(proposals) if item.text not in scored]
+    chosen = [proposals[index] for index in fresh]
+    found = objective.score(
+        [item.text for item in chosen],
+        known=known_fluency(objective, chosen),
+        batch_size=batch_size,
+        parents=[parents[index] for index in fresh],
+    )
+    if len(fresh) == len(proposals):
+        return found
+    losses = {}
+    for name, values in found.items():
+        rows = [scored[item.text][name] if item.text in scored else 0.0 for item in proposals]
+        losses[name] = torch.tensor(rows, dtype=values.dtype).index_copy(0, torch.tensor(fresh), values)
+    return losses

@@ -55,6 +55,12 @@ def starts_word(before: str, after: str) -> bool:
     return _begins(word[0]) and (not needs_blank(before) or _without_blanks(word[0]))
 
 
+def begins_text(text: str) -> bool:
+    """Whether a text begins with a word, maybe in quotes or brackets: not with a comma, a dash or ``'s``."""
+    word = text.lstrip()
+    return bool(word) and _begins(word[0]) and not (word[0] == "'" and word[1:2].isalpha())
+
+
 def glues(before: str, after: str) -> bool:
     """Whether a string continues the last word of the string before it."""
     first = after[:1]

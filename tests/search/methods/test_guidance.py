@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import promptfuse as pf
+from promptfuse.adapters.diagnostics.choice import best_transport
 from promptfuse.adapters.diagnostics.ranking import spearman
 from promptfuse.search.methods import guidance as guiding
 from promptfuse.search.methods.guidance import Guidance
@@ -119,3 +120,22 @@ def test_polish_proposes_what_lowers_the_objective_away_from_fluency(captioner):
     # Three words nobody expects: more than nine nats for each token, where the text has less than two.
     assert objective.exact(text).value > -2
     assert result.value < -9
+
+
+def test_a_transport_that_was_chosen_by_a_trial_is_in_the_result(puzzle):
+    method = pf.AutoDAN(4, transport="auto")
+    result = pf.Search(puzzle.objective, method, pf.Greedy(), steps=2, constraints=FREE).run()
+    model = puzzle.objective.terms["class"].model
+    assert result.models["class"]["transport"] == best_transport(puzzle.objective.primary, model)
+    assert "transport" not in result.models["fluency"]
+    plain = pf.Search(puzzle.objective, pf.AutoDAN(4), pf.Greedy(), steps=2, constraints=FREE).run()
+    assert "transport" not in plain.models["class"]
+
+
+def test_measured_effects_start_with_a_gain_of_one(puzzle):
+    lm = puzzle.objective.primary
+    gains = [
+        Guidance(puzzle.objective, lm, pf.AutoDAN(transport=kind)).gains["class"].value
+        for kind in ("lexical", "effects")
+    ]
+    assert gains == [0.2, 1.0]

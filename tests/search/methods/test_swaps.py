@@ -8,7 +8,8 @@ from promptfuse.adapters.diagnostics.ranking import spearman
 from promptfuse.objectives.endings import ContinuationTerm
 from promptfuse.objectives.gradients import common_segments, text_gradient
 from promptfuse.search.methods.context import SearchContext
-from promptfuse.search.methods.swaps import Lexicon, SwapEstimator, pulled
+from promptfuse.search.methods.swaps import Lexicon, SwapEstimator, pulled, shared
+from promptfuse.search.methods.transports import transport as transport_of
 from promptfuse.text.segments import segment_text
 from tests.search.conftest import FREE, WORDS
 
@@ -138,7 +139,34 @@ def test_pulled_gradient_is_that_of_autograd_through_the_coupling(model):
     torch.testing.assert_close(found, x_a.grad[0], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["lexical", "t-product"])
+def test_gradients_of_a_segment_are_shared_out_by_overlap():
+    gradient = torch.arange(1.0, 7.0)[:, None]
+    found = shared(
+        gradient, [(range(1), range(2)), (range(1, 4), range(2, 4)), (range(4, 6), range(4, 6))], 7
+    )
+    torch.testing.assert_close(found[:, 0], torch.tensor([3, 2, 7 / 3, 8 / 3, 5, 6, 0]))
+
+
+def test_swaps_between_a_model_and_itself_are_its_own_products(model):
+    """Placed by shared tokens, another model with the same table gives the gradient at every token."""
+    lm, other = model("gpt2"), model("roberta")
+    term, text = pf.ClassProbability(other, "positive"), "A brown dog isn't strawberry"
+    setting = SearchContext(pf.Objective(pf.Fluency(lm), term), pf.Constraints(), "", 1, 0)
+    estimator = SwapEstimator(setting, "landmark-pca")
+    (ids,) = lm.plain_ids([text])
+    gradient = text_gradient(term, text)
+    segments = common_segments(text, lm.spans(text), gradient.spans)
+    assert all(len(own) == len(rest) for own, rest in segments)
+    found = estimator._carried(other, gradient, segments, ids)
+    carrier = transport_of(lm, other, "landmark-pca", 1)
+    naive = torch.stack(
+        [gradient.gradient[at] @ (carrier.table - carrier.table[token]).T for at, token in enumerate(ids)]
+    )
+    torch.testing.assert_close(found, naive, atol=1e-5, rtol=1e-4)
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["lexical", "t-product", "sparse-sums", "similarities", "landmark-pca"])
 @pytest.mark.parametrize("text", ["runs red the .", "a dog fox old"])
 def test_estimates_rank_swaps_as_their_true_values_do(puzzle, kind, text):
     setting = SearchContext(puzzle.objective, FREE, "", 1, 0)
@@ -150,7 +178,8 @@ def test_estimates_rank_swaps_as_their_true_values_do(puzzle, kind, text):
             texts += setting.decode([[*ids[:place], token, *ids[place + 1 :]]])
             estimates.append(float(found[place, token]))
     true = puzzle.objective.totals(puzzle.objective.score(texts))
-    assert spearman(torch.tensor(estimates), true) > 0.5
+    # Eight words with random embeddings say little of where the one that is not shared should lie.
+    assert spearman(torch.tensor(estimates), true) > (0.5 if kind in ("lexical", "t-product") else 0.3)
 
 
 def test_terms_without_a_gradient_are_left_out(puzzle):

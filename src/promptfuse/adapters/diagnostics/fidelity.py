@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptfuse.adapters import Adapter, LexicalTransport, TProductTransport, Transport
+from promptfuse.adapters import Adapter, EffectTransport, LexicalTransport, TProductTransport, Transport
 from promptfuse.adapters.diagnostics.cases import Case
 from promptfuse.adapters.diagnostics.probes import make_probes
 from promptfuse.adapters.diagnostics.ranking import recall, spearman
@@ -25,6 +25,7 @@ from promptfuse.adapters.diagnostics.surrogate import ridge_surrogate
 from promptfuse.adapters.words import word_starts
 from promptfuse.errors import ConfigError
 from promptfuse.models import CausalLM, Model
+from promptfuse.objectives import transports as by_name
 
 BEST = 10
 """How many of the truly best candidates to look for."""
@@ -167,6 +168,7 @@ def measure(
     cases: Sequence[Case],
     adapters: Mapping[str, Adapter],
     *,
+    others: Sequence[str] = (),
     candidates: int = 512,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -178,6 +180,7 @@ def measure(
         model: B, the model whose loss is estimated.
         cases: B's losses and the texts that are continued.
         adapters: the t-product's, by the name that its row gets.
+        others: names of further transports; ``effects`` is first measured, which may take minutes.
         candidates: size of the random sample of word-beginning tokens; all of them if there are fewer.
         seed: of the samples and of the random estimate.
         progress: called with the texts done and the texts in all.
@@ -189,7 +192,7 @@ def measure(
     """
     if candidates < FEWEST:
         raise ConfigError(f"{candidates} candidates: must be at least {FEWEST} to rank them")
-    bench = _Bench(primary, model, adapters)
+    bench = _Bench(primary, model, adapters, others)
     count = min(candidates, len(bench.tokens))
     if count < FEWEST:
         raise ConfigError(
@@ -213,7 +216,9 @@ def measure(
 class _Bench:
     """What all texts share."""
 
-    def __init__(self, primary: CausalLM, model: Model, adapters: Mapping[str, Adapter]) -> None:
+    def __init__(
+        self, primary: CausalLM, model: Model, adapters: Mapping[str, Adapter], others: Sequence[str]
+    ) -> None:
         self.primary = primary
         lexical = LexicalTransport(primary, model, _SUBTOKENS)
         self.probes = make_probes(model, lexical)
@@ -222,6 +227,7 @@ class _Bench:
         self.words = [words[token] for token in self.tokens.tolist()]
         make = partial(TProductTransport, model_a=primary, model_b=model, max_subtokens=_SUBTOKENS)
         self.transports: dict[str, Transport] = {name: make(adapter) for name, adapter in adapters.items()}
+        self.transports |= {name: by_name.transport(primary, model, name, _SUBTOKENS) for name in others}
         self.transports["lexical"] = lexical
 
     def compare(
@@ -247,11 +253,15 @@ class _Bench:
             name: case.term.slot_gradient([text], probe(scores), _SUBTOKENS)
             for name, probe in self.probes.items()
         }
-        for transport, carrier in self.transports.items():
+        for name, carrier in self.transports.items():
+            if isinstance(carrier, EffectTransport):
+                estimates = carrier.losses(case.term, [text], scores.exp())[0].cpu().double()
+                rows.append((name, "", Figures.of(estimates[self.tokens[chosen]], truth)))
+                continue
             for probe, slot in slots.items():
                 estimates = carrier.estimate(slot)[0].cpu().double()[self.tokens[chosen]]
-                rows.append((transport, probe, Figures.of(estimates, truth)))
-                if transport == "lexical":
+                rows.append((name, probe, Figures.of(estimates, truth)))
+                if name == "lexical":
                     corrected = corrected_figures(self.embeddings[chosen], estimates, truth)
                     surrogates.append(("lexical-surrogate", probe, corrected))
         return [*rows, *surrogates, ("oracle", "", Figures.of(truth, truth))]

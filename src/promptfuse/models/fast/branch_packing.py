@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +16,26 @@ from promptfuse.models.fast.prefix import stack_keys
 
 
 def pack(prefix_index: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Branches by row: those of one prefix, shortest first, as many as a row takes.
+    """Branches by row, those of one prefix, so that rows padded to the longest have little padding.
 
     Args:
         prefix_index: for each branch the number of its prefix.
         lengths: for each branch how many new tokens it has.
-        most: tokens of a row; a single branch may have more.
+        most: tokens of a row; a single branch may have more. Rows of long branches may have twice as many.
     """
+    rows = _filled(prefix_index, lengths, most)
+    if max(lengths, default=0) <= most // 8:
+        return rows  # Short branches fill rows by themselves.
+
+    def padded(packed: list[list[int]]) -> int:
+        return len(packed) * max(sum(lengths[index] for index in row) for row in packed)
+
+    even = (_even(prefix_index, lengths, most + most * eighths // 8) for eighths in range(9))
+    return min(rows, *even, key=padded)
+
+
+def _filled(prefix_index: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+    """One row after the other, shortest branches first, as many as a row takes."""
     rows: list[list[int]] = []
     filled: dict[int, tuple[list[int], int]] = {}
     for index in sorted(range(len(prefix_index)), key=lengths.__getitem__):
@@ -31,6 +45,21 @@ def pack(prefix_index: Sequence[int], lengths: Sequence[int], most: int) -> list
             rows.append(row)
         row.append(index)
         filled[prefix_index[index]] = row, tokens + lengths[index]
+    return rows
+
+
+def _even(prefix_index: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+    """As few rows as tokens ask for, the longest branch first into the emptiest (Graham, 1969)."""
+    rows: list[list[int]] = []
+    for number in dict.fromkeys(prefix_index):
+        own = [index for index, prefix in enumerate(prefix_index) if prefix == number]
+        count = -(-sum(lengths[index] for index in own) // most)
+        heap: list[tuple[int, int, list[int]]] = [(0, place, []) for place in range(count)]
+        for index in sorted(own, key=lengths.__getitem__, reverse=True):
+            tokens, place, row = heapq.heappop(heap)
+            row.append(index)
+            heapq.heappush(heap, (tokens + lengths[index], place, row))
+        rows += [row for _, _, row in sorted(heap, key=lambda item: item[1]) if row]
     return rows
 
 

@@ -10,22 +10,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
-from promptfuse.models.batch import Batch
+from promptfuse.models.batch import Batch, TokenLoss
 from promptfuse.models.batching import cut, run_halving
 from promptfuse.models.branches import Branches, KVPrefix
 from promptfuse.models.fast.branch_packing import cache_behind, pack, row_mask, tree_mask
 from promptfuse.models.fast.chosen_logits import chosen_only
 from promptfuse.models.fast.prefix import PrefixCache
 from promptfuse.models.lookups import Lookup, embeddings_replaced
-from promptfuse.models.precision import at_least_float32
+from promptfuse.models.precision import at_least_float32, token_losses
 
 Mode = Literal["tree", "rows"]
 
@@ -109,7 +108,7 @@ class KVReader:
         """NLL of every token but the first of each row, (rows, length - 1); zero if it is not predicted."""
         if branches is None:
             raise ValueError("rows without a prefix are for the plain reader")
-        return self.nll(batch.rows, branches, batch.first_scored) * batch.predicted
+        return self.nll(batch.rows, branches, batch.first_scored, batch.token_loss) * batch.predicted
 
     @torch.no_grad()
     def prefixes(self, rows: Sequence[tuple[int, ...]], nll: bool = True) -> list[KVPrefix]:
@@ -139,7 +138,11 @@ class KVReader:
         return found
 
     def nll(
-        self, rows: Sequence[Sequence[int]], branches: Branches, first: Sequence[int] | None = None
+        self,
+        rows: Sequence[Sequence[int]],
+        branches: Branches,
+        first: Sequence[int] | None = None,
+        loss: TokenLoss | None = None,
     ) -> Float[Tensor, "{len(rows)} _"]:
         """NLL of every token but the first of each row, (rows, longest row - 1); differentiable.
 
@@ -150,8 +153,12 @@ class KVReader:
             branches: where they go on from.
             first: for each row the first column that is asked for; new tokens before it get zero. None
                 for all.
+            loss: another loss of the tokens in place of the NLL; with ``first`` only.
         """
         device = _device(self.module)
+        if loss is not None and first is not None:  # Prefixes know the NLL of their tokens alone.
+            reach = tuple(min(pair) for pair in zip(branches.prefix_length, first, strict=True))
+            branches = replace(branches, prefix_length=reach)
         prefix_index, prefix_length, fresh, owners, wanted = [], [], [], [], []
         for index, row in enumerate(rows):
             known = branches.prefix_length[index]
@@ -179,7 +186,7 @@ class KVReader:
         logits = at_least_float32(run.logits)
         return found.index_put(
             (torch.tensor(into, device=device), torch.tensor(column, device=device)),
-            functional.cross_entropy(logits, targets, reduction="none"),
+            token_losses(logits, targets, loss),
         )
 
     # -------------------------------------------------------------------------------- how it is done

@@ -36,10 +36,14 @@ class AutoDAN(Method):
     Attributes:
         candidates: exact evaluations per beam and step. The paper's number is 256.
         transport: what carries gradients to the primary's tokens: ``lexical`` (exact sub-tokens of
-            each word; our default, since it points better than the map), ``t-product``,
-            ``t-product-paper`` (the paper's), or ``none`` (the language model alone proposes).
+            each word; our default, since it points better than the maps); ``t-product``,
+            ``t-product-paper`` (the paper's); ``sparse-sums``, ``similarities``, ``landmark-pca`` (by tokens
+            that both models share); ``effects`` (no gradient, but what each word did to the other model's
+            outputs elsewhere, which is measured once, in minutes); ``auto`` (the best of these in a short
+            trial on the models), or ``none`` (the language model alone proposes).
         gain: the starting factor on estimated changes. The linear estimate overshoots, so it is
             shrunk; the paper uses it whole (1.0), which ranks worse than no gradient at all here.
+            ``effects`` are measured, and start with 1.
         adapt_gain: refit the factor from the true changes seen so far.
         subtokens: the longest word in secondary tokens whose positions have gradients of their own.
         probe_temperature: the placeholder is the expected next word under the language model's

@@ -19,7 +19,7 @@ from promptfuse.objectives import Objective
 from promptfuse.objectives.checks import check_unicode
 from promptfuse.search.characters import bad_character
 from promptfuse.search.constraints import Constraints
-from promptfuse.text.borders import starts_word
+from promptfuse.text.borders import begins_text, starts_word
 from promptfuse.text.segments import encode_words, special_ids
 
 _ALLOWED: WeakKeyDictionary[CausalLM, dict[Constraints, Tensor]] = WeakKeyDictionary()
@@ -96,6 +96,8 @@ class SearchContext:
         seed: of whatever is drawn; a method in a chain has its own.
         readable: whether every model reads a text back; other texts are not kept.
         glue: whether the first token may continue the prefix's last word.
+        batch_size: the most rows in one forward pass; None for as many as fit.
+        evaluations_left: how many more texts the search may score; None for any number.
     """
 
     objective: Objective
@@ -105,6 +107,8 @@ class SearchContext:
     seed: int | tuple[int, ...]
     readable: Callable[[str], bool] = lambda text: True
     glue: bool = False
+    batch_size: int | None = None
+    evaluations_left: Callable[[], int | None] = lambda: None
 
     @property
     def primary(self) -> CausalLM:
@@ -127,14 +131,18 @@ class SearchContext:
     @cached_property
     def first(self) -> Bool[Tensor, " vocabulary"]:
         """(vocabulary,), those of ``allowed`` that may follow the prefix, or begin a text."""
-        if self.glue or not (self.prefix or self.primary.context):
+        if self.glue:
             return self.allowed
         made = _FIRST.setdefault(self.primary, {})
         key = (self.prefix, self.constraints)
         if key not in made:
             usable: list[int] = self.allowed.nonzero()[:, 0].tolist()
             texts = self.primary.decode([[*self.prefix_ids, token] for token in usable])
-            kept = [token for token, text in zip(usable, texts, strict=True) if self.leaves_prefix(text)]
+            kept = [
+                token
+                for token, text in zip(usable, texts, strict=True)
+                if self.leaves_prefix(text) and (self.prefix or begins_text(text))
+            ]
             made[key] = torch.zeros_like(self.allowed)
             made[key][kept] = True
         return made[key]

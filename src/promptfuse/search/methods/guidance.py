@@ -27,6 +27,9 @@ from promptfuse.search.methods.transports import Transports, transport
 PRIOR_OBSERVATIONS = 64.0
 """How many observed candidates the starting gain counts as."""
 
+MEASURED_GAIN = 1.0
+"""The starting gain of estimates that are made of measured changes."""
+
 
 class GuidanceSettings(Protocol):
     """The settings that guidance reads; ``AutoDAN`` has them and says what they mean."""
@@ -100,7 +103,6 @@ class Guidance:
         self.transports: dict[str, Transport] = {}
         self.gains: dict[str, Gain] = {}
         self.surrogates: dict[str, Surrogate] = {}
-        self.slots = method.subtokens
         self.temperature = method.probe_temperature
         self.probe = None if method.probe is None else word_token(primary, method.probe)
         if method.transport == "none":
@@ -111,7 +113,8 @@ class Guidance:
             if term.has_gradient and not own:
                 self.terms[name] = term
                 self.transports[name] = transport(primary, term.model, method.transport, method.subtokens)
-                self.gains[name] = Gain(method.gain, method.adapt_gain)
+                start = method.gain if self.transports[name].overshoots else MEASURED_GAIN
+                self.gains[name] = Gain(start, method.adapt_gain)
                 if method.ridge is not None:
                     self.surrogates[name] = Surrogate(self.transports[name], method.ridge)
 
@@ -133,9 +136,7 @@ class Guidance:
             expected = torch.zeros_like(expected)
             expected[:, self.probe] = 1
         for name, term in self.terms.items():
-            carrier = self.transports[name]
-            probe = carrier.expected_embedding(expected)
-            found[name] = carrier.estimate(term.slot_gradient(texts, probe, self.slots)).cpu()
+            found[name] = self.transports[name].losses(term, texts, expected).cpu()
         return found
 
     def scores(

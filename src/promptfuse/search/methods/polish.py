@@ -72,7 +72,7 @@ class Place:
 class PolishProposer(EditProposer):
     """Tries the language model's words in all places."""
 
-    keeps_parents: ClassVar[bool] = True
+    keeps_parents = True
     only_improvements: ClassVar[bool] = True
 
     def __init__(self, context: SearchContext, method: Polish) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -27,10 +27,12 @@ class Proposed(NamedTuple):
     Attributes:
         texts: to be scored; those of one beam in the order of their promise.
         ended: numbers of the beams that the language model ends as they stand.
+        scored: exact losses by term of those texts that the method has scored already.
     """
 
     texts: list[Proposal]
     ended: list[int]
+    scored: Mapping[str, Mapping[str, float]] = {}
 
 
 class Proposer(ABC):
@@ -44,7 +46,7 @@ class Proposer(ABC):
     """
 
     appends: ClassVar[bool] = False
-    keeps_parents: ClassVar[bool] = False
+    keeps_parents: bool = False
     only_improvements: ClassVar[bool] = False
     stateful: ClassVar[bool] = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class RandomSearch(Method):
 class RandomSearchProposer(Sampling, EditProposer):
     """Draws texts near the beams."""
 
-    keeps_parents: ClassVar[bool] = True
+    keeps_parents = True
 
     def __init__(self, context: SearchContext, method: RandomSearch) -> None:
         super().__init__(context)

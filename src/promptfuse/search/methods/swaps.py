@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from promptfuse.adapters import TProductTransport
+from promptfuse.adapters import AnchorTransport, TProductTransport
 from promptfuse.errors import TextError
 from promptfuse.models import CausalLM, Model
 from promptfuse.objectives import Fluency, Term
 from promptfuse.objectives.gradients import TextGradient, common_segments, text_gradient
 from promptfuse.search.methods.context import SearchContext
-from promptfuse.search.methods.transports import Transports, transport
+from promptfuse.search.methods.transports import Transports, transport, transport_name
 from promptfuse.text.segments import encode_words, special_ids
 
 
@@ -30,6 +30,9 @@ class SwapEstimator:
       shorter one fills the places left with its last sub-token. Other swaps are taken to change the term
       by as much as the average of those known.
     * ``t-product``: the gradient goes through the adapter to all tokens.
+    * ``sparse-sums``, ``similarities``, ``landmark-pca``: all tokens have embeddings in the other model.
+      Those of a word share its gradient by their order: with as many tokens in both, each has its own.
+    * ``effects`` has no gradient: as ``lexical``.
 
     Args:
         context: the objective and the words that may be proposed.
@@ -68,18 +71,30 @@ class SwapEstimator:
             else:
                 gradient = text_gradient(term, text)
                 segments = common_segments(text, spans, gradient.spans)
-                if self.kind == "lexical":
-                    change = self._lexical(term.model, gradient, segments, ids)
-                else:
-                    change = against_table(
-                        pulled(self.primary_transport(term.model), gradient, segments, len(ids)), table, ids
-                    )
+                change = self._carried(term.model, gradient, segments, ids)
             found += term.weight * change
         return found
 
+    def _carried(
+        self,
+        model: Model,
+        gradient: TextGradient,
+        segments: Sequence[tuple[range, range]],
+        ids: Sequence[int],
+    ) -> Float[Tensor, "{len(ids)} vocabulary"]:
+        """A term under another model: by the transport."""
+        kind = transport_name(self.primary, model, self.kind)
+        if kind in ("lexical", "effects"):
+            return self._lexical(model, gradient, segments, ids)
+        carrier = transport(self.primary, model, kind, 1)
+        if isinstance(carrier, AnchorTransport):
+            changes = carrier.changes(shared(gradient.gradient, segments, len(ids))).float().cpu()
+            return changes - changes.gather(1, torch.tensor(ids)[:, None])
+        assert isinstance(carrier, TProductTransport)
+        return against_table(pulled(carrier, gradient, segments, len(ids)), self.primary.embedding_table, ids)
+
     def primary_transport(self, model: Model) -> TProductTransport:
         """The t-product transport from a model to the primary."""
-        assert self.kind == "t-product" or self.kind == "t-product-paper"
         found = transport(self.primary, model, self.kind, 1)
         assert isinstance(found, TProductTransport)
         return found
@@ -103,19 +118,21 @@ class SwapEstimator:
         """A term under the primary itself: aligned token by token."""
         gradient = text_gradient(term, text)
         table = self.primary.embedding_table
-        found = torch.zeros(len(ids), len(table))
+        used: list[tuple[int, int]] = []
         for own, other in common_segments(text, spans, gradient.spans):
             # A prefix or context may make other tokens of the first word; those say nothing here.
-            if gradient.ids[other.start : other.stop].tolist() != list(ids[own.start : own.stop]):
-                continue
-            part = against_table(
-                gradient.gradient[other.start : other.stop], table, ids[own.start : own.stop]
-            )
-            if isinstance(term, Fluency) and gradient.labels is not None:
-                labels = gradient.labels[other.start : other.stop, : len(table)]
-                now = labels.gather(1, torch.tensor(ids[own.start : own.stop])[:, None])
-                part[:, : labels.shape[1]] += labels - now
-            found[own.start : own.stop] = part
+            if gradient.ids[other.start : other.stop].tolist() == list(ids[own.start : own.stop]):
+                used += zip(own, other, strict=True)
+        found = torch.zeros(len(ids), len(table))
+        if not used:
+            return found
+        own_places, other_places = (list(places) for places in zip(*used, strict=True))
+        own_ids = [ids[place] for place in own_places]
+        part = against_table(gradient.gradient[other_places], table, own_ids)
+        if isinstance(term, Fluency) and gradient.labels is not None:
+            labels = gradient.labels[other_places, : len(table)]
+            part[:, : labels.shape[1]] += labels - labels.gather(1, torch.tensor(own_ids)[:, None])
+        found[own_places] = part
         return found
 
     def _lexical(
@@ -203,6 +220,25 @@ def against_table(
     """Gradients (tokens, d) as changes for every row of a table, (tokens, rows): zero for the own token."""
     products = (gradient.to(table) @ table.T).float().cpu()
     return products - products.gather(1, torch.tensor(ids)[:, None])
+
+
+def shared(
+    gradient: Float[Tensor, "tokens_b d"], segments: Sequence[tuple[range, range]], tokens: int
+) -> Float[Tensor, "{tokens} d"]:
+    """Gradients at another model's tokens shared out among the primary's, (tokens, d).
+
+    Within a segment the tokens of either model are taken to be of equal length; a gradient goes to those that
+    its token overlaps, in these shares.
+    """
+    found = gradient.new_zeros(tokens, gradient.shape[1])
+    for own, other in segments:
+        if not len(own) or not len(other):
+            continue
+        i, j = torch.arange(len(own))[:, None] / len(own), torch.arange(len(other)) / len(other)
+        ends = torch.minimum(i + 1 / len(own), j + 1 / len(other))
+        overlap = (ends - torch.maximum(i, j)).clamp_min(0) * len(other)
+        found[own.start : own.stop] = overlap.to(gradient) @ gradient[other.start : other.stop]
+    return found
 
 
 def pulled(
