@@ -8,9 +8,9 @@ caption of the photo, which the search does not see otherwise.
 
 Fluency has weight 1. For each weight of the grid the texts of the first ``--inputs`` photos from ``--start``
 are searched. The best weight is the one with the highest CIDEr-D against people's captions of the photo (for
-sentences, those other than the target): a judgement in which no model has a part. CIDEr-D of 20 texts
-jumps, so each weight has the mean of its own and its neighbours' (half as heavy). On as many *other* photos,
-the next ones, the mean loss of each term with automatic weights is put beside that with the best weight.
+sentences, those other than the target): a judgement in which no model has a part. On as many *other*
+photos, the next ones, the mean loss of each term with automatic weights is put beside that with the best
+weight.
 
 All texts are kept in ``--out``; a killed run continues.
 """
@@ -123,13 +123,6 @@ def loaded(name: str) -> pf.Model:
     return pf.load_model(name)
 
 
-def best_of(scores: list[float]) -> int:
-    """The place of the highest score, after each is averaged with its neighbours, which count half."""
-    padded = [scores[0], *scores, scores[-1]]
-    smooth = [padded[at - 1] + 2 * padded[at] + padded[at + 1] for at in range(1, len(padded) - 1)]
-    return max(range(len(smooth)), key=smooth.__getitem__)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--flickr8k", type=Path, required=True)
@@ -160,7 +153,7 @@ def main() -> None:
             {"pair": name, "weights": f"{weight:g}", "inputs": "grid", **column}
             for weight, column in zip(grid, columns, strict=True)
         ]
-        best = grid[best_of([column["cider_d"] for column in columns])]
+        best = max(zip(grid, columns, strict=True), key=lambda one: one[1]["cider_d"])[0]
         if not args.grid_only:
             for label, weight in ((f"best: {best:g}", best), ("auto", None)):
                 kept = "auto" if weight is None else f"best-{weight:g}"

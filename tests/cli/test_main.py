@@ -189,7 +189,7 @@ def test_models_lists_the_presets(promptfuse):
     code, out, _ = promptfuse("models", "--json")
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0
-    assert {row["preset"] for row in rows} == {"mini", "paper"}
+    assert {row["preset"] for row in rows} == {"mini", "paper", "smollm2"}
     assert {row["state"] for row in rows if row["preset"] == "mini"} == {"embedded"}
 
 

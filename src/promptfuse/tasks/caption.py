@@ -42,7 +42,8 @@ class Captioner:
     Args:
         models: a preset's name, a YAML file, the fields of a preset as a mapping, or a ``Preset``.
         device: the device of the models.
-        lm: language model that replaces the preset's: a Hugging Face id or a local folder.
+        lm: language model that replaces the preset's: a Hugging Face id or a local folder. The preset's
+            weights were not chosen for it; they are automatic then.
         lm_prefix: text that the language model alone reads before every caption, such as a few captions of
             other photos; replaces the preset's.
 
@@ -59,12 +60,12 @@ class Captioner:
         lm: str | None = None,
         lm_prefix: str | None = None,
     ) -> None:
-        replaced = {
-            name: some_text(value, name)
-            for name, value in (("lm", lm), ("lm_prefix", lm_prefix))
-            if value is not None
-        }
-        self.preset = load_preset(models).model_copy(update=replaced)
+        preset = load_preset(models)
+        if lm is not None:
+            preset = preset.with_lm(some_text(lm, "lm"))
+        if lm_prefix is not None:
+            preset = preset.model_copy(update={"lm_prefix": some_text(lm_prefix, "lm_prefix")})
+        self.preset = preset
         self.device = device
         self._loaded: dict[str, Model] = {}
 
@@ -287,7 +288,8 @@ def caption(
             ``MODEL:LABEL=WEIGHT``, ``{"MODEL:LABEL": WEIGHT}``, a ``Steer``, or a list of those.
         models: a preset (``mini`` is embedded, ``paper`` needs the model hub), a YAML file, the fields of a
             preset as a mapping, or a ``Preset``.
-        lm: language model that replaces the preset's. Most need an ``lm_prefix`` to write captions.
+        lm: language model that replaces the preset's, and makes its weights automatic. Most need an
+            ``lm_prefix`` to write captions.
         lm_prefix: text that the language model alone reads before every caption. A few captions of other
             photos, one on each line, show most language models what to write.
         prefix: what the caption begins with.

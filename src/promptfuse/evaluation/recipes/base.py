@@ -39,7 +39,7 @@ class Recipe(BaseModel, ABC):
             ``{"MODEL:LABEL": WEIGHT}``, are turned into this one.
         prefix: what every caption begins with; replaces the preset's.
         glue: whether the first new token may go on with the prefix's last word.
-        lm: replaces the preset's language model.
+        lm: replaces the preset's language model, and makes its weights automatic.
         lm_prefix: what the language model alone reads before every caption; replaces the preset's.
     """
 
@@ -69,8 +69,8 @@ class Recipe(BaseModel, ABC):
         Raises:
             ConfigError: if there is no such preset.
         """
-        preset = Captioner(self.models).preset
-        names = ("fluency_weight", "image_weight", "sentiment_weight", "prefix", "lm", "lm_prefix")
+        preset = Captioner(self.models, lm=self.lm).preset
+        names = ("fluency_weight", "image_weight", "sentiment_weight", "prefix", "lm_prefix")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return preset.model_copy(update=given)
 
