@@ -71,7 +71,7 @@ WRONG = [
     ({"batch_size": 1.5}, "batch size: 1.5 is not a whole number"),
     ({"prefix": 5}, "prefix: 5 is not a text"),
     ({"weights": 3}, "weights: 3 are not weights"),
-    ({"weights": {"fluency": "much"}}, "weights: 'much' for fluency is not a number"),
+    ({"weights": {"fluency": "much"}}, "weights: fluency: 'much' is not a number; give e.g. 3.5, auto or 2x"),
     ({"complete": "no"}, "complete: 'no' is neither True nor False"),
     ({"glue": None}, "glue: None is neither True nor False"),
     ({"run_dir": 5}, "run folder 5 is not a path"),
