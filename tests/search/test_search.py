@@ -167,7 +167,7 @@ def test_settings_out_of_range_are_refused(captioner):
     for settings in ({"steps": 0}, {"beams": 0}, {"candidates": 0}):
         with pytest.raises(pf.ConfigError, match="must be at least 1"):
             small_search(captioner, **settings)
-    with pytest.raises(pf.ConfigError, match="lexical, t-product.*effects, auto or none"):
+    with pytest.raises(pf.ConfigError, match=r"lexical, t-product.*effects, auto or none"):
         pf.AutoDAN(transport="teleport")  # type: ignore[arg-type]
 
 

@@ -46,13 +46,13 @@ def measure_effects(
             f"{model.name} is a {model.kind} model, whose outputs are no features of a text; "
             "use another transport"
         )
-    (alone, _), total = _read(model, list(contexts), None), None
+    (alone, _), total = read_texts_that_fit(model, list(contexts), None), None
     for number, (context, row) in enumerate(zip(contexts, alone, strict=True)):
         (beginning,) = model.unterminated_rows([context])
         parts = []
         for first in range(0, len(words), _PART):
             texts = [context + word for word in words[first : first + _PART]]
-            found, fits = _read(model, texts, beginning)
+            found, fits = read_texts_that_fit(model, texts, beginning)
             whole = found.new_full((len(texts), found.shape[1]), torch.nan)
             whole[fits] = found - row
             parts.append(whole)
@@ -63,7 +63,9 @@ def measure_effects(
     return total / len(contexts), alone
 
 
-def _read(model: Model, texts: list[str], beginning: list[int] | None) -> tuple[Tensor, list[int]]:
+def read_texts_that_fit(
+    model: Model, texts: list[str], beginning: list[int] | None
+) -> tuple[Tensor, list[int]]:
     """Outputs of the texts that fit, and which these are."""
     rows, spans = model.encode_rows(texts)
     fits = [index for index, row in enumerate(rows) if len(row) <= model.max_length]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from promptfuse.search.methods.polish import Polish
     from promptfuse.search.methods.random_append import RandomAppend
     from promptfuse.search.methods.random_search import RandomSearch
+    from promptfuse.search.methods.revise import Revise
     from promptfuse.search.pareto import pareto_front
     from promptfuse.search.result import Result
     from promptfuse.search.scalarizer import Scalarisation, Weights
@@ -38,6 +39,7 @@ _HOME = {
     "Polish": "methods.polish",
     "RandomAppend": "methods.random_append",
     "RandomSearch": "methods.random_search",
+    "Revise": "methods.revise",
     "pareto_front": "pareto",
     "Result": "result",
     "Scalarisation": "scalarizer",
@@ -65,6 +67,7 @@ __all__ = [
     "RandomAppend",
     "RandomSearch",
     "Result",
+    "Revise",
     "Scalarisation",
     "Search",
     "Step",

@@ -20,6 +20,7 @@ from promptfuse.search.methods.openings import openings
 from promptfuse.search.methods.proposer import Proposed
 from promptfuse.search.methods.registry import methods
 from promptfuse.search.methods.transports import Transports, check_transport
+from promptfuse.search.methods.word_prior import WordPrior
 from promptfuse.text.segments import special_ids
 
 
@@ -57,6 +58,9 @@ class AutoDAN(Method):
             built-in English list those that the terms of similarity, such as a photo's, like best, as far
             as there are beams that the first words leave free. A word of many tokens, or one that the
             language model holds for rare, is found so; 0 for none.
+        word_prior: nats that a word gains in the ranking for each standard deviation by which its cosine to
+            what the text is to be similar to is above that of other words (``WordPrior``); 0 for none. It
+            finds the words of a text from its embedding, without a forward pass.
     """
 
     candidates: int = 256
@@ -68,10 +72,12 @@ class AutoDAN(Method):
     probe: str | None = None
     ridge: float | None = None
     openings: int = 0
+    word_prior: float = 0.0
 
     def __post_init__(self) -> None:
         at_least("candidates", self.candidates)
         at_least("openings", self.openings, 0)
+        require(0 <= self.word_prior <= 100, f"word_prior: {self.word_prior} is out of range; give 0 to 100")
         check_transport(self.transport)
         require(0 <= self.gain <= 10, f"gain: {self.gain} is out of range; give 0 to 10")
         require(1 <= self.subtokens <= 8, f"subtokens: {self.subtokens} is out of range; give 1 to 8")
@@ -96,6 +102,8 @@ class GuidedProposer(AppendProposer):
         super().__init__(context)
         self.method = method
         self.guidance = Guidance(context.objective, self.primary, method)
+        strength = method.word_prior
+        self.words = WordPrior(context.objective, self.primary, strength) if strength else None
         self._special = sorted(special_ids(self.primary.tokenizer))
 
     def propose(self, beams: Sequence[Hypothesis]) -> Proposed:
@@ -110,6 +118,8 @@ class GuidedProposer(AppendProposer):
             estimates = {}
         lengths = [len(beam.ids) for beam in beams]
         scores = self.guidance.scores(self.context.objective, estimates, log_probabilities, lengths)
+        if self.words is not None:
+            scores += self.words.scores([beam.ids for beam in beams])
         scores[:, : len(self.allowed)].masked_fill_(~self.usable(beams), -torch.inf)
         count = self.method.candidates
         # Some proposals will break a rule; rank enough to fill the number all the same.

@@ -26,6 +26,7 @@ methods: Registry[type[Method]] = Registry(
         "PEZ": f"{_FOLDER}.pez",
         "RandomSearch": f"{_FOLDER}.random_search",
         "Polish": f"{_FOLDER}.polish",
+        "Revise": f"{_FOLDER}.revise",
         "Chain": f"{_FOLDER}.chain",
     },
 )
