@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
@@ -51,7 +51,7 @@ class DiffusionParts:
     scheduler: Any
 
 
-class _Modules(nn.Module):
+class StableDiffusion(nn.Module):
     """All weights of a pipeline; the text encoders come first, whose type and device are the model's."""
 
     def __init__(self, text_encoder: TextEncoders, unet: nn.Module, vae: nn.Module) -> None:
@@ -84,7 +84,7 @@ class DiffusionModel(Model):
         unet: Any = parts.unet
         self.pools = unet.config.addition_embed_type == "text_time"
         # The type that Model declares is wider than what it needs.
-        modules: Any = _Modules(TextEncoders(parts.encoders, self.pools), unet, parts.vae)
+        modules: Any = StableDiffusion(TextEncoders(parts.encoders, self.pools), unet, parts.vae)
         super().__init__(modules, parts.tokenizers[0], name)
         self.scheduler = parts.scheduler
         first_tokenizer, *others = parts.tokenizers
@@ -197,7 +197,12 @@ class DiffusionModel(Model):
         self.check_resolution(resolution)
         found = []
         for image in images:
-            square = ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS)
+            side = min(image.size)
+            left, top = ((length - side) // 2 for length in image.size)
+            # As diffusers resizes photos.
+            square = image.crop((left, top, left + side, top + side)).resize(
+                (resolution, resolution), Image.Resampling.LANCZOS
+            )
             pixels = torch.from_numpy(np.array(square, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
             weight = next(self.vae.parameters())
             found.append(self.vae.encode(pixels[None].to(weight)).latent_dist.mode())

@@ -44,7 +44,8 @@ def load_pipeline(source: str, name: str, device: str | torch.device, dtype: tor
         ModelError: if diffusers is not installed, or the pipeline is of a class that is not supported or
             cannot be read.
     """
-    diffusers, files = _diffusers(name), read_index(source, name)
+    files = read_index(source, name)
+    diffusers = _diffusers(name)
     listing = _list_parts(files)
     wide = torch.promote_types(dtype, torch.float32)  # SDXL's overflows in float16.
     with _quiet(diffusers):
@@ -91,12 +92,12 @@ def wrap_pipeline(
         if getattr(pipeline, part, None) is None:
             raise ModelError(f"{name}: the pipeline has no {part}; load it with all its parts")
     diffusers = _diffusers(name)
-    with _quiet(diffusers):
-        scheduler = _schedule(diffusers, dict(pipeline.scheduler.config), name)
     encoders = tuple(getattr(pipeline, f"text_encoder{number}") for number in numbers)
     tokenizers = tuple(getattr(pipeline, f"tokenizer{number}") for number in numbers)
-    parts = DiffusionParts(encoders, tokenizers, pipeline.unet, pipeline.vae, scheduler)
-    return DiffusionModel(_moved(parts, device, dtype), name)
+    with _quiet(diffusers):
+        scheduler = _schedule(diffusers, dict(pipeline.scheduler.config), name)
+        parts = DiffusionParts(encoders, tokenizers, pipeline.unet, pipeline.vae, scheduler)
+        return DiffusionModel(_moved(parts, device, dtype), name)
 
 
 def _diffusers(name: str) -> ModuleType:
@@ -109,13 +110,11 @@ def _diffusers(name: str) -> ModuleType:
 def _moved(
     parts: DiffusionParts, device: str | torch.device | None, dtype: torch.dtype | None
 ) -> DiffusionParts:
-    wide = None if dtype is None else torch.promote_types(dtype, torch.float32)
-    return replace(
-        parts,
-        encoders=tuple(encoder.to(device=device, dtype=dtype) for encoder in parts.encoders),
-        unet=parts.unet.to(device=device, dtype=dtype),
-        vae=parts.vae.to(device=device, dtype=wide),
-    )
+    own: dict[str, Any] = {} if device is None else {"device": device}
+    wide = own if dtype is None else own | {"dtype": torch.promote_types(dtype, torch.float32)}
+    own = own if dtype is None else own | {"dtype": dtype}
+    encoders = tuple(encoder.to(**own) for encoder in parts.encoders)
+    return replace(parts, encoders=encoders, unet=parts.unet.to(**own), vae=parts.vae.to(**wide))
 
 
 def _load_part(role: Any, files: PipelineFiles, part: str, dtype: torch.dtype) -> Any:

@@ -36,6 +36,9 @@ class SecondTokenizer:
     """
 
     def __init__(self, first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast, name: str) -> None:
+        # As that of the first, it must not depend on whether it has been called before.
+        second.backend_tokenizer.no_truncation()
+        second.backend_tokenizer.no_padding()
         self.first, self.second = first, second
         own, other = (json.loads(each.backend_tokenizer.to_str()) for each in (first, second))
         marks, others = (_added(values) for values in (other, own))
