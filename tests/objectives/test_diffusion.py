@@ -213,6 +213,7 @@ def test_searches_find_the_best_prompt(
         pf.AutoDAN(8),
         pf.GCG(init="red dog .", top_k=6, batch=16),
         pf.GCG(init="red dog .", top_k=6, batch=16, transport="t-product"),
+        pf.AutoDAN(8, transport="effects"),
     ):
         search = pf.Search(objective, method, pf.BeamSearch(4), steps=12, constraints=rules, complete=False)
         result = search.run()

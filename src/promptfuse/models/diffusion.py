@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,11 @@ class DiffusionModel(Model):
             own.append(self._second.rows(batch))
         found: Tensor = self.text_module(own)
         return found
+
+    @cached_property
+    def bytes_per_token(self) -> int:
+        """Memory that a token takes in the text encoders, for rows that are mostly padding."""
+        return super().bytes_per_token * max(1, self.max_length // 8)
 
     @property
     def default_resolution(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ _CLASSES = {
     "vae": ("AutoencoderKL",),
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
 }
-_WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,15 @@ class PipelineFiles:
     def weights(self) -> tuple[str, ...]:
         """The subfolders with weights."""
         return (*self.encoders, "unet", "vae")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """All subfolders."""
+        return (*self.weights, *self.tokenizers, "scheduler")
+
+    def stem(self, part: str) -> str:
+        """What the files of a part's weights are called."""
+        return "model" if part in self.encoders else "diffusion_pytorch_model"
 
 
 def find_index(source: str) -> str | None:
@@ -113,6 +121,25 @@ def read_index(source: str, name: str) -> PipelineFiles:
     return files
 
 
+def fetch(files: PipelineFiles) -> PipelineFiles:
+    """The pipeline in a local folder, which the hub's cache has; nothing is fetched that is not read.
+
+    Args:
+        files: the pipeline, in a folder or on the hub.
+
+    Raises:
+        ModelError: if a file is missing.
+    """
+    if Path(files.source).is_dir():
+        return files
+    wanted = [INDEX, *(f"{part}/*.{end}" for part in files.parts for end in ("json", "txt"))]
+    for part in files.weights:
+        wanted += [f"{part}/{files.stem(part)}.safetensors", f"{part}/{files.stem(part)}-*-of-*.safetensors"]
+    local = replace(files, source=huggingface_hub.snapshot_download(files.source, allow_patterns=wanted))
+    _check_folder(local)
+    return local
+
+
 def _read(index: Path, name: str) -> dict[str, Any]:
     if is_pointer(index):
         raise ModelError(f"{index}: {POINTER_REMEDY}")
@@ -136,15 +163,14 @@ def _class_of(values: dict[str, Any], part: str) -> tuple[str, str]:
 def _check_folder(files: PipelineFiles) -> None:
     """Raise where a part's files are missing, only pickled, or not fetched by git-lfs."""
     root = Path(files.source)
-    for part in (*files.weights, *files.tokenizers, "scheduler"):
+    for part in files.parts:
         if not (root / part).is_dir():
             raise ModelError(f"{files.name}: has no folder {part}; give a folder made by save_pretrained")
         for file in sorted((root / part).iterdir()):
             if file.suffix in (".json", ".safetensors") and is_pointer(file):
                 raise ModelError(f"{file}: {POINTER_REMEDY}")
     for part in files.weights:
-        stem = _WEIGHTS["text_encoder" if part in files.encoders else part]
-        names = (f"{stem}.safetensors", f"{stem}.safetensors.index.json")
+        names = (f"{files.stem(part)}.safetensors", f"{files.stem(part)}.safetensors.index.json")
         if not any((root / part / name).is_file() for name in names):
             raise ModelError(
                 f"{files.name}: no {names[0]} in {part}; save the pipeline with safe_serialization=True"

@@ -16,7 +16,7 @@ import transformers
 
 from promptfuse.errors import ModelError
 from promptfuse.models.diffusion import DiffusionModel, DiffusionParts
-from promptfuse.models.diffusion_files import PIPELINES, PipelineFiles, read_index
+from promptfuse.models.diffusion_files import PIPELINES, PipelineFiles, fetch, read_index
 from promptfuse.models.from_files import clear_errors, load_module, load_tokenizer
 from promptfuse.models.identity import Listing, Weights, list_files
 
@@ -46,22 +46,24 @@ def load_pipeline(source: str, name: str, device: str | torch.device, dtype: tor
     """
     files = read_index(source, name)
     diffusers = _diffusers(name)
+    with clear_errors(name, "pipeline"):
+        files = fetch(files)
     listing = _list_parts(files)
     wide = torch.promote_types(dtype, torch.float32)  # SDXL's overflows in float16.
     with _quiet(diffusers):
         tokenizers = []
         for part in files.tokenizers:
             with clear_errors(name, part):
-                tokenizers.append(load_tokenizer(source, name, {"subfolder": part}))
+                tokenizers.append(load_tokenizer(files.source, name, {"subfolder": part}))
         encoders = []
         for part, kind in files.encoders.items():
             with clear_errors(name, part):
                 options = {"subfolder": part, "use_safetensors": True}
-                encoders.append(load_module(getattr(transformers, kind), source, name, dtype, options))
+                encoders.append(load_module(getattr(transformers, kind), files.source, name, dtype, options))
         unet = _load_part(diffusers.UNet2DConditionModel, files, "unet", dtype)
         vae = _load_part(diffusers.AutoencoderKL, files, "vae", wide)
         with clear_errors(name, "scheduler"):
-            config = diffusers.DDPMScheduler.load_config(source, subfolder="scheduler")
+            config = diffusers.DDPMScheduler.load_config(files.source, subfolder="scheduler")
         scheduler = _schedule(diffusers, config, name)
     parts = DiffusionParts(tuple(encoders), tuple(tokenizers), unet, vae, scheduler)
     made = DiffusionModel(_moved(parts, device, None), name)
@@ -150,9 +152,7 @@ def _schedule(diffusers: ModuleType, config: Mapping[str, Any], name: str) -> An
 
 
 def _list_parts(files: PipelineFiles) -> Listing | None:
-    """The files of weights in a local folder, which tell whether they have changed; None on the hub."""
-    if not Path(files.source).is_dir():
-        return None
+    """The files of weights, which tell whether they have changed; None if there are too many."""
     found = {part: list_files(str(Path(files.source) / part)) for part in files.weights}
     names, settled = [], True
     for part, listing in found.items():
