@@ -24,6 +24,7 @@ from promptfuse.models.batching import pass_bytes
 from promptfuse.models.diffusion_text import EncoderRows, TextEncoders
 from promptfuse.models.diffusion_tokens import SecondTokenizer
 from promptfuse.models.identity import settings_of
+from promptfuse.models.precision import at_least_float32
 from promptfuse.models.registry import models
 
 _READING, _DIFFERENTIATING = 40, 1000
@@ -218,7 +219,7 @@ class DiffusionModel(Model):
             latents = (latents - latents.new_tensor(mean).view(1, -1, 1, 1)) / latents.new_tensor(
                 deviation
             ).view(1, -1, 1, 1)
-        latents = latents * float(config.scaling_factor)
+        latents = at_least_float32(latents * float(config.scaling_factor))
         if not bool(latents.isfinite().all()):
             raise ModelError(f"{self.name}: the latents of a photo are not finite; load the VAE in float32")
         return latents
