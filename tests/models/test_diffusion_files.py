@@ -176,6 +176,8 @@ def test_parts_that_do_not_fit(real: Path) -> None:
         with pytest.raises(ModelError, match=message):
             load_model(pipeline)
         pipeline.unet.register_to_config(**{name: before})
+    with pytest.raises(ConfigError, match="a pipeline has all that it needs; leave tokenizer"):
+        load_model(pipeline, tokenizer=pipeline.tokenizer)
     pipeline.text_encoder = None
     with pytest.raises(ModelError, match="the pipeline has no text_encoder; load it with all its parts"):
         load_model(pipeline)

@@ -340,6 +340,12 @@ def test_what_is_refused(
     ):
         with pytest.raises(pf.ConfigError, match=message):
             pf.DiffusionLoss(loaded, photo, **settings)  # type: ignore[arg-type]
+    size = loaded.unet.config.sample_size
+    loaded.unet.register_to_config(sample_size=None)
+    with pytest.raises(pf.ConfigError, match="its UNet does not say for which size it is; give a resolution"):
+        pf.DiffusionLoss(loaded, photo)
+    pf.DiffusionLoss(loaded, photo, resolution=16, timesteps=1)
+    loaded.unet.register_to_config(sample_size=size)
     with pytest.raises(pf.ConfigError, match="image: none given"):
         pf.DiffusionLoss(loaded, [])
     with pytest.raises(pf.ImageError, match="no such file"):

@@ -172,8 +172,14 @@ class DiffusionModel(Model):
 
     @property
     def default_resolution(self) -> int:
-        """Pixels of a side of the photos that the model was trained on."""
+        """Pixels of a side of the photos that the model was trained on.
+
+        Raises:
+            ConfigError: if the UNet's configuration does not say.
+        """
         size = self.unet.config.sample_size
+        if size is None:
+            raise ConfigError(f"{self.name}: its UNet does not say for which size it is; give a resolution")
         return int(size if isinstance(size, int) else max(size)) * self.pixels_per_latent
 
     @property

@@ -20,9 +20,10 @@ PIPELINES = {"StableDiffusionPipeline": 1, "StableDiffusionXLPipeline": 2}
 """The classes of pipelines that can be read, and how many text encoders each has."""
 
 _CLASSES = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "text_encoder": "CLIPTextModel",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
 }
 
 
@@ -33,7 +34,7 @@ class PipelineFiles:
     Attributes:
         source: its folder or Hugging Face id.
         name: what errors call it.
-        encoders: the subfolders of the text encoders, and for each the class of transformers.
+        encoders: the subfolders of the text encoders, and for each its class of transformers.
         tokenizers: the subfolders of their tokenizers.
     """
 
@@ -100,22 +101,16 @@ def read_index(source: str, name: str) -> PipelineFiles:
             f"{name}: a pipeline of class {kind} is not supported; give one of class {' or '.join(PIPELINES)}"
         )
     numbers = ("", "_2")[: PIPELINES[kind]]
-    encoders = {f"text_encoder{number}": "text_encoder" for number in numbers}
-    found = {}
-    for part, like in {**encoders, "unet": "unet", "vae": "vae"}.items():
+    encoders = [f"text_encoder{number}" for number in numbers]
+    for part in (*encoders, "unet", "vae"):
         library, own = _class_of(values, part)
-        if own not in _CLASSES[like]:
+        if own != _CLASSES[part]:
             raise ModelError(
                 f"{name}: its {part} is of class {own} ({library}), which is not supported; give a pipeline "
-                f"whose {part} is of class {' or '.join(_CLASSES[like])}"
+                f"whose {part} is of class {_CLASSES[part]}"
             )
-        found[part] = own
-    files = PipelineFiles(
-        source,
-        name,
-        {part: found[part] for part in encoders},
-        tuple(f"tokenizer{number}" for number in numbers),
-    )
+    tokenizers = tuple(f"tokenizer{number}" for number in numbers)
+    files = PipelineFiles(source, name, {part: _CLASSES[part] for part in encoders}, tokenizers)
     if Path(source).is_dir():
         _check_folder(files)
     return files

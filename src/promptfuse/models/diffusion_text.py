@@ -111,7 +111,7 @@ class TextEncoders(nn.Module):
                 )
             if pooled is None and found[0].dim() == 2:
                 pooled = found[0]
-            states.append(found.hidden_states[-2] if self.penultimate else found[0])
+            states.append(found.hidden_states[-2] if self.penultimate else found.last_hidden_state)
         joint = torch.cat(states, -1)
         if pooled is None:
             return joint

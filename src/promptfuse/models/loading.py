@@ -78,6 +78,8 @@ def load_model(
     if device is not None:
         check_device(device)
     if is_pipeline(name):
+        if tokenizer is not None or processor is not None or start != "auto":
+            raise ConfigError("a pipeline has all that it needs; leave tokenizer, processor and start out")
         made: Model = wrap_pipeline(name, device, dtype)
         made._fast = fast
         return made
