@@ -201,22 +201,32 @@ def _planted(model: DiffusionModel, photo: Image.Image, prompt: str) -> pf.Diffu
     return term
 
 
-@pytest.mark.parametrize(("kind", "planted"), [("sd2", "runs runs a"), ("sdxl", "old a a")])
+SWAP = {"init": "red dog .", "top_k": 6, "batch": 16}
+
+
+@pytest.mark.parametrize(
+    ("kind", "planted", "methods"),
+    [
+        ("sd2", "runs runs a", [pf.AutoDAN(8), pf.GCG(**SWAP, transport="t-product")]),
+        ("sdxl", "old a a", [pf.AutoDAN(8, transport="effects"), pf.GCG(**SWAP)]),
+    ],
+    ids=["sd2", "sdxl"],
+)
 def test_searches_find_the_best_prompt(
-    kind: str, planted: str, diffusion: Callable[..., Any], photos: list[Image.Image], tmp_path: Path
+    kind: str,
+    planted: str,
+    methods: list[Any],
+    diffusion: Callable[..., Any],
+    photos: list[Image.Image],
+    tmp_path: Path,
 ) -> None:
     lm, _ = make_models(tmp_path)
     objective = pf.Objective(pf.Fluency(lm, weight=0.05), _planted(diffusion(kind), photos[0], planted))
     text, value = KnownAnswer(objective).best(3)  # Of all 512 prompts.
     assert text == planted
     rules = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False, max_words=3)
-    for method in (
-        pf.AutoDAN(8),
-        pf.GCG(init="red dog .", top_k=6, batch=16),
-        pf.GCG(init="red dog .", top_k=6, batch=16, transport="t-product"),
-        pf.AutoDAN(8, transport="effects"),
-    ):
-        search = pf.Search(objective, method, pf.BeamSearch(4), steps=12, constraints=rules, complete=False)
+    for method in methods:
+        search = pf.Search(objective, method, pf.BeamSearch(4), steps=8, constraints=rules, complete=False)
         result = search.run()
         assert (result.text, result.value) == (text, pytest.approx(value, abs=1e-4)), method
 
