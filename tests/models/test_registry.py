@@ -40,7 +40,7 @@ def registered() -> Iterator[type[Model]]:
 
 
 def test_all_kinds_have_their_names() -> None:
-    assert sorted(models) == ["causal-lm", "classifier", "image-text", "sentence-encoder"]
+    assert sorted(models) == ["causal-lm", "classifier", "diffusion", "image-text", "sentence-encoder"]
     assert all(name == kind.kind for name, kind in models.items())
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from promptfuse.models.causal import CausalLM
     from promptfuse.models.checkpoint import EMBEDDED
     from promptfuse.models.classifier import SequenceClassifier
+    from promptfuse.models.diffusion import DiffusionModel
     from promptfuse.models.image_text import ImageTextModel
     from promptfuse.models.images import load_image
     from promptfuse.models.loading import load_model
@@ -22,6 +23,7 @@ _HOME = {
     "PRESETS": "presets",
     "Batch": "base",
     "CausalLM": "causal",
+    "DiffusionModel": "diffusion",
     "ImageTextModel": "image_text",
     "Model": "base",
     "Preset": "presets",
@@ -39,6 +41,7 @@ __all__ = [
     "PRESETS",
     "Batch",
     "CausalLM",
+    "DiffusionModel",
     "ImageTextModel",
     "Model",
     "Preset",

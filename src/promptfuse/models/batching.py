@@ -74,12 +74,15 @@ def _number(config: Any, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
+def pass_bytes(device: torch.device) -> int:
+    """Memory that the activations of one pass may take."""
+    room = available_bytes(device) // 4
+    return min(room, CPU_CHUNK) if device.type == "cpu" else room
+
+
 def token_budget(device: torch.device, per_token: int) -> int:
     """Tokens in one forward pass."""
-    room = available_bytes(device) // 4
-    if device.type == "cpu":
-        room = min(room, CPU_CHUNK)
-    return max(FEWEST_TOKENS, room // per_token)
+    return max(FEWEST_TOKENS, pass_bytes(device) // per_token)
 
 
 def cut(lengths: Sequence[int], budget: int, most_rows: int | None = None, slack: float = 0.125) -> list[int]:

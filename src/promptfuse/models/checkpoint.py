@@ -15,6 +15,7 @@ import huggingface_hub
 from promptfuse._utils.git_lfs import POINTER_REMEDY, is_pointer
 from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ModelError
+from promptfuse.models.diffusion_files import INDEX, find_index
 from promptfuse.models.gguf import convert_gguf, find_gguf, is_gguf
 from promptfuse.models.packaged import PACKAGED, find_packaged
 from promptfuse.models.peft_files import PEFT_CONFIG, PeftFiles, find_peft
@@ -57,12 +58,14 @@ class Checkpoint:
         source: what the name stands for.
         weights: the checkpoint whose configuration, weights and image processor are loaded.
         adapters: what is merged into the weights, in order.
+        is_pipeline: whether it is a pipeline of diffusers, with its parts in subfolders.
     """
 
     name: str
     source: str
     weights: str
     adapters: tuple[PeftFiles, ...] = ()
+    is_pipeline: bool = False
 
     @property
     def tokenizer(self) -> str:
@@ -89,6 +92,8 @@ def locate(name: str | os.PathLike[str]) -> Checkpoint:
     source = str(find_packaged(shown) if name in PACKAGED else EMBEDDED.get(shown, name))
     _check_there(source, shown, isinstance(name, os.PathLike))
     source = weights = _unpacked(source, shown)
+    if find_index(source) is not None:
+        return Checkpoint(shown, source, source, is_pipeline=True)
     adapters: list[PeftFiles] = []
     while (found := find_peft(weights, shown)) is not None:
         adapters.insert(0, found)
@@ -215,7 +220,9 @@ def _check_hub(name: str) -> None:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/"):
         raise ModelError(f"{name}: no such folder; check the path")
     try:
-        cached = [huggingface_hub.try_to_load_from_cache(name, file) for file in ("config.json", PEFT_CONFIG)]
+        cached = [
+            huggingface_hub.try_to_load_from_cache(name, file) for file in ("config.json", PEFT_CONFIG, INDEX)
+        ]
     except ValueError:
         raise ModelError(f"{name}: neither a folder nor a Hugging Face id; check the spelling") from None
     if any(isinstance(file, str) for file in cached):

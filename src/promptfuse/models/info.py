@@ -12,8 +12,11 @@ from promptfuse.errors import ModelError
 from promptfuse.models.base import Model
 from promptfuse.models.checkpoint import EMBEDDED, locate
 from promptfuse.models.classifier import SequenceClassifier
+from promptfuse.models.diffusion import DiffusionModel
+from promptfuse.models.diffusion_files import INDEX, read_index
+from promptfuse.models.from_files import load_tokenizer, quiet
 from promptfuse.models.gguf import is_gguf
-from promptfuse.models.loading import check_device, load_tokenizer, quiet, read_config
+from promptfuse.models.loading import check_device, read_config
 from promptfuse.models.packaged import PACKAGED, is_installed
 from promptfuse.models.start import find_start
 
@@ -57,6 +60,9 @@ def read_model_info(name: str, device: str = "cpu") -> ModelInfo:
     """
     check_device(device)
     found = locate(name)
+    if found.is_pipeline:
+        read_index(found.source, name)
+        return ModelInfo(name, DiffusionModel, (), "folder" if found.local else "hub")
     if found.local and not any(
         True for end in ("safetensors", "bin") for _ in Path(found.weights).glob(f"*.{end}")
     ):
@@ -89,10 +95,11 @@ def place_of(name: str) -> tuple[Place, str]:
     if is_gguf(Path(name)):
         return "file", name
     try:
-        found = huggingface_hub.try_to_load_from_cache(name, "config.json")
+        cached = [huggingface_hub.try_to_load_from_cache(name, file) for file in ("config.json", INDEX)]
     except ValueError:  # Neither a folder nor an id.
-        found = None
-    return ("cached", str(Path(found).parent)) if isinstance(found, str) else ("not cached", "model hub")
+        cached = []
+    folder = next((str(Path(file).parent) for file in cached if isinstance(file, str)), None)
+    return ("not cached", "model hub") if folder is None else ("cached", folder)
 
 
 def start_of(name: str, wanted: str = "auto") -> str | None:
@@ -109,6 +116,8 @@ def start_of(name: str, wanted: str = "auto") -> str | None:
         return None
     try:
         found = locate(name)
+        if found.is_pipeline:
+            return None
         with quiet(downloads=False):
             config, _, _ = read_config(found)
             tokenizer = load_tokenizer(found.tokenizer, found.name, {"local_files_only": True})

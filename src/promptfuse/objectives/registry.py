@@ -26,6 +26,7 @@ terms: Registry[type[Term]] = Registry(
         "TargetContinuation": f"{_FOLDER}.target",
         "ZeroShotClass": f"{_FOLDER}.classes",
         "ZeroShotPrompt": f"{_FOLDER}.classes",
+        "DiffusionLoss": f"{_FOLDER}.diffusion",
         "BlackBox": f"{_FOLDER}.blackbox",
     },
 )

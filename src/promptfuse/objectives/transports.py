@@ -15,7 +15,7 @@ from promptfuse.adapters.cache import cached_tensors
 from promptfuse.adapters.effects import shape_of
 from promptfuse.adapters.transports import Transport
 from promptfuse.adapters.words import word_starts
-from promptfuse.models import CausalLM, Model
+from promptfuse.models import CausalLM, DiffusionModel, Model
 from promptfuse.objectives.effects import CONTEXTS, measure_effects
 
 LOGGER = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ def _anchors(placing: str, primary: CausalLM, model: Model, subtokens: int) -> T
 
 def _effects(primary: CausalLM, model: Model, subtokens: int) -> Transport:
     lexical = LexicalTransport(primary, model, subtokens)
-    if model.logits_width:  # It predicts tokens and has no features: there is nothing to move.
+    # One predicts tokens, the other has a row of numbers for each token: there are no features to move.
+    if model.logits_width or isinstance(model, DiffusionModel):
         return lexical
 
     def make() -> dict[str, Tensor]:

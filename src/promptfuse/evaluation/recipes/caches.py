@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from promptfuse.models import CausalLM
 from promptfuse.models.checkpoint import locate
-from promptfuse.models.loading import quiet
+from promptfuse.models.from_files import quiet
 from promptfuse.models.precision import at_least_float32
 from promptfuse.models.trial import UNREADABLE, trial_row
 
