@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BlackBox,
         ClassProbability,
         Continuation,
+        EmbeddingSimilarity,
         Evaluation,
         Fluency,
         ImageSimilarity,
@@ -49,7 +50,16 @@ if TYPE_CHECKING:
         Stopping,
         UniformCost,
     )
-    from promptfuse.tasks import Captioner, Steer, caption, caption_many, optimize
+    from promptfuse.tasks import (
+        Captioner,
+        Inversion,
+        Steer,
+        caption,
+        caption_many,
+        invert,
+        invert_many,
+        optimize,
+    )
 
 # Imported at first use: torch and transformers take seconds, which `promptfuse --help` should not.
 _HOME = {
@@ -69,6 +79,7 @@ _HOME = {
     "BlackBox": "objectives",
     "ClassProbability": "objectives",
     "Continuation": "objectives",
+    "EmbeddingSimilarity": "objectives",
     "Evaluation": "objectives",
     "Fluency": "objectives",
     "ImageSimilarity": "objectives",
@@ -96,9 +107,12 @@ _HOME = {
     "Stopping": "search",
     "UniformCost": "search",
     "Captioner": "tasks",
+    "Inversion": "tasks",
     "Steer": "tasks",
     "caption": "tasks",
     "caption_many": "tasks",
+    "invert": "tasks",
+    "invert_many": "tasks",
     "optimize": "tasks",
 }
 
@@ -117,12 +131,14 @@ __all__ = [
     "ConfigError",
     "Constraints",
     "Continuation",
+    "EmbeddingSimilarity",
     "Evaluation",
     "Fluency",
     "Greedy",
     "Hypothesis",
     "ImageError",
     "ImageSimilarity",
+    "Inversion",
     "LexicalTransport",
     "ModelError",
     "Objective",
@@ -147,6 +163,8 @@ __all__ = [
     "__version__",
     "caption",
     "caption_many",
+    "invert",
+    "invert_many",
     "load_image",
     "load_model",
     "optimize",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from promptfuse.objectives.blackbox import BlackBox
     from promptfuse.objectives.classes import ClassProbability, ZeroShotClass, ZeroShotPrompt
     from promptfuse.objectives.continuation import Continuation
+    from promptfuse.objectives.embedding import EmbeddingSimilarity
     from promptfuse.objectives.fluency import Fluency
     from promptfuse.objectives.objective import Evaluation, Objective
     from promptfuse.objectives.registry import terms
@@ -24,6 +25,7 @@ _HOME = {
     "ZeroShotClass": "classes",
     "ZeroShotPrompt": "classes",
     "Continuation": "continuation",
+    "EmbeddingSimilarity": "embedding",
     "Fluency": "fluency",
     "Evaluation": "objective",
     "Objective": "objective",
@@ -38,6 +40,7 @@ __all__ = [
     "BlackBox",
     "ClassProbability",
     "Continuation",
+    "EmbeddingSimilarity",
     "Evaluation",
     "Fluency",
     "ImageSimilarity",

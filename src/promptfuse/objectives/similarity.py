@@ -15,7 +15,7 @@ from promptfuse.objectives.registry import terms
 from promptfuse.objectives.settings import OfKind, Photos, Texts
 
 
-class _Similarity(Term):
+class Similarity(Term):
     """One minus the cosine of a text's features and others, which a subclass puts into ``features``, (d,)."""
 
     features: Float[Tensor, " d"]
@@ -26,7 +26,7 @@ class _Similarity(Term):
 
 
 @terms.register("ImageSimilarity")
-class ImageSimilarity(_Similarity):
+class ImageSimilarity(Similarity):
     """One minus the cosine similarity of text and photo under an image-text model.
 
     Of several photos the mean is taken.
@@ -72,7 +72,7 @@ class ImageSimilarity(_Similarity):
 
 
 @terms.register("TextSimilarity")
-class TextSimilarity(_Similarity):
+class TextSimilarity(Similarity):
     """One minus the cosine similarity of a text and another one.
 
     Of several other texts the mean is taken.
