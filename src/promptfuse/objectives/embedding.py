@@ -8,6 +8,8 @@ from typing import Annotated, Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from promptfuse.errors import ConfigError
 from promptfuse.models import ImageTextModel, Model, SentenceEncoder
@@ -17,7 +19,7 @@ from promptfuse.objectives.settings import FILE, OfKind
 from promptfuse.objectives.similarity import Similarity
 from promptfuse.objectives.vectors import unit_vectors
 
-_WIDTHS: WeakKeyDictionary[Model, int] = WeakKeyDictionary()
+_SAMPLES: WeakKeyDictionary[Model, Tensor] = WeakKeyDictionary()
 """Found once for each model: many terms ask for it, one for each text that is searched for."""
 
 
@@ -59,7 +61,8 @@ class EmbeddingSimilarity(Similarity):
         checked = require_model_kind(model, "EmbeddingSimilarity", SentenceEncoder, ImageTextModel)
         super().__init__(checked, weight, prefix, suffix, name)
         vectors = unit_vectors(vector, file)
-        width = feature_width(self.encoder)
+        sample = sample_features(self.encoder)
+        width = sample.shape[1]
         if vectors.shape[1] != width:
             raise ConfigError(
                 f"{file or 'vector'}: has {vectors.shape[1]:,} numbers, but {model.name} gives {width:,}; "
@@ -67,7 +70,7 @@ class EmbeddingSimilarity(Similarity):
             )
         self.vector_hashes = [hashlib.sha256(one.numpy().tobytes()).hexdigest()[:16] for one in vectors]
         # The mean of cosines is the product with the mean, which therefore stays as short as it is.
-        self.features = vectors.mean(0).to(model.device)
+        self.features = vectors.mean(0).to(sample)
 
     @staticmethod
     def check_settings(vector: Any, file: str | None, **others: object) -> None:
@@ -85,9 +88,9 @@ class EmbeddingSimilarity(Similarity):
         return cast("SentenceEncoder | ImageTextModel", self.model)
 
 
-def feature_width(encoder: SentenceEncoder | ImageTextModel) -> int:
-    """How many numbers an encoder gives for a text."""
-    if encoder not in _WIDTHS:
+def sample_features(encoder: SentenceEncoder | ImageTextModel) -> Float[Tensor, "1 d"]:
+    """Features of some text, (1, d): how many numbers an encoder gives, of which type, and where."""
+    if encoder not in _SAMPLES:
         with torch.no_grad():
-            _WIDTHS[encoder] = encoder.text_features(encoder.encode(["a"])).shape[1]
-    return _WIDTHS[encoder]
+            _SAMPLES[encoder] = encoder.text_features(encoder.encode(["a"]))
+    return _SAMPLES[encoder]

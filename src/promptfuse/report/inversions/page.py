@@ -8,7 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from promptfuse.models.images import ImageLike
-from promptfuse.report.document import GREEN
+from promptfuse.report.document import GREEN, counted
 from promptfuse.report.plots import Point, Series, line_plot
 from promptfuse.report.search.page import Card, write_page
 from promptfuse.tasks.inversion import Inversion
@@ -47,4 +47,6 @@ def write_inversions(
         for one, image in zip(inversions, images, strict=True)
         if one.result is not None
     ]
+    if left_out := len(inversions) - len(cards):
+        summary += f". {counted(left_out, 'text')} found by an earlier run not shown."
     write_page(path, "How promptfuse found these texts", cards, summary)

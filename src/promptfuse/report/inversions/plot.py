@@ -53,7 +53,10 @@ def mean_curve(inversions: Sequence[Inversion]) -> tuple[list[int], list[float]]
         Numbers of queries at which the mean changes, and the mean from there on.
     """
     first = max(one.curve[0].queries for one in inversions)
-    changes = sorted({first, *(x.queries for one in inversions for x in one.curve if x.queries > first)})
+    last = max(one.queries for one in inversions)
+    changes = sorted(
+        {first, last, *(x.queries for one in inversions for x in one.curve if x.queries > first)}
+    )
     places = [0] * len(inversions)
     means = []
     for queries in changes:
