@@ -211,10 +211,9 @@ def test_arguments_are_checked(models: dict[str, Any], tmp_path: Path) -> None:
     ],
 )
 def test_answers_of_a_black_box_are_checked(answer: Any, message: str) -> None:
+    encoder = BlackBoxEncoder(answer)
     with pytest.raises(pf.ConfigError, match=message):
-        encoder = BlackBoxEncoder(answer)
-        encoder.features(["a"])
-        encoder.features(["bb"])
+        [encoder.features([text]) for text in ("a", "bb")]
 
 
 def test_a_command_is_an_encoder(models: dict[str, Any], tmp_path: Path) -> None:
@@ -294,8 +293,8 @@ def test_a_file_of_results_is_gone_on_with(models: dict[str, Any], tmp_path: Pat
     with InversionFile(path, inverter.settings()) as file:
         assert [file.holds(target) for target in targets] == [True, False, False]
         assert file.done[TEXTS[0]] == first
+        other, _ = read_targets([Item(TEXTS[0], "", "another text")], "text", inverter.encoder)
         with pytest.raises(pf.ConfigError, match="has another input named"):
-            other, _ = read_targets([Item(TEXTS[0], "", "another text")], "text", inverter.encoder)
             file.holds(other[0])
     assert path.read_bytes() == whole
     assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]

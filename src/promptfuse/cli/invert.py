@@ -143,7 +143,7 @@ def invert(
         typer.Option(metavar="FILE.png", help="Draw similarity against queries.", show_default="no plot"),
     ] = None,
 ) -> None:
-    """Find texts whose embeddings are near those of texts or photos, or near given ones.
+    """Find texts for embeddings: of texts, of photos, or from files.
 
     The exit code is 2 if nothing could be inverted. Embeddings can be read: treat them like the texts.
     """
