@@ -297,13 +297,27 @@ def test_a_file_of_results_is_gone_on_with(models: dict[str, Any], tmp_path: Pat
         with pytest.raises(pf.ConfigError, match="has another input named"):
             file.holds(other[0])
     assert path.read_bytes() == whole
+    path.write_bytes(whole[:-1])  # An editor saved the file.
+    with InversionFile(path, inverter.settings()) as file:
+        assert file.holds(targets[0])
+    assert path.read_bytes() == whole
+    (tmp_path / "first.jsonl").write_bytes(whole[: len(whole) // 2])  # Killed at its first line.
+    with InversionFile(tmp_path / "first.jsonl", inverter.settings()) as file:
+        assert file.done == {}
+    assert (tmp_path / "first.jsonl").read_bytes() == b""
+    (tmp_path / "first.jsonl").unlink()
     assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
     with (
         pytest.raises(pf.ConfigError, match=r"was made with budget 10, not 11; give another file"),
         InversionFile(path, {**inverter.settings(), "budget": 11}),
     ):
         pass
-    for name, content in (("other.jsonl", '{"id": 1}\n'), ("rows.jsonl", "[1, 2]\n"), ("t.jsonl", "text")):
+    for name, content in (
+        ("other.jsonl", '{"id": 1}\n'),
+        ("short.jsonl", '{"id": "1"}'),
+        ("rows.jsonl", "[1, 2]\n"),
+        ("t.jsonl", "text"),
+    ):
         (tmp_path / name).write_text(content)
         with pytest.raises(pf.ConfigError, match="is not an inversion"), InversionFile(tmp_path / name, {}):
             pass

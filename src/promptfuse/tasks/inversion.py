@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from promptfuse._utils.values import number, some_text, whole_number
-from promptfuse.errors import ConfigError
+from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import CausalLM, Model, load_model, load_preset
 from promptfuse.models.images import ImageLike
 from promptfuse.objectives import Fluency
@@ -171,8 +171,8 @@ class Inverter:
             on_step: called after every step of the search with what it has asked so far.
 
         Raises:
-            ConfigError: if the search finds no text at all, or a function gives no vector.
-            TextError: if the language model has no room.
+            TextError: if the search finds no text at all, or the language model has no room.
+            ConfigError: if a function or command gives no vector.
         """
         started = time.perf_counter()
         # One query is kept for the text that is found, which is read from scratch in the end.
@@ -189,7 +189,7 @@ class Inverter:
         except BudgetSpentError:
             pass
         if not meter.curve:
-            raise ConfigError(
+            raise TextError(
                 f"{target.id}: no text was found; raise the budget ({self.budget}) or change the style"
             )
         best = meter.curve[-1].text

@@ -18,6 +18,9 @@ from promptfuse.errors import ConfigError
 from promptfuse.tasks.inversion import Inversion
 from promptfuse.tasks.inversion_inputs import Target
 
+_BEGINNING = b'{"id": "'
+"""How every line begins, cut off or not."""
+
 
 class InversionFile:
     """Inversions on disk, for one process at a time.
@@ -103,10 +106,14 @@ class InversionFile:
         whole = data.rfind(b"\n") + 1
         for number, line in enumerate(data[:whole].splitlines(), 1):
             self._read(number, line)
-        if not whole and data.strip():
-            self._read(1, data)  # Not ours, or a first line that was cut off.
+        rest = data[whole:]
+        if complete := rest.strip() and (_is_json(rest) or not rest.startswith(_BEGINNING)):
+            self._read(data.count(b"\n") + 1, rest)
         self._stream = self.path.open("a+b", buffering=0)
-        self._stream.truncate(whole)
+        if complete:  # Somebody's editor writes no last line feed.
+            self._stream.write(b"\n")
+        else:
+            self._stream.truncate(whole)
 
     def _read(self, number: int, line: bytes) -> None:
         try:
@@ -129,3 +136,12 @@ class InversionFile:
         self._lock.release()
         with suppress(OSError):
             Path(self._lock.lock_file).unlink()
+
+
+def _is_json(line: bytes) -> bool:
+    """Whether a line that lacks its line feed lacks nothing else."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

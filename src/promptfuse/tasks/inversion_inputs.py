@@ -165,8 +165,10 @@ def read_targets(
             places[item.id] = item.place
         except ImageError as error:
             broken.append((item, error))
-        except (ConfigError, TextError) as error:
-            broken.append((item, type(error)(f"{item.place} {error}")))
+        except TextError as error:
+            broken.append((item, TextError(f"{item.place.removesuffix(':')}: {error}")))
+        except ConfigError as error:
+            broken.append((item, ConfigError(f"{item.place} {error}")))
     return targets, broken
 
 
@@ -184,7 +186,7 @@ def _target(item: Item, kind: Kind, encoder: TextEncoder, width: int | None) -> 
     if not isinstance(item.value, str):
         raise ConfigError(f"has {item.value!r:.40} in place of a text; give a text")
     if not item.value.strip():
-        raise TextError("is empty; give at least one word")
+        raise ConfigError("is empty; give at least one word")
     check_unicode(item.value, "text")
     return Target(item.id, kind, encoder.features([item.value])[0], _digest(item.value.encode()), item.value)
 
