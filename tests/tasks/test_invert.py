@@ -1,4 +1,4 @@
-"""Inversions: the budget is never exceeded, the nearest text is returned, ranks are right, black boxes work."""
+"""Inversions: the budget holds, the nearest text is returned, ranks are right, black boxes work."""
 
 from __future__ import annotations
 
@@ -184,6 +184,8 @@ def test_arguments_are_checked(models: dict[str, Any], tmp_path: Path) -> None:
         ({"text": "a", "embedding": [1]}, "give one of them"),
         ({"text": " "}, "the text is empty; give at least one word"),
         ({"text": 3}, "the text has 3 in place of a text"),
+        ({"text": "a \ud800"}, "the text is not valid Unicode"),
+        ({"text": "dog " * 500}, "the text: .* tokens, the model reads at most"),
         ({"text": "a", "budget": 1}, "budget: must be at least 2, got 1"),
         ({"text": "a", "length": 0}, "length: must be at least 1, got 0"),
         ({"text": "a", "seconds": 0}, "seconds: must be above 0"),

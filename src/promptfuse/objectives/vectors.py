@@ -226,7 +226,17 @@ def _read_jsonl(path: Path) -> Iterator[VectorRow]:
                 continue
             name = str(found.get("id", name))
             found = found["embedding"]
-        yield VectorRow(name, place, found)
+        yield VectorRow(name, place, _packed(found))
+
+
+def _packed(found: Any) -> Any:
+    """A list of numbers as an array, which takes a quarter of the memory; all else as it is."""
+    if not isinstance(found, list) or not all(type(one) in (int, float) for one in found):
+        return found
+    try:
+        return np.array(found, dtype=float)
+    except OverflowError:
+        return found
 
 
 _READERS: Mapping[str, Callable[[Path], Iterator[VectorRow]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from promptfuse.errors import ConfigError, ImageError, PromptfuseError, TextError
 from promptfuse.models import ImageTextModel
 from promptfuse.models.images import ImageLike
-from promptfuse.objectives.checks import check_unicode, read_photos
+from promptfuse.objectives.checks import read_photos
 from promptfuse.objectives.vectors import VectorRow, read_vector_rows, unit_vector
 from promptfuse.tasks.text_encoders import ModelEncoder, TextEncoder
 
@@ -149,46 +149,93 @@ def read_targets(
         raise ConfigError(f"{kind}: none given; give at least one")
     if kind == "image" and not isinstance(getattr(encoder, "model", None), ImageTextModel):
         raise ConfigError(f"encoder: {encoder.name} reads no photos; give an image-text model")
-    width = None
-    targets: list[Target] = []
-    broken: list[tuple[Item, PromptfuseError]] = []
+    broken: dict[int, PromptfuseError] = {}
+    good: list[int] = []
     places: dict[str, str] = {}
+    for number, item in enumerate(items):
+        try:
+            _check(item, kind, places)
+            good.append(number)
+        except ConfigError as error:
+            broken[number] = ConfigError(f"{item.place} {error}")
+    vectors = _READERS[kind]([items[number] for number in good], encoder)
+    targets: list[Target] = []
+    for number, found in zip(good, vectors, strict=True):
+        item = items[number]
+        if isinstance(found, PromptfuseError):
+            broken[number] = found
+        else:
+            vector, digest = found
+            source = item.value if kind == "text" else None
+            image = item.value if kind == "image" else None
+            targets.append(Target(item.id, kind, vector, digest, source, image))
+    return targets, [(items[number], broken[number]) for number in sorted(broken)]
+
+
+def _check(item: Item, kind: Kind, places: dict[str, str]) -> None:
+    """Look at an input, and add its name to those taken.
+
+    Raises:
+        ConfigError: if it is broken at first sight; the message says what is wrong, not where.
+    """
+    if item.problem:
+        raise ConfigError(item.problem)
+    if item.id in places:
+        raise ConfigError(f"has the id {item.id!r} of {places[item.id]}; rename one")
+    if kind == "text" and not isinstance(item.value, str):
+        raise ConfigError(f"has {item.value!r:.40} in place of a text; give a text")
+    if kind == "text" and not item.value.strip():
+        raise ConfigError("is empty; give at least one word")
+    if kind == "text":
+        try:
+            item.value.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"is not valid Unicode ({error.reason}); correct it") from None
+    places[item.id] = item.place
+
+
+_Embedded = tuple[Tensor, str] | PromptfuseError
+"""A vector of length 1, (d,), and a digest of what was given; or what is wrong with it."""
+
+
+def _read_texts(items: Sequence[Item], encoder: TextEncoder) -> Iterator[_Embedded]:
+    for item, found in zip(items, encoder.each([item.value for item in items]), strict=True):
+        if isinstance(found, TextError):
+            yield TextError(f"{item.place}: {found}")
+        else:
+            yield found, _digest(item.value.encode())
+
+
+def _read_vectors(items: Sequence[Item], encoder: TextEncoder) -> Iterator[_Embedded]:
+    width = encoder.features(["a"]).shape[1] if items else None
     for item in items:
         try:
-            if item.problem:
-                raise ConfigError(item.problem)
-            if item.id in places:
-                raise ConfigError(f"has the id {item.id!r} of {places[item.id]}; rename one")
-            if kind == "embedding" and width is None:
-                width = encoder.features(["a"]).shape[1]
-            targets.append(_target(item, kind, encoder, width))
-            places[item.id] = item.place
-        except ImageError as error:
-            broken.append((item, error))
-        except TextError as error:
-            broken.append((item, TextError(f"{item.place.removesuffix(':')}: {error}")))
+            vector = unit_vector(item.value, width, encoder.name)
         except ConfigError as error:
-            broken.append((item, ConfigError(f"{item.place} {error}")))
-    return targets, broken
+            yield ConfigError(f"{item.place} {error}")
+        else:
+            yield vector, _digest(vector.numpy().tobytes())
 
 
-def _target(item: Item, kind: Kind, encoder: TextEncoder, width: int | None) -> Target:
-    if kind == "embedding":
-        vector = unit_vector(item.value, width, encoder.name)
-        return Target(item.id, kind, vector, _digest(vector.numpy().tobytes()))
-    if kind == "image":
-        assert isinstance(encoder, ModelEncoder)
-        assert isinstance(encoder.model, ImageTextModel)
-        photos, (digest,) = read_photos([item.value])
-        with torch.no_grad():
-            vector = encoder.model.image_features(photos)[0].float().cpu()
-        return Target(item.id, kind, vector, digest, image=item.value)
-    if not isinstance(item.value, str):
-        raise ConfigError(f"has {item.value!r:.40} in place of a text; give a text")
-    if not item.value.strip():
-        raise ConfigError("is empty; give at least one word")
-    check_unicode(item.value, "text")
-    return Target(item.id, kind, encoder.features([item.value])[0], _digest(item.value.encode()), item.value)
+def _read_images(items: Sequence[Item], encoder: TextEncoder) -> Iterator[_Embedded]:
+    assert isinstance(encoder, ModelEncoder)
+    assert isinstance(encoder.model, ImageTextModel)
+    for item in items:
+        try:
+            photos, (digest,) = read_photos([item.value])
+        except ImageError as error:
+            yield error
+        else:
+            with torch.no_grad():
+                yield encoder.model.image_features(photos)[0].float().cpu(), digest
+
+
+_READERS: dict[Kind, Callable[[Sequence[Item], TextEncoder], Iterator[_Embedded]]] = {
+    "text": _read_texts,
+    "embedding": _read_vectors,
+    "image": _read_images,
+}
+"""What embeds inputs, by their kind."""
 
 
 def _digest(data: bytes) -> str:

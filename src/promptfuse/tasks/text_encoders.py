@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from promptfuse.errors import ConfigError
+from promptfuse.errors import ConfigError, TextError
 from promptfuse.models import ImageTextModel, Model, SentenceEncoder, load_model
 from promptfuse.objectives.checks import require_model_kind
 from promptfuse.objectives.vectors import unit_vector
@@ -48,6 +48,20 @@ class TextEncoder(ABC):
         """
         parts = [list(texts[first : first + BATCH]) for first in range(0, len(texts), BATCH)]
         return torch.cat([self._read(part) for part in parts])
+
+    def each(self, texts: Sequence[str]) -> list[Tensor | TextError]:
+        """The vectors of texts, (d,) each, as they are when read alone; an error where there is none.
+
+        Raises:
+            ConfigError: if a function or command gives no valid vector.
+        """
+        found: list[Tensor | TextError] = []
+        for text in texts:
+            try:
+                found.append(self.features([text])[0])
+            except TextError as error:
+                found.append(error)
+        return found
 
     @abstractmethod
     def _read(self, texts: list[str]) -> Float[Tensor, "{len(texts)} d"]:
@@ -88,6 +102,14 @@ class BlackBoxEncoder(TextEncoder):
         self.name = name or f"{named.__module__}.{named.__qualname__}"
         self.identity = self.name
         self._width: int | None = None
+
+    def each(self, texts: Sequence[str]) -> list[Tensor | TextError]:
+        """The vectors of texts, (d,) each; it is asked for several at a time, which may cost less.
+
+        Raises:
+            ConfigError: if the function gives no valid vector.
+        """
+        return list(self.features(texts)) if texts else []
 
     def _read(self, texts: list[str]) -> Float[Tensor, "{len(texts)} d"]:
         answer = self.function(texts)
