@@ -53,10 +53,11 @@ def test_a_text_is_inverted(invert: Run) -> None:
 
 def test_json_has_a_line_for_each_and_the_summary(invert: Run, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("A dog.\nThe best film\n")
-    code, out, err = invert("--text", tmp_path / "texts.txt", "A black bird", "--json")
+    path = tmp_path / "texts.txt"
+    code, out, err = invert("--text", path, "A black bird", "--json")
     assert (code, err) == (0, "")
     *rows, last = (json.loads(line) for line in out.splitlines())
-    assert [row["id"] for row in rows] == ["texts.txt:1", "texts.txt:2", "A black bird"]
+    assert [row["id"] for row in rows] == [f"{path}:1", f"{path}:2", "A black bird"]
     assert [row["source"] for row in rows] == ["A dog.", "The best film", "A black bird"]
     for row in rows:
         assert row["queries"] <= 10
@@ -78,7 +79,7 @@ def test_broken_vectors_have_a_line_each_and_the_rest_is_done(
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines) + "not JSON\n")
     code, out, err = invert("--embedding", path)
     assert code == 0
-    assert [line.partition("\t")[0] for line in out.splitlines()] == ["vectors.jsonl:1", "named"]
+    assert [line.partition("\t")[0] for line in out.splitlines()] == [f"{path}:1", "named"]
     *errors, summary = err.splitlines()
     reasons = [
         "line 2 has no numbers",
@@ -129,11 +130,11 @@ def test_results_are_added_to_a_file_and_not_made_again(invert: Run, tmp_path: P
     page, plot = tmp_path / "page.html", tmp_path / "plot.png"
     code, printed, err = invert("--text", texts, "--out", out, "--trace", page, "--plot", plot)
     assert code == 0
-    assert printed.startswith("texts.txt:2\t")
+    assert printed.startswith(f"{texts}:2\t")
     assert "2 of 2 inverted; " in err
     assert out.read_text().startswith(first)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row["id"] for row in rows] == ["texts.txt:1", "texts.txt:2"]
+    assert [row["id"] for row in rows] == [f"{texts}:1", f"{texts}:2"]
     assert "The best film" in page.read_text()
     assert "1 text found by an earlier run not shown" in page.read_text()
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -151,7 +152,7 @@ def test_a_command_is_an_encoder(invert: Run, tmp_path: Path) -> None:
     command = f"{sys.executable} {script}"
     code, out, _ = invert("--embedding", tmp_path / "one.npy", "--encoder-command", command, encoder=False)
     assert code == 0
-    assert out.startswith("one.npy\t")
+    assert out.startswith(f"{tmp_path / 'one.npy'}\t")
     np.save(tmp_path / "one.npy", np.array([5.0, 1.0]))
     code, _, err = invert("--embedding", tmp_path / "one.npy", "--encoder-command", command, encoder=False)
     assert code == 2

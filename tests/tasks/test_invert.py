@@ -265,16 +265,16 @@ def test_texts_are_lines_of_a_file_or_a_text(tmp_path: Path) -> None:
     path = tmp_path / "texts.txt"
     path.write_bytes(b"\xef\xbb\xbfA dog.\r\n\r\nA cat.\n")
     assert [(item.id, item.value) for item in text_items(str(path))] == [
-        ("texts.txt:1", "A dog."),
-        ("texts.txt:2", ""),
-        ("texts.txt:3", "A cat."),
+        (f"{path}:1", "A dog."),
+        (f"{path}:2", ""),
+        (f"{path}:3", "A cat."),
     ]
     for text in ("A dog.", "a" * 5000, "a\0b"):
         assert [item.value for item in text_items(text)] == [text]
     path = tmp_path / "texts.jsonl"
     path.write_text('"A dog."\n{"id": 7, "text": "A cat."}\nnone\n')
     found = text_items(str(path))
-    assert [(item.id, item.value) for item in found[:2]] == [("texts.jsonl:1", "A dog."), ("7", "A cat.")]
+    assert [(item.id, item.value) for item in found[:2]] == [(f"{path}:1", "A dog."), ("7", "A cat.")]
     assert "is not JSON" in found[2].problem
 
 

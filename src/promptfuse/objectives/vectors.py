@@ -29,7 +29,7 @@ class VectorRow:
     """One entry of a file of vectors.
 
     Attributes:
-        id: the name that the file gives it, or ``FILE:NUMBER``.
+        id: the name that the file gives it, or ``FILE:NUMBER``, the file as it was given.
         place: the file and the row or line, as messages name it.
         values: the numbers, unchecked; None where the entry cannot be read at all.
         problem: why it cannot be read, with the remedy; empty if it can.
@@ -190,7 +190,7 @@ def _read_npy(path: Path) -> Iterator[VectorRow]:
     array = np.load(path, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise ConfigError(f"{path}: has several arrays; save one")
-    yield from _rows_of(array, path.name, path)
+    yield from _rows_of(array, str(path), path)
 
 
 def _read_safetensors(path: Path) -> Iterator[VectorRow]:
@@ -201,7 +201,7 @@ def _read_safetensors(path: Path) -> Iterator[VectorRow]:
         for name in names:
             array = tensors.get_tensor(name)
             if len(names) == 1 and array.ndim != 1:
-                yield from _rows_of(array, path.name, path)
+                yield from _rows_of(array, str(path), path)
             elif array.ndim == 1:
                 yield VectorRow(name, f"{path}: {name!r}", array)
             else:
@@ -214,7 +214,7 @@ def _read_jsonl(path: Path) -> Iterator[VectorRow]:
     for number, line in enumerate(lines, 1):
         if number == len(lines) and not line.strip():
             return  # What follows the last line's end.
-        name, place = f"{path.name}:{number}", f"{path}: line {number}"
+        name, place = f"{path}:{number}", f"{path}: line {number}"
         try:
             found = json.loads(line.decode("utf-8-sig")) if line.strip() else []
         except (ValueError, RecursionError):

@@ -86,9 +86,7 @@ def text_items(given: str) -> list[Item]:
             return [Item(given, "the text", given)]
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path}: cannot be read ({reason}); check its permissions") from None
-    items = [
-        Item(f"{path.name}:{number}", f"{path}: line {number}", line) for number, line in enumerate(lines, 1)
-    ]
+    items = [Item(f"{path}:{number}", f"{path}: line {number}", line) for number, line in enumerate(lines, 1)]
     return [_from_json(item) for item in items] if path.suffix.lower() == ".jsonl" else items
 
 
