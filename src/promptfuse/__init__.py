@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ClassProbability,
         Continuation,
         DiffusionLoss,
+        EmbeddingSimilarity,
         Evaluation,
         Fluency,
         ImageSimilarity,
@@ -51,7 +52,16 @@ if TYPE_CHECKING:
         Stopping,
         UniformCost,
     )
-    from promptfuse.tasks import Captioner, Steer, caption, caption_many, optimize
+    from promptfuse.tasks import (
+        Captioner,
+        Inversion,
+        Steer,
+        caption,
+        caption_many,
+        invert,
+        invert_many,
+        optimize,
+    )
 
 # Imported at first use: torch and transformers take seconds, which `promptfuse --help` should not.
 _HOME = {
@@ -72,6 +82,7 @@ _HOME = {
     "ClassProbability": "objectives",
     "Continuation": "objectives",
     "DiffusionLoss": "objectives",
+    "EmbeddingSimilarity": "objectives",
     "Evaluation": "objectives",
     "Fluency": "objectives",
     "ImageSimilarity": "objectives",
@@ -100,9 +111,12 @@ _HOME = {
     "Stopping": "search",
     "UniformCost": "search",
     "Captioner": "tasks",
+    "Inversion": "tasks",
     "Steer": "tasks",
     "caption": "tasks",
     "caption_many": "tasks",
+    "invert": "tasks",
+    "invert_many": "tasks",
     "optimize": "tasks",
 }
 
@@ -122,12 +136,14 @@ __all__ = [
     "Constraints",
     "Continuation",
     "DiffusionLoss",
+    "EmbeddingSimilarity",
     "Evaluation",
     "Fluency",
     "Greedy",
     "Hypothesis",
     "ImageError",
     "ImageSimilarity",
+    "Inversion",
     "LexicalTransport",
     "ModelError",
     "Objective",
@@ -153,6 +169,8 @@ __all__ = [
     "__version__",
     "caption",
     "caption_many",
+    "invert",
+    "invert_many",
     "load_image",
     "load_model",
     "optimize",

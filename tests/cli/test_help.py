@@ -48,7 +48,17 @@ def entries(text: str) -> dict[str, str]:
 
 def test_caption_comes_first(shown):
     names = re.findall(r"^  (\w+)  ", shown().partition("Commands:\n")[2], re.M)
-    assert names == ["caption", "optimize", "run", "score", "report", "models", "datasets", "adapter"]
+    assert names == [
+        "caption",
+        "invert",
+        "optimize",
+        "run",
+        "score",
+        "report",
+        "models",
+        "datasets",
+        "adapter",
+    ]
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

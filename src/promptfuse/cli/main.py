@@ -15,6 +15,7 @@ from promptfuse.cli._messages import complain, show_warning
 from promptfuse.cli.adapter import adapter_app
 from promptfuse.cli.caption import caption
 from promptfuse.cli.datasets import datasets_app
+from promptfuse.cli.invert import invert
 from promptfuse.cli.models import list_models
 from promptfuse.cli.optimize import optimize
 from promptfuse.cli.report import report
@@ -49,6 +50,7 @@ def _root(
 
 # In the order that --help lists them.
 app.command()(caption)
+app.command()(invert)
 app.command(cls=_kinds.OPTIMIZE)(optimize)
 app.command(cls=_kinds.RUN)(run)
 app.command(cls=_kinds.SCORE)(score)

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from promptfuse._utils.paths import expand_user
-from promptfuse.config.base import PhotoPaths, Settings, Texts, as_problem
+from promptfuse.config.base import FilePath, PhotoPaths, Settings, Texts, as_problem
 from promptfuse.config.kinds import ByKind, from_yaml
 from promptfuse.errors import ConfigError
 from promptfuse.models import Model, load_model
@@ -34,7 +34,7 @@ from promptfuse.objectives import Term
 from promptfuse.objectives.base import MAX_WEIGHT
 from promptfuse.objectives.checks import read_texts
 from promptfuse.objectives.registry import terms
-from promptfuse.objectives.settings import PHOTOS, TEXT_OR_FILE, TEXTS, LabelOf, OfKind
+from promptfuse.objectives.settings import FILE, PHOTOS, TEXT_OR_FILE, TEXTS, LabelOf, OfKind
 
 
 class ModelSettings(Settings):
@@ -203,6 +203,8 @@ class _Field:
             return PhotoPaths
         if self.is_function:
             return Annotated[str, AfterValidator(_two_names)]
+        if FILE in marks:
+            return FilePath | None
         if TEXTS in marks:
             return Annotated[Texts, AfterValidator(_not_blank)]
         if TEXT_OR_FILE in marks:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from promptfuse.objectives.classes import ClassProbability, ZeroShotClass, ZeroShotPrompt
     from promptfuse.objectives.continuation import Continuation
     from promptfuse.objectives.diffusion import DiffusionLoss
+    from promptfuse.objectives.embedding import EmbeddingSimilarity
     from promptfuse.objectives.fluency import Fluency
     from promptfuse.objectives.objective import Evaluation, Objective
     from promptfuse.objectives.registry import terms
@@ -26,6 +27,7 @@ _HOME = {
     "ZeroShotPrompt": "classes",
     "Continuation": "continuation",
     "DiffusionLoss": "diffusion",
+    "EmbeddingSimilarity": "embedding",
     "Fluency": "fluency",
     "Evaluation": "objective",
     "Objective": "objective",
@@ -41,6 +43,7 @@ __all__ = [
     "ClassProbability",
     "Continuation",
     "DiffusionLoss",
+    "EmbeddingSimilarity",
     "Evaluation",
     "Fluency",
     "ImageSimilarity",

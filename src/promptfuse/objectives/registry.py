@@ -23,6 +23,7 @@ terms: Registry[type[Term]] = Registry(
         "ImageSimilarity": f"{_FOLDER}.similarity",
         "TextSimilarity": f"{_FOLDER}.similarity",
         "ClassProbability": f"{_FOLDER}.classes",
+        "EmbeddingSimilarity": f"{_FOLDER}.embedding",
         "TargetContinuation": f"{_FOLDER}.target",
         "ZeroShotClass": f"{_FOLDER}.classes",
         "ZeroShotPrompt": f"{_FOLDER}.classes",

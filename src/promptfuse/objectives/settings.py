@@ -42,6 +42,7 @@ class Mark:
 
 PHOTOS = Mark("paths or addresses of photos, one or several, relative to the file")
 TEXTS = Mark("texts, one or several, none blank")
+FILE = Mark("the path of a file, relative to the file")
 TEXT_OR_FILE = Mark("a text, or @FILE with the text, relative to the file")
 
 TextOrFile: TypeAlias = Annotated[str, TEXT_OR_FILE]

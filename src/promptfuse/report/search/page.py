@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
 from promptfuse.models.images import ImageLike
 from promptfuse.report.document import Key, colours_of, write_document
 from promptfuse.report.search.changes import compared
@@ -21,13 +23,15 @@ class Card:
 
     Attributes:
         title: a heading.
-        image: the photo: a path, an address or an open image.
+        image: the photo: a path, an address or an open image; None if there is none.
         results: label (``plain``, ``positive``, ...) and result of each search.
+        plots: plots of one's own, shown with the results.
     """
 
     title: str
-    image: ImageLike
+    image: ImageLike | None
     results: Sequence[tuple[str, Result]]
+    plots: Sequence[Markup] = ()
 
 
 def write_page(path: Path, title: str, cards: Sequence[Card], intro: str = "") -> None:
