@@ -83,13 +83,12 @@ def test_gradients_count_as_queries(models: dict[str, Any], monkeypatch: pytest.
     assert again.queries > again.result.exact_evaluations + 1
 
 
-def test_the_text_is_the_nearest_that_was_read(models: dict[str, Any]) -> None:
+def test_the_text_is_scored_from_scratch_and_the_curve_ends_with_the_nearest(models: dict[str, Any]) -> None:
     found = pf.invert(text="A dog runs.", budget=60, length=4, **models)
     features = models["encoder"].text_features(models["encoder"].encode([found.text, "A dog runs."]))
     assert found.similarity == pytest.approx(cosine(*features), abs=1e-6)
     assert [one.similarity for one in found.curve] == sorted(one.similarity for one in found.curve)
-    assert found.curve[-1].text == found.text
-    assert found.curve[-1].similarity == pytest.approx(found.similarity, abs=1e-5)
+    assert found.curve[-1].similarity >= found.similarity - 1e-5
     assert found.nll == pytest.approx(pf.Fluency(models["lm"]).exact(found.text), abs=1e-6)
     assert found.result is not None
     assert found.result.text == found.text

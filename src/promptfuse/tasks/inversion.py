@@ -46,13 +46,13 @@ class Inversion:
     Attributes:
         id: the name of the input.
         kind: what the input was: ``text``, ``embedding`` or ``image``.
-        text: the text whose embedding is nearest, of all that were scored.
+        text: the best of all that were scored by nearness of its embedding and how well it reads.
         similarity: the cosine of its embedding and the one given, scored from scratch.
         nll: its mean negative log-likelihood per token under the language model, in nats; None if the model
             predicts none of its tokens.
         queries: how many texts the encoder read; at most the budget.
         seconds: wall time.
-        curve: the texts that were better than all before them, with the queries until then.
+        curve: the texts that were nearer than all before them, with the queries until then.
         source: the text that was embedded, where the input is a text.
         rank: how many of the inputs, this one included, are at least as near to the text as this one; 1 if
             the text finds its source.
@@ -192,7 +192,8 @@ class Inverter:
             raise TextError(
                 f"{target.id}: no text was found; raise the budget ({self.budget}) or change the style"
             )
-        best = meter.curve[-1].text
+        # Nearest of all is often a garbled edit: the search's own best weighs how it reads, too.
+        best = search.best.text if search.best.text in meter.losses else meter.curve[-1].text
         features = self.encoder.features([best])[0]
         similarity = float(features @ target.vector)
         others = target.vector[None] if among is None else among
@@ -220,7 +221,7 @@ class Inverter:
 
 
 def _result(search: Search, name: str, best: str, meter: QueryMeter) -> Result | None:
-    """What the search says of itself, with the text that was the best by similarity alone.
+    """What the search says of itself, with the text that is returned.
 
     Args:
         search: at its end, or stopped within a step.
@@ -277,7 +278,7 @@ def invert(
         device: the device of models that are given by name.
 
     Returns:
-        The text with the highest cosine of all that were read, and how it was found.
+        The best text of all that were read, by nearness and how well it reads, and how it was found.
 
     Raises:
         ConfigError, ImageError, ModelError, TextError: for bad input, in one line.

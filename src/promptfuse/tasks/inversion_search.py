@@ -9,19 +9,29 @@ from promptfuse._utils.yaml_files import nearest
 from promptfuse.errors import ConfigError
 from promptfuse.models import CausalLM
 from promptfuse.objectives import Fluency, Objective, Term
-from promptfuse.search import AutoDAN, BeamSearch, Constraints, Search, Stopping
+from promptfuse.objectives.lexicon import similarity_terms
+from promptfuse.search import AutoDAN, BeamSearch, Chain, Constraints, Method, Revise, Search, Stopping
 
 Style = Literal["prose", "prompt", "words"]
 """What the text is to look like."""
 
-WEIGHT = 40.0
+WEIGHT = 60.0
 """Weight of the similarity beside a fluency of weight 1."""
 
 BEAMS = 6
 """Texts that are kept at each step."""
 
-SUBTOKENS = 2
-"""The longest word, in the encoder's tokens, whose tokens have gradients of their own."""
+WORD_PRIOR = 1.2
+"""Nats for a word that is one standard deviation nearer to the embedding than the mean; see ``WordPrior``."""
+
+DRAFT = 0.52
+"""The share of the budget that the draft may use; edits have the rest."""
+
+EDITS = 48
+"""Edited texts that the encoder reads in a step."""
+
+SLACK = 2
+"""Tokens by which edits may make the text longer than its draft."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +45,18 @@ class StyleRules:
     constraints: Constraints
 
 
+LEADING_BLANK = r"^\s"
+"""A text does not begin with a blank, although the first word of a sentence that goes on would."""
+
 STYLES: dict[str, StyleRules] = {
-    "prose": StyleRules(Constraints()),
+    "prose": StyleRules(Constraints(banned_patterns=(LEADING_BLANK,))),
     # Phrases of at most six words, with a comma between them and no other marks.
     "prompt": StyleRules(
-        Constraints(banned_patterns=(r"[^\w ,'-]", r"(^|,|[-' ]) ?,", r",[^ ]", r"([^ ,]+ ){6}[^ ,]"))
+        Constraints(
+            banned_patterns=(LEADING_BLANK, r"[^\w ,'-]", r"(^|,|[-' ]) ?,", r",[^ ]", r"([^ ,]+ ){6}[^ ,]")
+        )
     ),
-    "words": StyleRules(Constraints(banned_patterns=(r"[^A-Za-z ]",), no_repeat_ngram=1)),
+    "words": StyleRules(Constraints(banned_patterns=(LEADING_BLANK, r"[^A-Za-z ]"), no_repeat_ngram=1)),
 }
 """The styles by name."""
 
@@ -69,7 +84,9 @@ def inversion_objective(lm: CausalLM, term: Term, *, lm_prefix: str = "") -> Obj
 
 
 def inversion_search(objective: Objective, *, budget: int, length: int, style: str, seed: int) -> Search:
-    """The search for one text.
+    """The search for one text: a draft by the words that the embedding asks for, then edits by what it lacks.
+
+    An encoder of which only the answers are known has no lexicon: the language model alone proposes for it.
 
     Args:
         objective: see ``inversion_objective``.
@@ -78,14 +95,27 @@ def inversion_search(objective: Objective, *, budget: int, length: int, style: s
         style: ``prose``, ``prompt`` or ``words``.
         seed: random seed, for methods that sample.
     """
-    beams = max(1, min(BEAMS, budget // (4 * length)))
-    # Each step also reads every beam for its gradients.
-    candidates = max(1, budget // (length * beams) - SUBTOKENS)
+    known = bool(similarity_terms(objective.terms))
+    draft = int(budget * DRAFT) if known else budget
+    beams = max(1, min(BEAMS, draft // (4 * length)))
+    candidates = max(1, draft // (length * beams))
+    method: Method = AutoDAN(candidates, transport="none", word_prior=WORD_PRIOR if known else 0.0)
+    steps = length
+    if known:
+        drafted = candidates * (1 + beams * (length - 1))
+        edits = max(1, min(EDITS, (budget - drafted) // 2))
+        rounds = max(1, -(-(budget - drafted) // edits))
+        method = Chain(
+            method,
+            Revise(edits, word_prior=WORD_PRIOR, length=length + SLACK),
+            steps=(length, rounds),
+        )
+        steps += rounds
     return Search(
         objective,
-        AutoDAN(candidates=candidates, transport="lexical", subtokens=SUBTOKENS),
+        method,
         BeamSearch(beams),
-        stopping=Stopping(steps=length, patience=length, evaluations=budget),
+        stopping=Stopping(steps=steps, patience=steps, evaluations=budget),
         constraints=style_rules(style).constraints,
         complete=False,
         seed=seed,

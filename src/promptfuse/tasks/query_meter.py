@@ -122,6 +122,19 @@ class _Metered(Term):
             raise BudgetSpentError
         return torch.tensor([known[text] for text in texts], dtype=torch.float64)
 
+    def outputs_of(self, texts: Sequence[str], parents: Sequence[str]) -> Num[Tensor, "rows *_"]:
+        """What the model says of texts that grew from others; all of them are read.
+
+        Raises:
+            BudgetSpentError: if the budget does not have enough; those that were read are remembered.
+        """
+        granted = self.meter.grant(len(texts))
+        found = super().outputs_of(texts[:granted], parents[:granted])
+        self.meter.see(texts[:granted], self.loss_from_outputs(found).tolist())
+        if granted < len(texts):
+            raise BudgetSpentError
+        return found
+
     def losses(self, batch: Batch) -> Num[Tensor, " texts"]:
         """Losses of encoded texts, for a gradient."""
         self.meter.spend(len(batch.rows))
