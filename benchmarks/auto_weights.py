@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--inputs", type=int, default=20, help="photos of the grid, and as many others")
     parser.add_argument("--start", type=int, default=300, help="the first photo of the dev split")
+    parser.add_argument("--grid", nargs="+", type=float, help="fixed weights to try, the same for all pairs")
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument(
@@ -147,7 +148,7 @@ def main() -> None:
     table: list[dict[str, Any]] = []
     for name in args.pairs:
         bench = Bench(PAIRS[name], names, args.beams, args.candidates)
-        grid = PAIRS[name].grid
+        grid = args.grid or PAIRS[name].grid
         columns = [bench.column(f"{name}-{weight:g}", tuned, args.out, images, weight) for weight in grid]
         table += [
             {"pair": name, "weights": f"{weight:g}", "inputs": "grid", **column}
