@@ -34,7 +34,7 @@ TOKENS = 20
 """The most tokens of one."""
 
 SHARE = 0.7
-"""What a term counts beside fluency, by scale; chosen on three pairs of models (docs/research/weights.md)."""
+"""What a term counts beside fluency, by scale; how well it suits four pairs: docs/research/weights.md."""
 
 _KNOWN: WeakKeyDictionary[CausalLM, dict[Hashable, list[Proposal]]] = WeakKeyDictionary()
 """Drafts by language model; drawn once for all searches with it."""
