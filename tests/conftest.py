@@ -88,3 +88,16 @@ def promptfuse(
         return stop.value.code, out, err
 
     return run
+
+
+@pytest.fixture
+def few_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A lexicon of the 500 most frequent words, which tiny models of letters spell in a moment."""
+    from promptfuse.adapters.words import english_words
+    from promptfuse.objectives import lexicon
+
+    few = dict(sorted(english_words().items(), key=lambda item: -item[1])[:500])
+    monkeypatch.setattr(lexicon, "english_words", lambda: few)
+    lexicon.lexicon_words.cache_clear()
+    yield
+    lexicon.lexicon_words.cache_clear()

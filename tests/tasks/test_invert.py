@@ -22,6 +22,8 @@ from promptfuse.tasks.inversion_summary import summarize
 from promptfuse.tasks.query_meter import BudgetSpentError, QueryMeter
 from promptfuse.tasks.text_encoders import BlackBoxEncoder, CommandEncoder
 
+pytestmark = pytest.mark.usefixtures("few_words")
+
 TEXTS = ["A dog runs.", "Two children playing", "the best film"]
 
 COMMAND = """\

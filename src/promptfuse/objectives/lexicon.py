@@ -19,6 +19,9 @@ from promptfuse.objectives.similarity import Similarity
 
 LOGGER = logging.getLogger(__name__)
 
+_SAID = 5_000
+"""Words that are read without a notice."""
+
 
 @cache
 def lexicon_words() -> dict[str, float]:
@@ -52,27 +55,30 @@ def lexicon(model: Model) -> Lexicon:
     Raises:
         ModelError: if it gives no such row.
     """
-    made: dict[int, Lexicon] = model.__dict__.setdefault("_lexicons", {})
-    if model.generation not in made:
-        shares = lexicon_words()
+    made: dict[tuple[int, int], Lexicon] = model.__dict__.setdefault("_lexicons", {})
+    shares = lexicon_words()
+    key = (model.generation, len(shares))
+    if key not in made:
 
         def make() -> dict[str, Tensor]:
-            LOGGER.warning(
-                "lexicon: reading %s words with %s, once for this model", f"{len(shares):,}", model.name
-            )
+            if len(shares) > _SAID:
+                LOGGER.warning(
+                    "lexicon: reading %s words with %s, once for it", f"{len(shares):,}", model.name
+                )
             with torch.no_grad():
                 found, fits = read_texts_that_fit(model, list(shares), None)
             whole = found.new_full((len(shares), found.shape[1]), torch.nan)
             whole[fits] = found
             return {"features": whole}
 
-        features = cached_tensors(model, model, "lexicon", [model.identity], make)["features"].cpu()
+        found = cached_tensors(model, model, "lexicon", [model.identity, list(shares)], make)
+        features = found["features"].cpu()
         features = features - features.nanmean(0)
         made.clear()
-        made[model.generation] = Lexicon(
+        made[key] = Lexicon(
             tuple(shares), torch.tensor(list(shares.values()), dtype=features.dtype), features.nan_to_num(0.0)
         )
-    return made[model.generation]
+    return made[key]
 
 
 def similarity_terms(terms: dict[str, Term]) -> dict[str, Similarity]:

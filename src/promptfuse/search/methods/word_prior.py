@@ -27,7 +27,7 @@ from promptfuse.text.segments import encode_words
 _SHORT = 5
 """Letters of the longest words that may be written in capitals, such as abbreviations."""
 
-_SPELLINGS: WeakKeyDictionary[CausalLM, Spellings] = WeakKeyDictionary()
+_SPELLINGS: WeakKeyDictionary[CausalLM, dict[int, Spellings]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +63,13 @@ class Spellings:
 def spellings(primary: CausalLM) -> Spellings:
     """The tree of a language model, made once for all searches with it."""
     primary = primary.plain
-    if primary not in _SPELLINGS:
-        _SPELLINGS[primary] = _spellings(primary)
-    return _SPELLINGS[primary]
+    made, words = _SPELLINGS.setdefault(primary, {}), list(lexicon_words())
+    if len(words) not in made:
+        made[len(words)] = _spellings(primary, words)
+    return made[len(words)]
 
 
-def _spellings(primary: CausalLM) -> Spellings:
-    words = list(lexicon_words())
+def _spellings(primary: CausalLM, words: list[str]) -> Spellings:
     forms: list[tuple[int, str]] = []
     for index, word in enumerate(words):
         short = {word.upper()} if len(word) <= _SHORT else set()
