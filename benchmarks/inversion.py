@@ -174,10 +174,13 @@ class Judges:
         self.targets = targets
         self.encoder = bench.encoder
         self.reader = pf.Fluency(pf.load_model(args.reader))
-        self.outsider = ModelEncoder(pf.load_model(args.outsider))
+        self.outsider = ModelEncoder(pf.load_model(args.outsider)) if args.outsider else None
         self.vectors = torch.stack([target.vector for target in targets])
         sources = [target.source for target in targets]
-        self.sources = self.outsider.features([text or "" for text in sources]) if all(sources) else None
+        self.known = all(sources)
+        self.meant: Tensor | None = None
+        if self.outsider is not None and self.known:
+            self.meant = self.outsider.features([text or "" for text in sources])
 
     def columns(self, rows: list[dict[str, Any]]) -> dict[str, list[float]]:
         """Of each text, every judge's number."""
@@ -190,10 +193,10 @@ class Judges:
             "rank_1": ((cosines > own[:, None] + 1e-6).sum(1) == 0).double().tolist(),
             "nll": [float(self.reader.exact(text)) for text in texts],
         }
-        if self.sources is not None:
-            others: Tensor = (self.outsider.features(texts) * self.sources).sum(1)
+        if self.outsider is not None and self.meant is not None:
+            found["outsider"] = (self.outsider.features(texts) * self.meant).sum(1).tolist()
+        if self.known:
             sources = [target.source or "" for target in self.targets]
-            found["outsider"] = others.tolist()
             found["f1"] = [word_f1(text, source) for text, source in zip(texts, sources, strict=True)]
             found["exact"] = [float(text == source) for text, source in zip(texts, sources, strict=True)]
         return found
@@ -207,7 +210,7 @@ class Judges:
             table[f"{name}_interval"] = interval(values)
         table["cosine_median"] = median(columns["cosine"])
         table["perplexity_median"] = float(np.exp(median(columns["nll"])))
-        if self.sources is not None:
+        if self.known:
             sources = [[target.source or ""] for target in self.targets]
             table["bleu4"] = caption_metrics([row["text"] for row in rows], sources)["bleu4"]
         for key in ("queries", "seconds", "processor_seconds"):
@@ -286,7 +289,7 @@ def main() -> None:
     parser.add_argument("--lm", default="mini-lm")
     parser.add_argument("--encoder", default="mini-clip")
     parser.add_argument("--reader", default="mini-lm", help="judges how texts read")
-    parser.add_argument("--outsider", default="mini-clip", help="judges their meaning")
+    parser.add_argument("--outsider", default="", help="an encoder that judges their meaning")
     parser.add_argument("--recipes", nargs="+", default=["ours-2880", "ours-720", "beams-10x9"])
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--first", type=int, default=0)

@@ -120,6 +120,7 @@ def summarise(rows: list[dict[str, Any]], method: str, reference: str) -> dict[s
 def plot(rows: list[dict[str, Any]], methods: list[str], path: Path) -> None:
     """The median best value against exact evaluations and processor seconds."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
@@ -133,6 +134,7 @@ def plot(rows: list[dict[str, Any]], methods: list[str], path: Path) -> None:
             colour = "#8a8a8a" if method.startswith("none") else COLOURS[index % len(COLOURS)]
             axis.plot(*zip(*shown, strict=True), marker="o", markersize=3, color=colour, label=method)
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_xlabel("exact evaluations (median)")
     axes[1].set_xlabel("processor seconds (median)")
     axes[0].set_ylabel("best value (median; lower is better)")

@@ -23,6 +23,7 @@ from promptfuse.search import Result, Search
 from promptfuse.tasks.caption import Models
 from promptfuse.tasks.inversion_inputs import Item, Target, read_targets
 from promptfuse.tasks.inversion_search import (
+    PHOTO_WEIGHT,
     WEIGHT,
     Style,
     inversion_objective,
@@ -177,7 +178,8 @@ class Inverter:
         started = time.perf_counter()
         # One query is kept for the text that is found, which is read from scratch in the end.
         meter = QueryMeter(self.budget - 1, self.seconds)
-        term = metered_term(self.encoder, target.vector, WEIGHT, meter)
+        weight = PHOTO_WEIGHT if target.kind == "image" else WEIGHT
+        term = metered_term(self.encoder, target.vector, weight, meter)
         objective = inversion_objective(self.lm, term, lm_prefix=self.lm_prefix)
         search = inversion_search(
             objective, budget=meter.budget, length=self.length, style=self.style, seed=self.seed

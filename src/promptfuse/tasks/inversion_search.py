@@ -18,6 +18,9 @@ Style = Literal["prose", "prompt", "words"]
 WEIGHT = 60.0
 """Weight of the similarity beside a fluency of weight 1."""
 
+PHOTO_WEIGHT = 20.0
+"""The same for a photo, which no text's embedding comes near to: more would cost the text its grammar."""
+
 BEAMS = 6
 """Texts that are kept at each step."""
 
@@ -77,7 +80,7 @@ def inversion_objective(lm: CausalLM, term: Term, *, lm_prefix: str = "") -> Obj
 
     Args:
         lm: proposes words and judges fluency.
-        term: the loss of the embedding; its weight should be ``WEIGHT``.
+        term: the loss of the embedding; its weight should be ``WEIGHT`` or ``PHOTO_WEIGHT``.
         lm_prefix: text that the language model alone reads before every text.
     """
     return Objective(Fluency(lm, context=lm_prefix), term)
