@@ -91,3 +91,14 @@ def test_settings_out_of_range_are_refused():
 def test_without_a_text_to_begin_with_it_says_so(objective):
     with pytest.raises(pf.ConfigError, match="Revise has no text to begin with"):
         pf.Search(objective, pf.Revise())
+
+
+def test_texts_that_outgrow_a_model_are_not_proposed(objective):
+    clip = objective.terms["text"].model
+    start = "a man walks " * 15  # 47 tokens with those that clip puts around a text, which reads 48.
+    method = pf.Revise(16, moves=("insert",), init=start.strip())
+    constraints = pf.Constraints(no_repeat_ngram=0, no_repeated_word=False)
+    search = pf.Search(objective, method, pf.BeamSearch(2), steps=2, constraints=constraints)
+    for step in search:
+        for beam in step.beams:
+            assert len(clip.encode_rows([beam.text])[0][0]) <= clip.max_length

@@ -174,7 +174,7 @@ class ReviseProposer(EditProposer):
             for edit, ids in zip(part, self.encode([edit.text for edit in part]), strict=True):
                 if len(kept) == count:
                     return kept
-                if ids is None or edit.text in self.tried or self._too_long(ids):
+                if ids is None or edit.text in self.tried or self._too_long(edit.text, ids):
                     continue
                 if edit.word >= 0:
                     if words.get(edit.word, 0) == _SAME_WORD or places.get(edit.place, 0) == _SAME_PLACE:
@@ -185,8 +185,10 @@ class ReviseProposer(EditProposer):
                 kept.append(Proposal(edit.text, ids, None, number))
         return kept
 
-    def _too_long(self, ids: Sequence[int]) -> bool:
-        return self.method.length is not None and len(ids) > self.method.length
+    def _too_long(self, text: str, ids: Sequence[int]) -> bool:
+        """Whether a text has more tokens than it may have, or than a model reads."""
+        more = self.method.length is not None and len(ids) > self.method.length
+        return more or not self.context.objective.fits(text)
 
     def _lacking(self, text: str) -> tuple[Float[Tensor, " words"], Float[Tensor, " words"]]:
         """Of each word, how much the text lacks it, and how far the objective falls for the word alone."""
