@@ -179,7 +179,9 @@ def figure(
     return render("plot.html", heading=heading, frame=frame, marks=marks, legend=legend, note=note)
 
 
-def line_plot(heading: str, series: Sequence[Series], y_label: str, from_zero: bool = False) -> Markup:
+def line_plot(
+    heading: str, series: Sequence[Series], y_label: str, from_zero: bool = False, x_label: str = "step"
+) -> Markup:
     """Lines by step; nothing where there are no points, and a table of the values of a single step."""
     series = [one for one in series if one.points]
     points = [point for one in series for point in one.points]
@@ -187,7 +189,7 @@ def line_plot(heading: str, series: Sequence[Series], y_label: str, from_zero: b
         return Markup()
     if len({point.x for point in points}) == 1:
         return render("values.html", heading=heading, series=series, y_label=y_label)
-    frame = Frame(points, "step", y_label, from_zero=from_zero)
+    frame = Frame(points, x_label, y_label, from_zero=from_zero)
     marks: list[Mark] = []
     values: list[Label] = []
     for one in series:

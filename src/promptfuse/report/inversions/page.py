@@ -15,11 +15,12 @@ from promptfuse.tasks.inversion import Inversion
 
 
 def similarity_plot(inversion: Inversion) -> Markup:
-    """The cosine of the best text so far against the queries made."""
+    """The cosine of the nearest text so far against the queries made."""
     points = [
         Point(one.queries, one.similarity, f"{one.similarity:.4f}\n{one.text}") for one in inversion.curve
     ]
-    return line_plot("Cosine against queries", [Series("best text so far", GREEN, points)], "cosine")
+    series = [Series("nearest text so far", GREEN, points)]
+    return line_plot("Cosine against queries", series, "cosine", x_label="queries")
 
 
 def write_inversions(

@@ -14,7 +14,7 @@ MOST = 200
 
 
 def plot_inversions(inversions: Sequence[Inversion], path: Path) -> None:
-    """Draw the cosine of the best text so far against the queries made, for each input and their mean.
+    """Draw the cosine of the nearest text so far against the queries made, for each input and their mean.
 
     Args:
         inversions: at least one.
@@ -30,21 +30,21 @@ def plot_inversions(inversions: Sequence[Inversion], path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
     for one in inversions[:MOST]:
-        points = [*((x.queries, x.similarity) for x in one.curve), (one.queries, one.similarity)]
+        points = [*((x.queries, x.similarity) for x in one.curve), (one.queries, one.curve[-1].similarity)]
         axis.step(*zip(*points, strict=True), where="post", color="#8aa3c0", linewidth=0.8, alpha=0.6)
     if len(inversions) > 1:
         queries, means = mean_curve(inversions)
         axis.step(queries, means, where="post", color="#1f4e79", linewidth=2, label="mean")
         axis.legend(loc="lower right")
     axis.set_xlabel("encoder queries")
-    axis.set_ylabel("cosine of the best text so far")
+    axis.set_ylabel("cosine of the nearest text so far")
     axis.grid(alpha=0.3)
     figure.suptitle(f"{len(inversions):,} inversion{'' if len(inversions) == 1 else 's'}")
     figure.savefig(path, dpi=120, metadata={"Creator": "promptfuse"})
 
 
 def mean_curve(inversions: Sequence[Inversion]) -> tuple[list[int], list[float]]:
-    """The mean cosine of the best texts by queries, from where every search has a text.
+    """The mean cosine of the nearest texts by queries, from where every search has a text.
 
     Args:
         inversions: at least one.
