@@ -228,9 +228,9 @@ def _check_hub(name: str) -> None:
     if any(isinstance(file, str) for file in cached):
         return
     if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise ModelError(
-            f"{name}: not in the local cache and HF_HUB_OFFLINE is set; unset it or give a folder"
-        )
+        near = nearest(name, (*EMBEDDED, *PACKAGED))
+        remedy = near if near.startswith("did you mean") else "unset it or give a folder"
+        raise ModelError(f"{name}: not in the local cache and HF_HUB_OFFLINE is set; {remedy}")
     if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return  # A proxy resolves the host for us, so a direct connection would tell nothing.
     parts = urlsplit(huggingface_hub.constants.ENDPOINT)
