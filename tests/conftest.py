@@ -90,14 +90,22 @@ def promptfuse(
     return run
 
 
-@pytest.fixture
-def few_words(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A lexicon of the 500 most frequent words, which tiny models of letters spell in a moment."""
+@contextmanager
+def lexicon_of(count: int) -> Iterator[None]:
+    """A lexicon of the most frequent words, capitalised forms among them, which are read in a moment."""
     from promptfuse.adapters.words import english_words
     from promptfuse.objectives import lexicon
 
-    few = dict(sorted(english_words().items(), key=lambda item: -item[1])[:500])
-    monkeypatch.setattr(lexicon, "english_words", lambda: few)
+    few = dict(sorted(english_words().items(), key=lambda item: -item[1])[:count])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lexicon, "english_words", lambda: few)
+        lexicon.lexicon_words.cache_clear()
+        yield
     lexicon.lexicon_words.cache_clear()
-    yield
-    lexicon.lexicon_words.cache_clear()
+
+
+@pytest.fixture
+def few_words() -> Iterator[None]:
+    """A lexicon that tiny models of letters spell in a moment."""
+    with lexicon_of(500):
+        yield

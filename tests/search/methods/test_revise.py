@@ -5,12 +5,19 @@ from __future__ import annotations
 import pytest
 
 import promptfuse as pf
+from tests.conftest import lexicon_of
 
 TARGET = "A brown dog runs on the beach."
 
 
+@pytest.fixture(scope="module", autouse=True)
+def words():
+    with lexicon_of(6000):
+        yield
+
+
 @pytest.fixture(scope="module")
-def objective():
+def objective(words):
     lm, clip = pf.load_model("mini-lm"), pf.load_model("mini-clip")
     return pf.Objective(pf.Fluency(lm), pf.TextSimilarity(clip, TARGET, weight=40.0))
 

@@ -10,12 +10,19 @@ import torch
 import promptfuse as pf
 from promptfuse.objectives.lexicon import lexicon, lexicon_words
 from promptfuse.search.methods.word_prior import WordPrior, spellings
+from tests.conftest import lexicon_of
 
 TARGET = "A brown dog runs on the beach."
 
 
+@pytest.fixture(scope="module", autouse=True)
+def words():
+    with lexicon_of(6000):
+        yield
+
+
 @pytest.fixture(scope="module")
-def objective():
+def objective(words):
     lm, clip = pf.load_model("mini-lm"), pf.load_model("mini-clip")
     return pf.Objective(pf.Fluency(lm), pf.TextSimilarity(clip, TARGET, weight=20.0))
 
@@ -30,7 +37,7 @@ def test_scores_of_a_words_tokens_add_up_to_the_share_that_the_target_gives_it(o
     expected = torch.logsumexp(shares + likely, 0)
     lm = objective.primary
     checked = 0
-    for word in [one for one in ("dog", "beach", "thunderstorm", "journalism", "quantum") if one in words]:
+    for word in ("dog", "beach", *words[-20:]):
         before = tuple(lm.plain_ids(["The man"])[0])
         ids = tuple(lm.plain_ids([f"The man {word}"])[0])[len(before) :]
         total = sum(float(prior.scores([(*before, *ids[:at])])[0, ids[at]]) for at in range(len(ids)))
